@@ -1,0 +1,32 @@
+# Each verb works on a fresh clone with Python >= 3.11 and make alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint clean
+
+# The whole road on drawn dogs, offline, in minutes.
+demo: $(READY)
+	$(BIN)/cliptune demo --output-dir demo_run
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Made anew only when what is to be installed changes.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo_run build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find src tests code scripts -name __pycache__ -type d -prune -exec rm -rf {} +

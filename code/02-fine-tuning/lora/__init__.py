@@ -1,0 +1,1 @@
+"""The tutorial's LoRA commands: doors into the package cliptune."""

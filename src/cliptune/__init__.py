@@ -1,0 +1,73 @@
+"""Fine-tune CLIP-family models with LoRA into image classifiers you can trust.
+
+    from cliptune import load_settings, train, evaluate, Predictor
+
+    result = train(load_settings(overrides={"data.data_dir": "data/dogs"}))
+    evaluation = evaluate(result.output_dir, data_dir="data/dogs", split="test")
+    print(Predictor(result.output_dir).predict("photo.jpg").label)
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptune.config import Settings, load_settings
+    from cliptune.data.prepare import prepare, validate
+    from cliptune.demo.run import run_demo
+    from cliptune.errors import CliptuneError, UserError
+    from cliptune.evaluation.evaluate import evaluate
+    from cliptune.evaluation.report import Evaluation
+    from cliptune.inference.predictor import ClassScore, Prediction, Predictor
+    from cliptune.training.reporting import TrainResult
+    from cliptune.training.train import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClassScore",
+    "CliptuneError",
+    "Evaluation",
+    "Prediction",
+    "Predictor",
+    "Settings",
+    "TrainResult",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load_settings",
+    "prepare",
+    "run_demo",
+    "train",
+    "validate",
+]
+
+_HOMES = {
+    "ClassScore": "cliptune.inference.predictor",
+    "CliptuneError": "cliptune.errors",
+    "Evaluation": "cliptune.evaluation.report",
+    "Prediction": "cliptune.inference.predictor",
+    "Predictor": "cliptune.inference.predictor",
+    "Settings": "cliptune.config",
+    "TrainResult": "cliptune.training.reporting",
+    "UserError": "cliptune.errors",
+    "evaluate": "cliptune.evaluation.evaluate",
+    "load_settings": "cliptune.config",
+    "prepare": "cliptune.data.prepare",
+    "run_demo": "cliptune.demo.run",
+    "train": "cliptune.training.train",
+    "validate": "cliptune.data.prepare",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if home := _HOMES.get(name):
+        return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'cliptune' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,257 @@
+"""The command line: parse, call one function, turn our errors into a message and an exit code.
+
+Nothing heavy is imported before a command needs it: `cliptune --help` loads no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="cliptune",
+    help="Fine-tune CLIP-family models with LoRA into image classifiers you can trust.",
+    epilog="New here? Run 'cliptune demo': a whole run in minutes, without a network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    # --data_dir is --data-dir: the names of older scripts go on working.
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+    },
+)
+
+CheckpointPath = Annotated[
+    Path, typer.Option(help="A checkpoint folder, or a run folder (then: its best).")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BaseModelName = Annotated[
+    str | None, typer.Option(help="Where the base model lies now, if it was moved.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
+
+
+@app.callback()
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        from cliptune import __version__
+
+        print(f"cliptune {__version__}")
+        raise typer.Exit()
+
+
+@app.command(epilog="Example: cliptune prepare --output-dir data/dogs --num-classes 10")
+def prepare(
+    output_dir: Annotated[Path, typer.Option(help="Where the splits go.")] = Path("data/dogs"),
+    num_classes: Annotated[
+        int | None, typer.Option(help="How many breeds, up to 120. [default: 10 for dogs]")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names, with commas between them.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="A .tar archive, or a folder with one folder of photos for each class."),
+    ] = None,
+    download: Annotated[bool, typer.Option(help="Fetch Stanford Dogs if nothing is there.")] = True,
+    train_ratio: Annotated[float, typer.Option(help="Share of each class for train.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Chooses which photo goes where.")] = 42,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Only check the data in --output-dir.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Make train/, val/ and test/ from an archive or a folder of photos."""
+    from cliptune.data import prepare as preparing
+
+    if validate:
+        checked = preparing.validate(output_dir)
+        print(checked.summary())
+        raise typer.Exit(2 if checked.errors else 0)
+    result = preparing.prepare(
+        output_dir,
+        num_classes=num_classes,
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        source=source,
+        download=download,
+        train_ratio=train_ratio,
+        seed=seed,
+    )
+    print(result.summary())
+
+
+@app.command(epilog="Example: cliptune train --config config.yaml --set training.num_epochs=5")
+def train(
+    config: Annotated[Path | None, typer.Option(help="Settings in YAML.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with train/ and val/.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where checkpoints go.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos in one micro-batch.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the checkpoints of an earlier run there.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Train a classifier: LoRA adapters and a head on a frozen CLIP."""
+    from cliptune.config import load_settings
+    from cliptune.config_source import parse_override
+
+    overrides: dict[str, Any] = dict(parse_override(text) for text in set_ or [])
+    given = {
+        "data.data_dir": str(data_dir) if data_dir else None,
+        "output.output_dir": str(output_dir) if output_dir else None,
+        "training.batch_size": batch_size,
+        "data.batch_size": batch_size,
+        "hardware.device": device,
+    }
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    settings = load_settings(config, overrides=overrides)
+
+    from cliptune.screen import quiet_libraries, training_summary
+    from cliptune.training.train import train as run_training
+
+    quiet_libraries(debug=debug)
+    result = run_training(settings, resume=resume, overwrite=overwrite)
+    training_summary(result, settings)
+
+
+@app.command(epilog="Example: cliptune evaluate --checkpoint outputs/lora_finetuning --split test")
+def evaluate(
+    checkpoint: CheckpointPath,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the splits. [default: that of training]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    output_dir: Annotated[Path, typer.Option(help="Where the report goes.")] = Path(
+        "outputs/evaluation"
+    ),
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    baseline: Annotated[bool, typer.Option(help="Measure zero-shot CLIP beside it.")] = True,
+    on_bad_image: Annotated[str, typer.Option(help="error, or skip.")] = "error",
+    device: Device = "auto",
+    base_model: BaseModelName = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a checkpoint on a split, beside zero-shot CLIP, and write a report."""
+    from cliptune.errors import UserError
+
+    if on_bad_image not in ("error", "skip"):
+        raise UserError(f"--on-bad-image {on_bad_image}: expected error or skip.")
+
+    from cliptune.evaluation.evaluate import evaluate as run_evaluation
+    from cliptune.screen import evaluation_summary, quiet_libraries
+
+    quiet_libraries(debug=debug)
+    evaluation = run_evaluation(
+        checkpoint,
+        data_dir=data_dir,
+        split=split,
+        output_dir=output_dir,
+        batch_size=batch_size,
+        baseline=baseline,
+        on_bad_image="skip" if on_bad_image == "skip" else "error",
+        device=device,
+        base_model=base_model,
+    )
+    evaluation_summary(evaluation, output_dir)
+
+
+@app.command(
+    epilog="Example: cliptune predict --checkpoint outputs/lora_finetuning --image dog.jpg"
+)
+def predict(
+    checkpoint: CheckpointPath,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A photo; may be given several times.")
+    ] = None,
+    image_dir: Annotated[
+        Path | None, typer.Option(help="A folder of photos, with all its sub-folders.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    output: Annotated[
+        Path | None, typer.Option(help="A file to write: .txt, .csv, .json or .jsonl.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    device: Device = "auto",
+    base_model: BaseModelName = None,
+    debug: Debug = False,
+) -> None:
+    """Say what is on photos: one, several, or a folder of any size."""
+    from cliptune.screen import predict_to_screen_or_file, quiet_libraries
+
+    quiet_libraries(debug=debug)
+    unreadable = predict_to_screen_or_file(
+        checkpoint,
+        images=image or [],
+        image_dir=image_dir,
+        top_k=top_k,
+        output=output,
+        batch_size=batch_size,
+        device=device,
+        base_model=base_model,
+    )
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: cliptune demo --output-dir demo_run")
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo_run"),
+    seed: Annotated[int, typer.Option(help="Draws other dogs.")] = 42,
+    debug: Debug = False,
+) -> None:
+    """A whole run on drawn dogs, offline: prepare, train, evaluate, predict."""
+    from cliptune.demo.run import run_demo
+    from cliptune.screen import quiet_libraries, show_demo
+
+    quiet_libraries(debug=debug)
+    show_demo(run_demo(output_dir, seed=seed))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line on `arguments` (default: those of the process) and exit."""
+    from cliptune.errors import CliptuneError
+    from cliptune.messages import set_up_logging, system_error_in_words
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    set_up_logging(debug=debug)
+    try:
+        app(args=arguments, prog_name="cliptune")
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except CliptuneError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        _fail(system_error_in_words(error), 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(
+            f"unexpected {type(error).__name__}: {error}\nThis is a fault of cliptune. "
+            "The same command with --debug shows where it happened.",
+            1,
+        )
+
+
+def _fail(message: str, exit_code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(exit_code)

@@ -1,0 +1,221 @@
+"""The settings of a training run: typed, strict, and documented by `config.yaml`.
+
+Each key is honoured or refused. All faults of a file and its overrides are found together,
+before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cliptune.config_source import Source, describe_faults, read_source
+from cliptune.errors import SettingsError, listing
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Folder = Annotated[Path, Field(strict=False)]
+Range = Annotated[tuple[float, float], Field(strict=False)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    name: Text = "openai/clip-vit-base-patch32"
+    revision: Text | None = None
+    cache_dir: Folder = Path("models/")
+    head: Literal["text", "linear"] = "text"
+    prompts: Annotated[list[Text], Field(min_length=1)] = ["a photo of a {}."]
+
+    @model_validator(mode="after")
+    def _prompts_have_a_place_for_the_name(self) -> Self:
+        for prompt in self.prompts:
+            if prompt.count("{}") != 1 or "{" in prompt.replace("{}", ""):
+                raise ValueError(
+                    f"model.prompts: found {prompt!r}; each prompt needs exactly one {{}}, "
+                    "where the class name goes, and no other braces"
+                )
+        return self
+
+
+class LoraSettings(Section):
+    r: Annotated[int, Field(ge=1, le=1024)] = 8
+    lora_alpha: Annotated[float, Field(gt=0)] = 32
+    target_modules: Annotated[list[Text], Field(min_length=1)] = ["q_proj", "v_proj"]
+    lora_dropout: Share = 0.1
+    bias: Literal["none", "all", "lora_only"] = "none"
+    towers: Literal["vision", "text", "both"] = "vision"
+    use_dora: bool = False
+    use_rslora: bool = False
+
+
+class AugmentationSettings(Section):
+    enabled: bool = True
+    crop_scale: Range = (0.6, 1.0)
+    crop_ratio: Range = (0.75, 1.3333)
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    color: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"data.augmentation.crop_scale: found [{low}, {high}]; expected two shares of the "
+                "image area, the lower first, above 0 and at most 1"
+            )
+        low, high = self.crop_ratio
+        if not 0 < low <= high:
+            raise ValueError(
+                f"data.augmentation.crop_ratio: found [{low}, {high}]; expected two ratios of "
+                "width to height above 0, the lower first"
+            )
+        return self
+
+
+class DataSettings(Section):
+    data_dir: Folder = Path("data/dogs")
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    num_workers: Annotated[int, Field(ge=0)] = 4
+    pin_memory: bool = True
+    val_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    on_bad_image: Literal["error", "skip"] = "error"
+    augmentation: AugmentationSettings = AugmentationSettings()
+
+
+class SchedulerSettings(Section):
+    type: Literal["cosine", "linear", "constant"] = "cosine"
+    num_cycles: Annotated[float, Field(gt=0)] = 0.5
+
+    @model_validator(mode="after")
+    def _only_cosine_has_cycles(self) -> Self:
+        if self.type != "cosine" and self.num_cycles != 0.5:
+            raise ValueError(
+                f"training.lr_scheduler.num_cycles: found {self.num_cycles} beside type "
+                f"'{self.type}', which has no cycles; remove it or choose type 'cosine'"
+            )
+        return self
+
+
+class EarlyStoppingSettings(Section):
+    enabled: bool = True
+    patience: Annotated[int, Field(ge=1)] = 3
+    min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.001
+
+
+class TrainingSettings(Section):
+    num_epochs: Annotated[int, Field(ge=1)] = 10
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5.0e-4
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_ratio: Share = 0.1
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    lr_scheduler: SchedulerSettings = SchedulerSettings()
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+
+
+class EvaluationSettings(Section):
+    eval_steps: Annotated[int, Field(ge=1)] = 100
+    save_steps: Annotated[int, Field(ge=1)] = 200
+    logging_steps: Annotated[int, Field(ge=1)] = 50
+
+
+class OutputSettings(Section):
+    output_dir: Folder = Path("outputs/lora_finetuning")
+    save_total_limit: Annotated[int, Field(ge=1)] = 3
+    log_dir: Folder = Path("logs/lora_finetuning")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = ["tensorboard"]
+
+
+class HardwareSettings(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    mixed_precision: bool = True
+
+
+class Settings(Section):
+    """Every setting of a training run, with its default. The sections are those of the YAML."""
+
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    output: OutputSettings = OutputSettings()
+    hardware: HardwareSettings = HardwareSettings()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if faults := _contradictions(self.to_dict()):
+            raise ValueError("; ".join(faults))
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under the YAML's keys."""
+        return self.model_dump(mode="json")
+
+
+def load_settings(
+    config: Path | None = None, *, overrides: dict[str, Any] | None = None
+) -> Settings:
+    """Settings from the YAML file `config` (defaults where None), with `overrides` on top.
+
+    `overrides` maps dotted keys to values: `{"training.learning_rate": 1e-4}`.
+
+    Raises `SettingsError` with every fault found: where it is, what was found, what is allowed.
+    """
+    source = read_source(config, overrides or {})
+    _share_batch_size(source)
+    try:
+        return Settings.model_validate(source.values)
+    except ValidationError as error:
+        faults = describe_faults(error, source, Settings)
+        if any(fault["loc"] for fault in error.errors()):
+            # The rule between sections did not run: it waits for sections without faults.
+            faults += [f"{source.name}: {fault}" for fault in _contradictions(source.values)]
+    if len(faults) == 1:
+        raise SettingsError(faults[0])
+    raise SettingsError(f"{source.name}: {len(faults)} faults:\n{listing(faults, limit=50)}")
+
+
+def _contradictions(values: dict[str, Any]) -> list[str]:
+    """What the sections say against each other. `values` may be raw: sections may be missing."""
+
+    def value(section: str, key: str) -> Any:
+        given = values.get(section)
+        return given.get(key) if isinstance(given, dict) else None
+
+    faults = []
+    sizes = value("data", "batch_size"), value("training", "batch_size")
+    if None not in sizes and sizes[0] != sizes[1]:
+        faults.append(
+            "batch_size stands in two places with two values: "
+            f"data.batch_size is {sizes[0]}, training.batch_size is {sizes[1]}; "
+            "make them equal or remove one"
+        )
+    towers = value("lora", "towers")
+    if value("model", "head") == "linear" and towers in ("text", "both"):
+        faults.append(
+            f"lora.towers: found '{towers}' beside model.head 'linear', which does not use the "
+            "text tower; choose towers 'vision' or head 'text'"
+        )
+    return faults
+
+
+def _share_batch_size(source: Source) -> None:
+    """Where only one of the two batch sizes is given, it counts for both.
+
+    An override speaks for both too, unless both are overridden: the file may repeat the old value.
+    """
+    places = ("data.batch_size", "training.batch_size")
+    given = [key for key in places if key in source.overridden] or [
+        key for key in places if source.has(key)
+    ]
+    if len(given) == 1:
+        for key in places:
+            source.put(key, source.get(given[0]), origin=source.origin(given[0]))

@@ -1,0 +1,1 @@
+"""Photos: folders of classes, decoding, batches in a seeded order, preparation."""

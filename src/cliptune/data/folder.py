@@ -1,0 +1,224 @@
+"""Folders of labelled photos: `data_dir/{train,val,test}/<class>/*.jpg`.
+
+Class names stand in one defined order: sorted by code point, as Python's `sorted` gives them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cliptune.errors import DataError, listing
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+class Sample(NamedTuple):
+    """One photo and the index of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The photos of one split, and the names their labels index."""
+
+    name: str
+    class_names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    missing_classes: tuple[str, ...] = ()  # known class names this split has no folder for
+    extra_classes: tuple[str, ...] = ()  # class folders of this split that are not known
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files below `folder`, at any depth, sorted, without hidden files and folders."""
+    found = []
+    for root, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                found.append(Path(root, name))
+    return sorted(found)
+
+
+def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
+    """Class name -> its photos, for every class folder of `split_dir`, in the order of names."""
+    folders = sorted(
+        entry.name
+        for entry in os.scandir(split_dir)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    return {name: find_images(split_dir / name) for name in folders}
+
+
+def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tuple[Split, Split]:
+    """The train and val splits of `data_dir`.
+
+    Without a `val/` folder, `val_ratio` of each class of train becomes val: which photos depends
+    on their names and `seed` alone.
+
+    Raises `DataError` with every fault found: a missing folder, no class, one class only, an
+    empty class, a class of val that train lacks.
+    """
+    train_classes = _scan_split(data_dir, "train")
+    faults = _class_faults(data_dir / "train", train_classes)
+    if len(train_classes) == 1:
+        faults.append(
+            f"{data_dir / 'train'}: only one class folder ('{next(iter(train_classes))}'); "
+            "a classifier needs at least two"
+        )
+    val_classes: dict[str, list[Path]] | None = None
+    if (data_dir / "val").is_dir():
+        val_classes = scan_classes(data_dir / "val")
+        faults += _val_faults(data_dir, train_classes, val_classes)
+    if faults:
+        raise DataError(_together(data_dir, faults))
+
+    if val_classes is None:
+        train_classes, val_classes = _take_val(train_classes, val_ratio=val_ratio, seed=seed)
+        log.info(
+            "%s has no val/ folder: %d of its %d training photos serve as val "
+            "(data.val_ratio %g, seed %d)",
+            data_dir,
+            sum(map(len, val_classes.values())),
+            sum(len(paths) for c in (train_classes, val_classes) for paths in c.values()),
+            val_ratio,
+            seed,
+        )
+    class_names = tuple(train_classes)
+    return (
+        _split("train", class_names, train_classes),
+        _split("val", class_names, val_classes),
+    )
+
+
+def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Split:
+    """One split whose photos are labelled by their folder's place in `class_names`.
+
+    Folders are matched by name, never by position. A class without a folder, and a folder that
+    is no known class, are listed in the result. Raises `DataError` when nothing is left.
+    """
+    classes = _scan_split(data_dir, split)
+    result = _split(split, tuple(class_names), classes)
+    if not result.samples:
+        raise DataError(
+            f"{data_dir / split}: no photo of a class this model knows. "
+            f"Folders found: {_names(list(classes))}. Classes expected: {_names(class_names)}."
+        )
+    return result
+
+
+def without(split: Split, paths: set[Path]) -> Split:
+    """`split` without the photos in `paths`."""
+    kept = tuple(sample for sample in split.samples if sample.path not in paths)
+    return Split(split.name, split.class_names, kept, split.missing_classes, split.extra_classes)
+
+
+def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path]]) -> Split:
+    labels = {class_name: label for label, class_name in enumerate(class_names)}
+    samples = tuple(
+        Sample(path, labels[class_name])
+        for class_name in class_names
+        for path in classes.get(class_name, [])
+    )
+    missing = tuple(class_name for class_name in class_names if not classes.get(class_name))
+    extra = tuple(class_name for class_name in classes if class_name not in labels)
+    return Split(name, class_names, samples, missing, extra)
+
+
+def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
+    split_dir = data_dir / split
+    if split_dir.is_dir():
+        return scan_classes(split_dir)
+    expected = f"Expected {split_dir}/<class name>/*.jpg."
+    if not data_dir.exists():
+        what = f"{data_dir}: no such folder"
+        remedy = (
+            "Make it with 'cliptune prepare', name another one with --data-dir, "
+            "or see a whole run without any photos: 'cliptune demo'."
+        )
+    elif not data_dir.is_dir():
+        what, remedy = f"{data_dir}: this is a file", "Name the folder that holds train/."
+    else:
+        what = f"{data_dir}: it holds no {split}/ folder"
+        folders = sorted(entry.name for entry in os.scandir(data_dir) if entry.is_dir())
+        remedy = f"It holds: {_names(folders)}." if folders else "It holds no folder at all."
+        if folders and not set(folders) & set(SPLITS):
+            remedy += (
+                " If those are classes, split them with 'cliptune prepare "
+                f"--source {data_dir} --output-dir NEW_FOLDER'."
+            )
+    raise DataError(f"{what}. {expected} {remedy}")
+
+
+def _class_faults(split_dir: Path, classes: dict[str, list[Path]]) -> list[str]:
+    if not classes:
+        return [f"{split_dir}: no class folders. Expected one folder of photos for each class"]
+    if not any(classes.values()):
+        return [
+            f"{split_dir}: its {len(classes)} class folders hold no photos yet. Put photos "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}) into each"
+        ]
+    return [
+        f"{split_dir / name}: no image in this class folder. Add photos "
+        f"({', '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder"
+        for name, paths in classes.items()
+        if not paths
+    ]
+
+
+def _val_faults(
+    data_dir: Path, train: dict[str, list[Path]], val: dict[str, list[Path]]
+) -> list[str]:
+    faults = [
+        f"{data_dir / 'val' / name}: a class that train/ lacks. Expected one of: "
+        f"{_names(list(train))}. Add {data_dir / 'train' / name} or remove this folder"
+        for name in val
+        if name not in train
+    ]
+    if not any(val.values()):
+        faults.append(
+            f"{data_dir / 'val'}: no photos. Fill it, or remove the folder and "
+            "a part of train/ will serve as val"
+        )
+    return faults
+
+
+def _take_val(
+    classes: dict[str, list[Path]], *, val_ratio: float, seed: int
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """(train, val): of each class, `val_ratio` of the photos (at least one, never all)."""
+    train, val = {}, {}
+    for name, paths in classes.items():
+        count = min(max(1, round(val_ratio * len(paths))), len(paths) - 1)
+        # Seeded by the class's own name: adding a class does not move the others' photos.
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        chosen = set(rng.permutation(len(paths))[:count].tolist())
+        train[name] = [path for i, path in enumerate(paths) if i not in chosen]
+        val[name] = [path for i, path in enumerate(paths) if i in chosen]
+    return train, val
+
+
+def _together(data_dir: Path, faults: list[str]) -> str:
+    if len(faults) == 1:
+        return f"{faults[0]}."
+    return f"{data_dir}: {len(faults)} faults:\n{listing(faults)}"
+
+
+def _names(names: Sequence[str], *, limit: int = 12) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{shown}, … ({len(names)} in all)" if len(names) > limit else shown

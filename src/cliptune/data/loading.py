@@ -1,0 +1,176 @@
+"""Batches of photos in a seeded order that any place in an epoch can be picked up from.
+
+The order of an epoch depends on (seed, epoch) alone, and a photo's augmentation on
+(seed, epoch, its index) alone: neither the number of workers nor a restart changes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cliptune.data.folder import Sample
+from cliptune.data.images import Augmentation, Preprocess, Unreadable, read_image
+from cliptune.errors import ImageError
+
+log = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """Which photo, in which epoch: what a sampler hands to the dataset."""
+
+    epoch: int
+    photo: int
+
+
+@dataclass
+class Batch:
+    """Photos that could be read, with their labels; and those that could not.
+
+    `pixels`: uint8 (B, 3, H, W). `labels` and `indices` (places in the dataset): int64 (B,).
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    unreadable: list[Unreadable]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; DataLoader calls this."""
+        return Batch(
+            self.pixels.pin_memory(),
+            self.labels.pin_memory(),
+            self.indices.pin_memory(),
+            self.unreadable,
+        )
+
+
+class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
+    """Photos decoded and brought to the model's size, augmented where `augmentation` is given."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocess: Preprocess,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.samples = samples
+        self.preprocess = preprocess
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int, int] | Unreadable:
+        """(uint8 pixels (3, H, W), label, index), or what is wrong with the file."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        sample = self.samples[index]
+        try:
+            image = read_image(sample.path)
+        except ImageError as error:
+            return Unreadable(sample.path, str(error))
+        if self.augmentation is None:
+            pixels = self.preprocess.pixels(image)
+        else:
+            rng = np.random.default_rng([self.seed, epoch, index])
+            pixels = self.augmentation.pixels(image, self.preprocess, rng)
+        return torch.from_numpy(pixels), sample.label, index
+
+
+def collate(items: Sequence[tuple[torch.Tensor, int, int] | Unreadable]) -> Batch:
+    """One batch of the readable items, in their order."""
+    unreadable = [item for item in items if isinstance(item, Unreadable)]
+    readable = [item for item in items if not isinstance(item, Unreadable)]
+    pixels, labels, indices = zip(*readable, strict=True) if readable else ((), (), ())
+    return Batch(
+        torch.stack(pixels) if pixels else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(indices, dtype=torch.int64),
+        unreadable,
+    )
+
+
+def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
+    """A permutation of range(num_samples) that depends on (seed, epoch) alone."""
+    order: list[int] = np.random.default_rng([seed, epoch]).permutation(num_samples).tolist()
+    return order
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """The batches of one epoch at a time: set `epoch` and `start` before iterating.
+
+    `start` is the batch to begin with, for going on in the middle of an epoch. With several
+    processes, each takes every `num_processes`-th photo of each batch, so that their number does
+    not change which photos share an update.
+    """
+
+    def __init__(
+        self, num_samples: int, *, batch_size: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.process = process
+        self.processes = processes
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return -(-self.num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = epoch_order(self.num_samples, seed=self.seed, epoch=self.epoch)
+        for batch in range(self.start, len(self)):
+            members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            # Every process needs a photo, and the same number of them, to step together.
+            members += members[: -len(members) % self.processes]
+            yield [Key(self.epoch, index) for index in members[self.process :: self.processes]]
+
+
+def make_loader(
+    dataset: PhotoDataset,
+    *,
+    batches: EpochBatches | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """A loader over `batches`, or over all photos in their order, `batch_size` at a time.
+
+    Worker processes stay alive between epochs. No more are started than the machine has cores.
+    """
+    cores = os.cpu_count() or 1
+    if num_workers > cores:
+        log.debug(
+            "num_workers %d: this machine has %d cores; starting %d", num_workers, cores, cores
+        )
+        num_workers = cores
+    options: dict[str, Any] = {"batch_sampler": batches} if batches else {"batch_size": batch_size}
+    return DataLoader(
+        dataset,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        **options,
+    )
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,92 @@
+"""The errors cliptune raises on purpose.
+
+Each carries one message that says where, what was found, what was expected and what to do.
+
+    CliptuneError            exit code 1: something failed
+    ├── HubError             a model or an archive could not be fetched
+    ├── TrainingError        training cannot go on (a loss that is not finite)
+    ├── ResourceError        memory or disk ran out
+    ├── Interrupted          the user stopped the run; it was saved (exit code 130)
+    └── UserError            exit code 2: the caller can mend it
+        ├── SettingsError    a configuration file or an override
+        ├── DataError        a folder of photos
+        │   └── ImageError   one or more images that cannot be read
+        ├── ModelError       a model, or the layers asked of it
+        ├── CheckpointError  a checkpoint that is missing, damaged or does not fit
+        ├── DeviceError      a device that is not there
+        └── MissingExtra     an optional dependency that is not installed
+"""
+
+from __future__ import annotations
+
+
+class CliptuneError(Exception):
+    """Something failed that is not the caller's mistake."""
+
+    exit_code = 1
+
+
+class HubError(CliptuneError):
+    """A model or an archive could not be fetched."""
+
+
+class TrainingError(CliptuneError):
+    """Training cannot go on."""
+
+
+class ResourceError(CliptuneError):
+    """Memory or disk space ran out."""
+
+
+class Interrupted(CliptuneError):
+    """The user stopped the run, and what it had reached was saved."""
+
+    exit_code = 130
+
+
+class UserError(CliptuneError):
+    """The caller's mistake, which the caller can mend."""
+
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    """Settings that are unknown, of the wrong type, out of range or contradictory."""
+
+
+class DataError(UserError):
+    """A folder of photos that cannot be used as it is."""
+
+
+class ImageError(DataError):
+    """One or more images that cannot be read."""
+
+
+class ModelError(UserError):
+    """A model that cannot be used, or layers it does not have."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or does not fit."""
+
+
+class DeviceError(UserError):
+    """A device that is not there."""
+
+
+class MissingExtra(UserError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'cliptune[{extra}]'"
+        )
+
+
+def listing(lines: list[str], *, limit: int = 20) -> str:
+    """`lines` indented under one another, cut after `limit` with a count of the rest."""
+    shown = [f"  {line}" for line in lines[:limit]]
+    if len(lines) > limit:
+        shown.append(f"  … and {len(lines) - limit} more")
+    return "\n".join(shown)

@@ -1,0 +1,1 @@
+"""Metrics, pictures and reports: what a checkpoint is worth on a split."""

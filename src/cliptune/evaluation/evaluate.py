@@ -1,0 +1,151 @@
+"""A checkpoint and a split in, metrics and a report out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from cliptune.config import Settings, load_settings
+from cliptune.data.folder import SPLITS, Split, load_split, load_training_splits
+from cliptune.data.images import Unreadable
+from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.errors import DataError, ImageError, UserError, listing
+from cliptune.evaluation.report import Evaluation, build_evaluation, write_report
+from cliptune.model.backbone import load_backbone
+from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
+from cliptune.model.classifier import Classifier, TextHead, predict_logits
+from cliptune.model.device import memory_errors_in_words, resolve_device
+from cliptune.model.prompts import zero_shot_weights
+from cliptune.model.restore import load_classifier
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    checkpoint: Path | str,
+    *,
+    data_dir: Path | str | None = None,
+    split: str = "test",
+    output_dir: Path | str | None = "outputs/evaluation",
+    batch_size: int = 32,
+    num_workers: int = 2,
+    baseline: bool = True,
+    on_bad_image: Literal["error", "skip"] = "error",
+    device: str = "auto",
+    base_model: str | None = None,
+    cache_dir: Path | str | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a checkpoint (or the best of a run folder) on one split of labelled photos.
+
+    `data_dir` defaults to the one it was trained on. With `baseline`, zero-shot CLIP is measured
+    on the same photos. Writes the report's four files to `output_dir` unless that is None.
+
+    Raises `CheckpointError`, `DataError`, and `ImageError` listing every unreadable photo.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
+    found = resolve_checkpoint(Path(checkpoint))
+    target = resolve_device(device)
+    settings = load_settings(found.path / "config.yaml")
+    folder = Path(data_dir) if data_dir is not None else settings.data.data_dir
+    photos = _photos(settings, folder, split, found.record.class_names)
+    _say_mismatches(photos, folder)
+    cache = Path(cache_dir) if cache_dir is not None else settings.model.cache_dir
+
+    with memory_errors_in_words(batch_size):
+        classifiers = [load_classifier(found, base_model=base_model, cache_dir=cache)]
+        if baseline:
+            classifiers.append(zero_shot_classifier(found, base_model=base_model, cache_dir=cache))
+        classifiers = [classifier.to(target) for classifier in classifiers]
+        loader = make_loader(
+            PhotoDataset(photos.samples, classifiers[0].preprocess),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=True,
+        )
+        started = time.perf_counter()
+        hidden = None if progress else True  # None: shown on a terminal only
+        batches = tqdm(loader, f"evaluating {split}", unit="batch", leave=False, disable=hidden)
+        predictions = predict_logits(classifiers, batches, target)
+        seconds = time.perf_counter() - started
+
+    _refuse_unreadable(predictions.unreadable, on_bad_image)
+    evaluation = build_evaluation(
+        logits_NC=predictions.logits[0],
+        labels_N=predictions.labels,
+        baseline_logits_NC=predictions.logits[1] if baseline else None,
+        class_names=photos.class_names,
+        checkpoint=str(found.path),
+        data_dir=str(folder),
+        split=split,
+        base_model=found.record.base_model.name,
+        missing_classes=photos.missing_classes,
+        ignored_classes=photos.extra_classes,
+        skipped_images=tuple(str(fault.path) for fault in predictions.unreadable),
+        seconds=seconds,
+    )
+    if output_dir is not None:
+        write_report(evaluation, Path(output_dir))
+    return evaluation
+
+
+def zero_shot_classifier(
+    checkpoint: Checkpoint, *, base_model: str | None = None, cache_dir: Path | None = None
+) -> Classifier:
+    """Zero-shot CLIP with the classes and prompts of `checkpoint`, untouched by its training."""
+    record = checkpoint.record
+    backbone = load_backbone(
+        base_model or record.base_model.name,
+        revision=None if base_model else record.base_model.revision,
+        cache_dir=cache_dir,
+    )
+    weights = zero_shot_weights(backbone, record.class_names, record.prompts)
+    head = TextHead(weights, backbone.model.logit_scale)
+    return Classifier(backbone.model, head, backbone.preprocess).eval().requires_grad_(False)
+
+
+def _photos(settings: Settings, data_dir: Path, split: str, class_names: list[str]) -> Split:
+    """The photos of `split`, labelled by the checkpoint's class names."""
+    if split == "test" or (data_dir / "val").is_dir() or not (data_dir / "train").is_dir():
+        return load_split(data_dir, split, class_names=class_names)
+    # Without a val/ folder, training took val out of train/; take the same photos again.
+    train, val = load_training_splits(
+        data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
+    )
+    if train.class_names != tuple(class_names):
+        raise DataError(
+            f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
+            "checkpoint knows, so the photos it was validated on cannot be found again. "
+            "Evaluate with --split test, or make a val/ folder."
+        )
+    return train if split == "train" else val
+
+
+def _say_mismatches(photos: Split, data_dir: Path) -> None:
+    if photos.missing_classes:
+        log.warning(
+            "%s has no photos of %d classes the model knows: %s",
+            data_dir / photos.name, len(photos.missing_classes), ", ".join(photos.missing_classes),
+        )  # fmt: skip
+    if photos.extra_classes:
+        log.warning(
+            "%s: left out, since the model does not know these classes: %s",
+            data_dir / photos.name, ", ".join(photos.extra_classes),
+        )  # fmt: skip
+
+
+def _refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
+    if not unreadable:
+        return
+    lines = listing([str(fault) for fault in unreadable])
+    if on_bad_image == "error":
+        raise ImageError(
+            f"{len(unreadable)} images cannot be read:\n{lines}\n"
+            "Mend or remove them, or leave them out with --on-bad-image skip."
+        )
+    log.warning("left out %d unreadable images:\n%s", len(unreadable), lines)

@@ -1,0 +1,1 @@
+"""Predictions: for one photo, a list, or a folder of any size."""

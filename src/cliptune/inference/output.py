@@ -1,0 +1,130 @@
+"""Predictions on the screen and in files: .txt, .csv, .json or .jsonl by the file's ending."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from cliptune.data.images import Unreadable
+from cliptune.errors import ResourceError, UserError
+from cliptune.inference.predictor import Prediction
+
+Result = Prediction | Unreadable
+
+
+def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
+    """A small bar chart of the probabilities, at most `width` columns wide."""
+    longest = min(30, max(len(score.label) for score in prediction.scores))
+    room = width - longest - 12
+    lines = []
+    for score in prediction.scores:
+        name = one_line(score.label)
+        name = name if len(name) <= longest else name[: longest - 1] + "…"
+        bar = "█" * round(room * score.probability) or "▏"
+        lines.append(f"  {name:<{longest}}  {100 * score.probability:5.1f} %  {bar}")
+    return "\n".join(lines)
+
+
+def result_line(result: Result) -> str:
+    """One image in one line of text: path, tab, classes with percentages, or what is wrong."""
+    if isinstance(result, Unreadable):
+        return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
+    scores = ", ".join(f"{one_line(s.label)} {100 * s.probability:.2f}%" for s in result.scores)
+    return f"{one_line(result.source or '-')}\t{scores}"
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters, which a terminal might act on."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def check_output(path: Path) -> None:
+    """Raise `UserError` unless predictions can be written to `path`."""
+    if path.suffix.lower() not in WRITERS:
+        raise UserError(
+            f"{path}: unknown ending '{path.suffix}'. Expected one of {', '.join(WRITERS)}."
+        )
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder. Name a file, such as {path / 'out.csv'}.")
+
+
+@contextmanager
+def open_output(path: Path, *, top_k: int) -> Iterator[Callable[[Result], None]]:
+    """A function that writes one result after another; the file appears whole at the end.
+
+    Raises `UserError` for an ending it does not know, `ResourceError` on a full disk.
+    """
+    check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with (
+            partial.open("w", encoding="utf-8", newline="") as file,
+            WRITERS[path.suffix.lower()](file, top_k) as write,
+        ):
+            yield write
+        partial.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"{path}: the disk is full; nothing was written.") from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _text(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+    yield lambda result: print(result_line(result), file=file)
+
+
+@contextmanager
+def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+    writer = csv.writer(file)
+    columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("label", "probability")]
+    writer.writerow(["image", *columns, "error"])
+
+    def write(result: Result) -> None:
+        if isinstance(result, Unreadable):
+            writer.writerow([result.path, *[""] * (2 * top_k), result.reason])
+            return
+        cells: list[Any] = []
+        for score in result.scores:
+            cells += [score.label, f"{score.probability:.6f}"]
+        writer.writerow([result.source, *cells, *[""] * (2 * top_k - len(cells)), ""])
+
+    yield write
+
+
+@contextmanager
+def _json_lines(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+    yield lambda result: print(_json_text(result), file=file)
+
+
+@contextmanager
+def _json(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+    separator = "[\n"
+
+    def write(result: Result) -> None:
+        nonlocal separator
+        file.write(separator + _json_text(result))
+        separator = ",\n"
+
+    yield write
+    file.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+def _json_text(result: Result) -> str:
+    if isinstance(result, Unreadable):
+        values: dict[str, Any] = {"image": os.fspath(result.path), "error": result.reason}
+    else:
+        values = result.to_dict()
+    return json.dumps(values, ensure_ascii=False)
+
+
+WRITERS = {".txt": _text, ".csv": _csv, ".json": _json, ".jsonl": _json_lines}

@@ -1,0 +1,187 @@
+"""A checkpoint that answers: photos in, class names with probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cliptune.data.images import Unreadable, array_to_image, read_image, to_rgb
+from cliptune.errors import ImageError, UserError, listing
+from cliptune.model.checkpoint import resolve_checkpoint
+from cliptune.model.device import memory_errors_in_words, resolve_device
+from cliptune.model.restore import load_classifier
+
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """A class and its probability, a share of 1."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, the best first."""
+
+    scores: tuple[ClassScore, ...]
+    source: str | None = None  # the file it came from, if it came from one
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.scores[0].label
+
+    @property
+    def probability(self) -> float:
+        """Its probability, a share of 1."""
+        return self.scores[0].probability
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "image": self.source,
+            "label": self.label,
+            "probability": self.probability,
+            "scores": [{"label": s.label, "probability": s.probability} for s in self.scores],
+        }
+
+
+class Predictor:
+    """The classifier of a checkpoint (or the best of a run folder), adapters merged.
+
+    `base_model` says where the base model lies now, if it was moved since training. Raises
+    `CheckpointError` when the checkpoint is missing, damaged or belongs to another base model.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        base_model: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        found = resolve_checkpoint(Path(checkpoint))
+        self.checkpoint = found.path
+        self.class_names: tuple[str, ...] = tuple(found.record.class_names)
+        self.device = resolve_device(device)
+        self.batch_size = batch_size
+        cache = Path(cache_dir) if cache_dir is not None else Path("models/")
+        classifier = load_classifier(found, base_model=base_model, cache_dir=cache)
+        self._classifier = classifier.to(self.device)
+        self._weights = classifier.class_weights()
+
+    def __repr__(self) -> str:
+        return (
+            f"Predictor({str(self.checkpoint)!r}, classes={len(self.class_names)}, "
+            f"device={str(self.device)!r})"
+        )
+
+    def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
+        """The `top_k` most probable classes of one image.
+
+        An image is a path, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+        Raises `ImageError` when it cannot be read.
+        """
+        return self.predict_batch([image], top_k=top_k)[0]
+
+    def predict_batch(self, images: Sequence[ImageLike], top_k: int = 5) -> list[Prediction]:
+        """One `Prediction` for each of `images`, in their order.
+
+        Raises `ImageError` naming every image that cannot be read.
+        """
+        results = list(self.stream(images, top_k=top_k))
+        unreadable = [str(result) for result in results if isinstance(result, Unreadable)]
+        if unreadable:
+            lines = listing(unreadable)
+            raise ImageError(
+                unreadable[0]
+                if len(results) == 1
+                else f"{len(unreadable)} of {len(results)} images cannot be read:\n{lines}"
+            )
+        return [result for result in results if isinstance(result, Prediction)]
+
+    def stream(
+        self, images: Iterable[ImageLike], *, top_k: int = 5
+    ) -> Iterator[Prediction | Unreadable]:
+        """A `Prediction`, or what is wrong with the file, for each of `images`, in their order.
+
+        Images are decoded ahead by threads, two batches at the most, so that memory stays the
+        same however many there are.
+        """
+        if top_k < 1:
+            raise UserError(f"top_k is {top_k}; expected 1 or more.")
+        ahead = _map_ahead(self._read, images, ahead=2 * self.batch_size)
+        while batch := list(islice(ahead, self.batch_size)):
+            pixels = [pixels for _, pixels in batch if not isinstance(pixels, Unreadable)]
+            probabilities = iter(self._probabilities(pixels)) if pixels else iter(())
+            for source, result in batch:
+                if isinstance(result, Unreadable):
+                    yield result
+                else:
+                    yield self._best(next(probabilities), source, top_k)
+
+    def _read(self, image: ImageLike) -> tuple[str | None, NDArray[np.uint8] | Unreadable]:
+        """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
+        source = str(image) if isinstance(image, str | Path) else None
+        try:
+            if isinstance(image, str | Path):
+                rgb = read_image(Path(image))
+            elif isinstance(image, np.ndarray):
+                rgb = array_to_image(image)
+            elif isinstance(image, Image.Image):
+                rgb = to_rgb(image)
+            else:
+                raise ImageError(
+                    f"found {type(image).__name__}; expected a path, a PIL image or a uint8 array"
+                )
+        except ImageError as error:
+            return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
+        return source, self._classifier.preprocess.pixels(rgb)
+
+    @torch.inference_mode()
+    def _probabilities(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """float32 (B, C), each row summing to 1."""
+        with memory_errors_in_words(self.batch_size):
+            pixels_BCHW = torch.from_numpy(np.stack(pixels)).to(self.device)
+            logits_BC = self._classifier(pixels_BCHW, self._weights)
+            result: NDArray[np.float32] = logits_BC.softmax(dim=-1).cpu().numpy()
+        return result
+
+    def _best(self, row: NDArray[np.float32], source: str | None, top_k: int) -> Prediction:
+        order = np.argsort(-row, kind="stable")[:top_k]
+        scores = tuple(ClassScore(self.class_names[i], float(row[i])) for i in order)
+        return Prediction(scores, source)
+
+
+def _map_ahead(function: Any, items: Iterable[Any], *, ahead: int) -> Iterator[Any]:
+    """`map(function, items)` computed by threads, never more than `ahead` results in advance."""
+    pending: deque[Future[Any]] = deque()
+    source = iter(items)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            while True:
+                pending.extend(
+                    pool.submit(function, item) for item in islice(source, ahead - len(pending))
+                )
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

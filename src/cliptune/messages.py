@@ -1,0 +1,38 @@
+"""How the command line passes on log records and errors of the system."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+
+
+class _AboveTheBar(logging.Handler):
+    """Writes records to stderr without breaking a progress bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(prefix + self.format(record), file=sys.stderr)
+
+
+def set_up_logging(*, debug: bool) -> None:
+    """Show cliptune's own records as plain lines on stderr; other libraries' with `debug`."""
+    handler = _AboveTheBar()
+    logger = logging.getLogger("cliptune")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False
+    if debug:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+
+
+def system_error_in_words(error: OSError) -> str:
+    """One line for an error of the operating system."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}the disk is full. Free some space and run the command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}no permission ({error.strerror}). Choose a folder you can write to."
+    return f"{where}{error.strerror or error}"

@@ -1,0 +1,239 @@
+"""Any CLIP-like dual encoder that `transformers` loads: CLIP, OpenCLIP, SigLIP, Chinese-CLIP.
+
+Shape suffixes: B batch, C channels, H height, W width, P prompts, T tokens, D feature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cliptune.data.images import Preprocess
+from cliptune.errors import HubError, ModelError
+
+log = logging.getLogger(__name__)
+
+# SigLIP was trained on prompts padded to the full length, without a mask: its pooled token sees
+# the padding (Zhai et al., arXiv 2303.15343). CLIP's text tower is causal and BERT masks, so
+# there the longest prompt's length is enough.
+PAD_TO_FULL_LENGTH = frozenset({"siglip"})
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Where a base model comes from, precisely enough to find the same weights again."""
+
+    name: str  # a name on the hub, or the absolute path of a folder
+    revision: str | None  # the commit on the hub; None for a folder
+    fingerprint: str  # of the weights themselves
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision[:12]}" if self.revision else self.name
+
+
+@dataclass
+class Backbone:
+    """A dual encoder with all it needs to turn photos and prompts into features."""
+
+    model: Any  # a transformers model, later perhaps wrapped by PEFT
+    preprocess: Preprocess
+    processor: Any  # the transformers image processor, kept to be saved beside a checkpoint
+    tokenizer: Any
+    source: BaseModel
+
+    def tokenize(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """int64 (P, T) token ids, and the mask where the model takes one.
+
+        T is the longest prompt's length, or the full one where the model was trained so.
+        Raises `ModelError` for a prompt longer than the text tower takes, rather than cut it.
+        """
+        model_type = self.model.config.model_type
+        limit = int(self.model.config.text_config.max_position_embeddings)
+        full = model_type in PAD_TO_FULL_LENGTH
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length" if full else "longest",
+            max_length=limit if full else None,
+            return_tensors="pt",
+            return_attention_mask=not full,
+        )
+        length = tokens["input_ids"].shape[1]
+        if length > limit:
+            longest = max(prompts, key=len)
+            raise ModelError(
+                f"the prompt '{longest}' is {length} tokens long; {self.source} takes {limit}. "
+                "Shorten model.prompts or the class name."
+            )
+        return dict(tokens)
+
+
+def image_features(model: Any, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    """(B, D): the image tower's projected features, not normalised."""
+    return _pooled(model.get_image_features(pixel_values=pixels_BCHW))
+
+
+def text_features(model: Any, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(P, D): the text tower's projected features, not normalised."""
+    return _pooled(model.get_text_features(**tokens))
+
+
+def _pooled(output: Any) -> torch.Tensor:
+    features: torch.Tensor = getattr(output, "pooler_output", output)
+    return features
+
+
+def load_backbone(
+    name: str, *, revision: str | None = None, cache_dir: Path | None = None
+) -> Backbone:
+    """Load a dual encoder with its tokenizer and image processor, in float32 on the CPU.
+
+    `name` is a hub name or a local folder in `transformers` format.
+
+    Raises `ModelError` when it is no dual encoder or does not exist, `HubError` when the hub
+    cannot be reached.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    name, options = _locate(name, revision=revision, cache_dir=cache_dir)
+    model, source = _load_weights(name, options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        processor = AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{name}: its tokenizer or image processor cannot be loaded: {_first_line(error)}"
+        ) from error
+    preprocess = Preprocess.from_processor(processor)
+    return Backbone(model, preprocess, processor, tokenizer, source)
+
+
+def load_model(
+    name: str, *, revision: str | None = None, cache_dir: Path | None = None
+) -> tuple[Any, BaseModel]:
+    """The dual encoder alone, as `load_backbone` loads it."""
+    name, options = _locate(name, revision=revision, cache_dir=cache_dir)
+    return _load_weights(name, options)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A short hash of the weights: every parameter's name, shape, and 64 of its values.
+
+    The same for a hub copy and a local copy of one model, whatever the files' format; cheap
+    enough to compute on every load.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        step = max(1, flat.numel() // 64)
+        sample = flat[::step][:64].float().cpu().contiguous()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _locate(
+    name: str, *, revision: str | None, cache_dir: Path | None
+) -> tuple[str, dict[str, Any]]:
+    """The name to load, and the options that make `transformers` load precisely that."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{folder}: no config.json in this folder. Expected a model in transformers "
+                "format: config.json, model.safetensors, tokenizer and preprocessor_config.json."
+            )
+        if revision is not None:
+            raise ModelError(f"{folder} is a local folder and has no revision '{revision}'.")
+        return str(folder.resolve()), {"local_files_only": True}
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+        raise ModelError(
+            f"{name}: no such model folder. Expected a folder in transformers format, or a hub "
+            "name such as openai/clip-vit-base-patch32."
+        )
+    cache = str(cache_dir) if cache_dir is not None else None
+    commit = _resolve_revision(name, revision, cache)
+    return name, {"cache_dir": cache, "revision": commit, "local_files_only": commit is None}
+
+
+def _resolve_revision(name: str, revision: str | None, cache: str | None) -> str | None:
+    """The commit of `name` on the hub; None when it cannot be asked but a cached copy is there."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=15).sha
+    except GatedRepoError:
+        raise ModelError(
+            f"{name}: this model is gated. Accept its terms on the hub and run 'hf auth login'."
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"{name}: the hub has no revision '{revision}' of it.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"{name}: neither a folder here nor a model on the hub. Check model.name."
+        ) from None
+    except Exception as error:  # whichever HTTP library, whichever way a network can fail
+        if isinstance(try_to_load_from_cache(name, "config.json", cache, revision), str):
+            log.info("%s: the hub cannot be reached; using the copy in %s", name, cache)
+            return None
+        raise HubError(_unreachable(name, error)) from error
+
+
+def _unreachable(name: str, error: Exception) -> str:
+    return (
+        f"{name}: the hub cannot be reached ({_first_line(error)}) and no copy is cached here.\n"
+        "What you can do:\n"
+        "  a local folder:  set model.name to a folder with the model in transformers format\n"
+        "  a mirror:        set the environment variable HF_ENDPOINT, "
+        "for example https://hf-mirror.com\n"
+        "  no model at all: run 'cliptune demo', which brings its own"
+    )
+
+
+def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    try:
+        # Only safetensors, never a pickle; no code from the model's own repository.
+        model = AutoModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **options
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if isinstance(error, OSError) and "connect" in str(error):
+            raise HubError(_unreachable(name, error)) from error
+        raise ModelError(
+            f"{name}: the model cannot be loaded: {_first_line(error)}\n"
+            "Expected weights in safetensors format and an architecture transformers knows."
+        ) from error
+    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+        raise ModelError(
+            f"{name}: {type(model).__name__} is no dual encoder of images and texts. "
+            "Expected CLIP, SigLIP, Chinese-CLIP or another model with both towers."
+        )
+    if model.config.model_type == "siglip2":
+        raise ModelError(
+            f"{name}: SigLIP 2 with variable resolution (NaFlex) is not supported. Use a "
+            "fixed-resolution one, such as google/siglip2-base-patch16-224."
+        )
+    revision = options.get("revision") or getattr(model.config, "_commit_hash", None)
+    return model, BaseModel(name, revision, fingerprint(model))
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line), type(error).__name__)

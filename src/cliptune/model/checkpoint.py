@@ -1,0 +1,246 @@
+"""One self-contained folder for a trained classifier: write, read, list, best, prune.
+
+    checkpoint-epoch-3/
+        adapter_config.json, adapter_model.safetensors   loadable by `peft` itself
+        head.safetensors                                 class weights
+        cliptune.json                                    what the tensors mean (`Record`)
+        config.yaml, tokenizer and preprocessor files, README.md
+        resume/                                          what only training needs
+
+Written beside its place and moved there whole. Only safetensors, JSON and YAML are ever read.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cliptune.errors import CheckpointError, ResourceError
+from cliptune.model.classifier import Classifier
+from cliptune.model.lora import adapter_state
+
+RECORD = "cliptune.json"
+ADAPTER = "adapter_model.safetensors"
+HEAD = "head.safetensors"
+NEEDED = (RECORD, "adapter_config.json", ADAPTER, HEAD)
+NAME = re.compile(r"^checkpoint-(epoch|step)-(\d+)$")
+
+
+class BaseModelRecord(BaseModel):
+    """The base model a checkpoint belongs to."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+
+class Record(BaseModel):
+    """What `cliptune.json` holds. Metrics are fractions and nats, not percent."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1] = 1
+    class_names: list[str]
+    base_model: BaseModelRecord
+    head: Literal["text", "linear"]
+    prompts: list[str]
+    preprocess: dict[str, Any]
+    epoch: int  # finished epochs
+    update: int  # finished optimizer updates
+    metrics: dict[str, float | int | None]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder and its record."""
+
+    path: Path
+    record: Record
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Accuracy on val as a fraction, where it was measured at this point."""
+        value = self.record.metrics.get("val_accuracy")
+        return None if value is None else float(value)
+
+
+def write_checkpoint(
+    path: Path,
+    classifier: Classifier,
+    record: Record,
+    *,
+    write_extras: Callable[[Path], None],
+) -> Checkpoint:
+    """Write a checkpoint folder at `path` and return it; `write_extras` adds files to the folder.
+
+    Nothing appears at `path` before all is written. Raises `ResourceError` on a full disk.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write_adapter(partial, classifier.model, record)
+        write_tensors(partial / HEAD, classifier.head.state_dict())
+        (partial / RECORD).write_text(
+            json.dumps(record.model_dump(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        write_extras(partial)
+        move_into_place(partial, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"{path}: the disk is full; the checkpoint was not written, earlier ones are "
+                "untouched. Free some space and go on with --resume."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Checkpoint(path, record)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename the folder `source` to `target`, replacing a folder that is there."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    source.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in the folder `path`, its record checked, its tensors not yet loaded.
+
+    Raises `CheckpointError` when files are missing or the record is damaged.
+    """
+    missing = [name for name in NEEDED if not (path / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{path}: not a whole cliptune checkpoint: {', '.join(missing)} missing. "
+            f"Expected {', '.join(NEEDED)}."
+        )
+    try:
+        record = Record.model_validate_json((path / RECORD).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        fault = str(error).splitlines()
+        raise CheckpointError(
+            f"{path / RECORD}: damaged or of another format version "
+            f"(this cliptune reads format 1): {'; '.join(line.strip() for line in fault[:3])}"
+        ) from None
+    return Checkpoint(path, record)
+
+
+def resolve_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, or the best one of the run folder `path`.
+
+    Raises `CheckpointError`, naming those that do exist, when there is none.
+    """
+    if (path / RECORD).is_file() or (NAME.match(path.name) and path.is_dir()):
+        return read_checkpoint(path)
+    if path.is_dir():
+        if best := best_checkpoint(path):
+            return best
+        raise CheckpointError(
+            f"{path}: no checkpoint in this folder. Expected a checkpoint folder, or a run's "
+            "output folder with checkpoint-epoch-1 and so on in it."
+        )
+    if path.is_file():
+        raise CheckpointError(f"{path}: this is a file. Expected a checkpoint folder.")
+    raise CheckpointError(f"{path}: no such checkpoint. {_existing(path.parent)}")
+
+
+def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
+    """The whole checkpoints of a run, oldest update first."""
+    if not run_dir.is_dir():
+        return []
+    found = []
+    for path in run_dir.iterdir():
+        if NAME.match(path.name) and path.is_dir():
+            try:
+                found.append(read_checkpoint(path))
+            except CheckpointError:
+                continue  # reported when asked for by name; a listing shows what can be used
+    return sorted(
+        found, key=lambda c: (c.record.update, c.path.name.startswith("checkpoint-epoch"))
+    )
+
+
+def best_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """The checkpoint with the highest val accuracy, then the lowest val loss, then the earliest."""
+    measured = [c for c in list_checkpoints(run_dir) if c.val_accuracy is not None]
+    return min(measured, key=_rank, default=None)
+
+
+def prune_checkpoints(run_dir: Path, *, keep: int) -> list[Path]:
+    """Delete old checkpoints until `keep` are left; returns the deleted ones.
+
+    The newest, from which a run goes on, and the best are never deleted.
+    """
+    checkpoints = list_checkpoints(run_dir)
+    best = best_checkpoint(run_dir)
+    protected = {c.path for c in (checkpoints[-1:] + ([best] if best else []))}
+    deletable = [c.path for c in checkpoints if c.path not in protected]
+    excess = max(0, len(checkpoints) - max(keep, len(protected)))
+    for path in deletable[:excess]:
+        # Renamed first, so that a half-deleted folder never looks like a checkpoint.
+        doomed = path.with_name(f".{path.name}.old")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    return deletable[:excess]
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete what an interrupted write or deletion left in `run_dir`."""
+    for path in run_dir.glob(".checkpoint-*"):
+        if path.name.endswith((".partial", ".old")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_adapter(folder: Path, model: Any, record: Record) -> None:
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = record.base_model.name
+    config.revision = record.base_model.revision
+    inference_mode, config.inference_mode = config.inference_mode, True
+    try:
+        config.save_pretrained(str(folder))
+    finally:
+        config.inference_mode = inference_mode
+    write_tensors(folder / ADAPTER, adapter_state(model))
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write `tensors` to a safetensors file."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, {"format": "pt"}
+    )
+
+
+def _rank(checkpoint: Checkpoint) -> tuple[float, float, int]:
+    loss = checkpoint.record.metrics.get("val_loss")
+    accuracy = checkpoint.val_accuracy
+    assert accuracy is not None
+    return -accuracy, float("inf") if loss is None else float(loss), checkpoint.record.update
+
+
+def _existing(run_dir: Path) -> str:
+    checkpoints = list_checkpoints(run_dir)
+    if not checkpoints:
+        return f"{run_dir} holds none. Train one with 'cliptune train'."
+    names = ", ".join(c.path.name for c in checkpoints)
+    best = best_checkpoint(run_dir)
+    hint = f" The best is {best.path}" if best else ""
+    if best and best.val_accuracy is not None:
+        hint += f" (val accuracy {best.val_accuracy:.1%})."
+    return f"{run_dir} holds: {names}.{hint}"

@@ -1,0 +1,174 @@
+"""Backbone, adapters and head together: pixels in, logits out.
+
+Shape suffixes: B batch, N photos, C classes, D feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import linear, normalize
+
+from cliptune.data.images import Preprocess, Unreadable
+from cliptune.data.loading import Batch
+from cliptune.model.backbone import image_features
+from cliptune.model.prompts import class_features
+
+
+class TextHead(nn.Module):
+    """A cosine classifier that starts as zero-shot CLIP and learns an offset from it.
+
+    logits = exp(logit_scale) · cos(image feature, text feature + offset). The offset starts at
+    zero, so update 0 *is* zero-shot CLIP, and weight decay pulls towards zero-shot, not towards
+    nothing. SigLIP's logit bias is the same for every class and drops out of the softmax.
+    """
+
+    kind = "text"
+    features: torch.Tensor  # (C, D)
+    logit_scale: torch.Tensor  # (), the logarithm of the scale
+
+    def __init__(self, features_CD: torch.Tensor, logit_scale: torch.Tensor) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros_like(features_CD))  # (C, D)
+        self.register_buffer("features", features_CD.clone())
+        self.register_buffer("logit_scale", logit_scale.detach().float().reshape(()).clone())
+
+    def weights(self, features_CD: torch.Tensor | None = None) -> torch.Tensor:
+        """(C, D) class weights, each of length 1, from fresh text features or the stored ones."""
+        features = self.features if features_CD is None else features_CD
+        return normalize(features + self.offset, dim=-1)
+
+    def forward(self, features_BD: torch.Tensor, weights_CD: torch.Tensor) -> torch.Tensor:
+        """(B, C) logits."""
+        return linear(normalize(features_BD, dim=-1), self.logit_scale.exp() * weights_CD)
+
+
+class LinearHead(nn.Module):
+    """A fresh linear layer on the image feature, as a plain classifier has it."""
+
+    kind = "linear"
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, num_classes)
+
+    def weights(self, features_CD: torch.Tensor | None = None) -> torch.Tensor:
+        """(C, D) the layer's weights; text features play no part."""
+        return self.linear.weight
+
+    def forward(self, features_BD: torch.Tensor, weights_CD: torch.Tensor) -> torch.Tensor:
+        """(B, C) logits."""
+        return linear(features_BD, weights_CD, self.linear.bias)
+
+
+Head = TextHead | LinearHead
+
+
+class Classifier(nn.Module):
+    """An image classifier: a CLIP-like backbone, perhaps with adapters, and a head.
+
+    `prompt_tokens` are given where the text tower is being trained: its features are then
+    computed anew in each step instead of once.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        head: Head,
+        preprocess: Preprocess,
+        *,
+        prompt_tokens: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+        self.preprocess = preprocess
+        self._token_names = tuple(prompt_tokens or ())
+        for name, tokens in (prompt_tokens or {}).items():
+            self.register_buffer(f"prompt_{name}", tokens, persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return int(self.head.weights().shape[0])
+
+    def class_weights(self) -> torch.Tensor:
+        """(C, D) the head's weights now; through the text tower where it is being trained."""
+        return self.head.weights(self._text_features() if self._token_names else None)
+
+    def refresh_text_features(self) -> None:
+        """Store the text tower's present features in the head, for saving or fast inference."""
+        if self._token_names and isinstance(self.head, TextHead):
+            was_training = self.training
+            with torch.no_grad():
+                self.head.features = self.eval()._text_features()
+            self.train(was_training)
+
+    def _text_features(self) -> torch.Tensor:
+        """(C, D) from the text tower as it is now."""
+        tokens = {name: getattr(self, f"prompt_{name}") for name in self._token_names}
+        return class_features(self.model, tokens, num_classes=self.num_classes)
+
+    def image_features(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """(B, D) from uint8 pixels (B, 3, H, W)."""
+        return image_features(self.model, self.preprocess.normalize(pixels_BCHW))
+
+    def forward(
+        self, pixels_BCHW: torch.Tensor, weights_CD: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(B, C) float32 logits from uint8 pixels (B, 3, H, W).
+
+        `weights_CD` saves computing the class weights again where they do not change.
+        """
+        features_BD = self.image_features(pixels_BCHW)
+        weights = self.class_weights() if weights_CD is None else weights_CD
+        with torch.autocast(features_BD.device.type, enabled=False):
+            logits: torch.Tensor = self.head(features_BD.float(), weights.float())
+        return logits
+
+
+@dataclass
+class Predictions:
+    """Of the photos that could be read: each classifier's logits and the labels.
+
+    `logits`: one float32 (N, C) for each classifier. `labels`: int64 (N,).
+    """
+
+    logits: list[NDArray[np.float32]]
+    labels: NDArray[np.int64]
+    unreadable: list[Unreadable]
+
+
+@torch.inference_mode()
+def predict_logits(
+    classifiers: Sequence[Classifier],
+    batches: Iterable[Batch],
+    device: torch.device,
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Predictions:
+    """What `classifiers` (on `device`) say of all the photos in `batches`, in their order.
+
+    `autocast` makes the context of mixed precision.
+    """
+    logits: list[list[torch.Tensor]] = [[torch.empty(0, c.num_classes)] for c in classifiers]
+    labels = [torch.empty(0, dtype=torch.int64)]
+    unreadable = []
+    with autocast():
+        weights = [classifier.eval().class_weights() for classifier in classifiers]
+        for batch in batches:
+            unreadable += batch.unreadable
+            if not len(batch):
+                continue
+            pixels = batch.pixels.to(device, non_blocking=True)
+            labels.append(batch.labels)
+            for i, classifier in enumerate(classifiers):
+                logits[i].append(classifier(pixels, weights[i]).cpu())
+    return Predictions([torch.cat(x).numpy() for x in logits], torch.cat(labels).numpy(), unreadable)

@@ -1,0 +1,67 @@
+"""Which device computes, and in which number format."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cliptune.errors import DeviceError, ResourceError
+
+log = logging.getLogger(__name__)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for `name`: auto, cpu, cuda or mps. Auto takes cuda, then mps, then cpu.
+
+    Raises `DeviceError` when the device asked for is not there.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if name == "auto":
+        return torch.device(available[0])
+    if name not in available:
+        built = "" if name != "cuda" or torch.version.cuda else " This build of torch has no CUDA."
+        raise DeviceError(
+            f"device '{name}' is not available on this machine.{built} "
+            f"Available: {', '.join(available)}. Use --device auto to take the best of them."
+        )
+    return torch.device(name)
+
+
+def precision_for(device: torch.device, *, mixed: bool) -> str:
+    """The mixed precision of `accelerate` for `device`: "bf16", "fp16" or "no".
+
+    bf16 where the processor computes in it, fp16 only on a GPU without bf16, else fp32 and a
+    line in the log: emulated bf16 is slower than fp32, and no more exact.
+    """
+    if not mixed:
+        return "no"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return "bf16"
+    log.info("mixed precision: this %s does not compute in bf16; using float32", device.type)
+    return "no"
+
+
+@contextmanager
+def memory_errors_in_words(batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error of host or device into a `ResourceError` that says what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        host = isinstance(error, MemoryError) or "can't allocate memory" in text
+        if not host and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ResourceError(
+            f"out of {'memory' if host else 'GPU memory'} at batch size {batch_size}. Halve the "
+            "batch size (in training, training.gradient_accumulation_steps: 2 keeps the result "
+            "the same), or use a smaller model.name; lora.r and data.num_workers help less."
+        ) from error

@@ -1,0 +1,165 @@
+"""Where LoRA adapters go (Hu et al., arXiv 2106.09685), through PEFT and in its file format.
+
+An adapter adds (α/r)·B·A to a frozen weight, α/√r with rsLoRA (arXiv 2312.03732). B starts at
+zero, so that a fresh adapter changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cliptune.errors import ModelError, listing
+
+TOWER_PREFIXES = {
+    "vision": ("vision_model.", "visual_projection"),
+    "text": ("text_model.", "text_projection"),
+    "both": ("vision_model.", "visual_projection", "text_model.", "text_projection"),
+}
+
+
+def add_adapters(
+    model: nn.Module,
+    *,
+    r: int,
+    alpha: float,
+    dropout: float,
+    target_modules: Sequence[str],
+    towers: str = "vision",
+    bias: str = "none",
+    use_dora: bool = False,
+    use_rslora: bool = False,
+) -> Any:
+    """`model` wrapped by PEFT, with adapters on the linear layers named in the chosen towers.
+
+    Only the adapters, and the biases `bias` asks for, are left trainable. Raises `ModelError`,
+    listing the linear layers there are, for a target that matches none.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=_pattern(
+            find_targets(model, target_modules, towers=towers), linear_layers(model, towers=towers)
+        ),
+        bias=bias,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+    )
+    wrapped = get_peft_model(model, config)
+    # PEFT's bias "all" means the whole model; a tower without adapters stays as it was.
+    for name, parameter in wrapped.base_model.model.named_parameters():
+        if not name.startswith(TOWER_PREFIXES[towers]):
+            parameter.requires_grad_(False)
+    return wrapped
+
+
+def find_targets(model: nn.Module, names: Sequence[str], *, towers: str) -> list[str]:
+    """Full names of the linear layers in `towers` whose name ends in one of `names`.
+
+    Raises `ModelError` when one of `names` matches nothing, or all of them nothing in a tower.
+    """
+    layers = linear_layers(model, towers=towers)
+    found: list[str] = []
+    for name in names:
+        matches = [layer for layer in layers if layer == name or layer.endswith(f".{name}")]
+        if not matches:
+            raise ModelError(_no_match(name, layers, towers))
+        found += [layer for layer in matches if layer not in found]
+    return found
+
+
+def linear_layers(model: nn.Module, *, towers: str) -> list[str]:
+    """Full names of the linear layers in `towers` that an adapter can work on."""
+    # nn.MultiheadAttention reads its out_proj's weight without calling it: an adapter there
+    # would be a dead one.
+    closed = tuple(
+        f"{name}." for name, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+    )  # fmt: skip
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.startswith(TOWER_PREFIXES[towers])
+        and not name.startswith(closed)
+    ]
+
+
+def merge(model: Any) -> nn.Module:
+    """The base model with the adapters folded into its weights; `model` is used up.
+
+    Raises `ModelError` when a merged weight is not finite.
+    """
+    try:
+        merged: nn.Module = model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ModelError(f"the adapters cannot be merged: {error}") from error
+    return merged
+
+
+def adapter_state(model: Any) -> dict[str, torch.Tensor]:
+    """The adapters' tensors (and trained biases) under the names of PEFT's file format."""
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return state
+
+
+def load_adapter_state(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Put `state` into the adapters of `model`.
+
+    Raises `ModelError` unless names and shapes are exactly those of the adapters there are.
+    """
+    from peft import set_peft_model_state_dict
+
+    expected = {name: tuple(tensor.shape) for name, tensor in adapter_state(model).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected != found:
+        wrong = [
+            f"{name}: found {found.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}"
+            for name in sorted(expected.keys() | found.keys())
+            if expected.get(name) != found.get(name)
+        ]
+        raise ModelError(f"the adapter's tensors do not fit the model:\n{listing(wrong, limit=5)}")
+    set_peft_model_state_dict(model, state)
+
+
+def trainable_share(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameter counts."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in counts if trains), sum(n for n, _ in counts)
+
+
+def _pattern(chosen: Sequence[str], layers: Sequence[str]) -> str:
+    """A regular expression for exactly the `chosen` of `layers`, short where all are alike.
+
+    PEFT matches a plain list by the ends of names, in both towers at once.
+    """
+    parts = []
+    for layer in chosen:
+        # One part for every depth of the tower, if every depth was chosen.
+        general = re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(layer))
+        alike = {other for other in layers if re.fullmatch(general, other)}
+        part = general if alike <= set(chosen) else re.escape(layer)
+        if part not in parts:
+            parts.append(part)
+    return "|".join(parts)
+
+
+def _no_match(name: str, layers: Sequence[str], towers: str) -> str:
+    kinds: dict[str, int] = {}
+    for layer in layers:
+        kind = re.sub(r"\.\d+\.", ".*.", layer)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    lines = [f"{kind.rsplit('.', 1)[-1]}   ({count}×, {kind})" for kind, count in kinds.items()]
+    return (
+        f"lora.target_modules: '{name}' matches no linear layer of the {towers} tower"
+        f"{'s' if towers == 'both' else ''}. The linear layers there are:\n{listing(lines)}"
+    )

@@ -1,0 +1,124 @@
+"""From a checkpoint folder to a classifier that predicts as it did when it was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cliptune.data.images import Preprocess
+from cliptune.errors import CheckpointError, ModelError
+from cliptune.model.backbone import load_model
+from cliptune.model.checkpoint import ADAPTER, HEAD, RECORD, Checkpoint, Record
+from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
+from cliptune.model.lora import load_adapter_state, merge
+
+
+def load_classifier(
+    checkpoint: Checkpoint, *, base_model: str | None = None, cache_dir: Path | None = None
+) -> Classifier:
+    """The classifier in `checkpoint`, its adapters merged into the base model, on the CPU.
+
+    `base_model` says where the base model lies now, if it was moved.
+
+    Raises `CheckpointError` when files are damaged or the base model is not the one this
+    checkpoint was trained on.
+    """
+    path, record = checkpoint.path, checkpoint.record
+    head = load_head(path, record)
+    model = _load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
+    model = merge(_attach_adapter(path, model))
+    classifier = Classifier(model, head, load_preprocess(checkpoint))
+    return classifier.eval().requires_grad_(False)
+
+
+def load_preprocess(checkpoint: Checkpoint) -> Preprocess:
+    """How photos are brought to the base model's size. Raises `CheckpointError`."""
+    try:
+        return Preprocess.from_dict(checkpoint.record.preprocess)
+    except TypeError as error:
+        raise CheckpointError(f"{checkpoint.path / RECORD}: preprocess: {error}") from None
+
+
+def load_head(path: Path, record: Record) -> Head:
+    """The head in the checkpoint folder `path`. Raises `CheckpointError` if it does not fit."""
+    tensors = read_tensors(path / HEAD)
+    count = len(record.class_names)
+    first = tensors.get("offset" if record.head == "text" else "linear.weight")
+    if first is None or first.ndim != 2 or first.shape[0] != count:
+        found = "none" if first is None else f"of shape {tuple(first.shape)}"
+        raise CheckpointError(
+            f"{path / HEAD}: class weights {found}; expected ({count}, feature size) "
+            f"for the {count} classes of {RECORD}"
+        )
+    head: Head
+    if record.head == "text":
+        head = TextHead(torch.zeros_like(first), torch.zeros(()))
+    else:
+        head = LinearHead(count, first.shape[1])
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path / HEAD}: {error}") from None
+    return head
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises `CheckpointError` when it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: damaged or cut short ({error}). Use another checkpoint of the run."
+        ) from None
+    return tensors
+
+
+def read_adapter(path: Path, model: Any) -> None:
+    """Put the adapter tensors of the checkpoint folder `path` into `model`'s adapters."""
+    try:
+        load_adapter_state(model, read_tensors(path / ADAPTER))
+    except ModelError as error:
+        raise CheckpointError(f"{path / ADAPTER}: {error}") from None
+
+
+def _attach_adapter(path: Path, model: Any) -> Any:
+    from peft import LoraConfig, PeftConfig, get_peft_model
+
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+        if not isinstance(config, LoraConfig):
+            raise ValueError(f"peft_type {config.peft_type}; expected LORA")
+        wrapped = get_peft_model(model, config)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path / 'adapter_config.json'}: {error}") from None
+    read_adapter(path, wrapped)
+    return wrapped
+
+
+def _load_base(checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None) -> Any:
+    recorded = checkpoint.record.base_model
+    name = base_model or recorded.name
+    revision = recorded.revision if name == recorded.name else None
+    try:
+        model, source = load_model(name, revision=revision, cache_dir=cache_dir)
+    except ModelError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: its base model '{name}' cannot be loaded: {error}\n"
+            "If the base model was moved, say where it is with --base-model."
+        ) from None
+    if source.fingerprint != recorded.fingerprint:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained on other weights than those of '{name}': "
+            f"fingerprint {recorded.fingerprint} expected, {source.fingerprint} found. "
+            f"Expected base model: {recorded.name}"
+            f"{f' at revision {recorded.revision}' if recorded.revision else ''}. "
+            "Say where it is with --base-model."
+        )
+    return model

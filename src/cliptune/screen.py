@@ -1,0 +1,172 @@
+"""What the commands show on the screen, at 80 columns; colours only on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from cliptune.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from cliptune.config import Settings
+    from cliptune.demo.run import DemoResult
+    from cliptune.evaluation.report import Evaluation
+    from cliptune.training.reporting import TrainResult
+
+
+def quiet_libraries(*, debug: bool) -> None:
+    """Leave the screen to cliptune: libraries' warnings and bars only with `debug`."""
+    if debug:
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns when workers fork
+    warnings.filterwarnings("ignore")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def training_summary(result: TrainResult, settings: Settings) -> None:
+    """The final table of a run, and the command that evaluates its best checkpoint."""
+    from cliptune.training.reporting import clock
+
+    best = result.best
+    lines: list[tuple[str, str]] = []
+    before, after = result.baseline_accuracy, best.val_accuracy if best else None
+    if before is not None and after is not None:
+        lines.append(("val accuracy", f"{before:.1%} zero-shot → {after:.1%} best"))
+    early = ", stopped early: val accuracy no longer rose" if result.stopped_early else ""
+    lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
+    speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
+    lines.append(("time", f"{speed}, {result.updates} updates"))
+    share = result.trainable_parameters / result.all_parameters
+    lines.append(("trainable", f"{result.trainable_parameters:,} parameters ({share:.2%})"))
+    lines.append(("peak memory", f"{result.peak_memory / 2**30:.1f} GiB"))
+    if best:
+        lines.append(("best", str(best.path)))
+    if result.last and best and result.last.path != best.path:
+        lines.append(("last", str(result.last.path)))
+    lines.append(("curves", str(result.output_dir / "training_curves.png")))
+    _show("training finished", lines)
+    if best:
+        print(
+            f"\nEvaluate it:\n  cliptune evaluate --checkpoint {best.path} "
+            f"--data-dir {settings.data.data_dir}"
+        )
+
+
+def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
+    """Before and after, the most confused pairs, and where the report lies."""
+    from cliptune.evaluation.report import summary_text
+
+    print(summary_text(evaluation))
+    print(f"\nReport: {output_dir / 'evaluation_report.txt'} and three files beside it")
+
+
+def predict_to_screen_or_file(
+    checkpoint: Path,
+    *,
+    images: list[Path],
+    image_dir: Path | None,
+    top_k: int,
+    output: Path | None,
+    batch_size: int,
+    device: str,
+    base_model: str | None,
+) -> int:
+    """Predict and show or write; returns how many images could not be read."""
+    from cliptune.inference.output import bar_chart, check_output, open_output, result_line
+
+    paths = _paths(images, image_dir)
+    if output is not None:
+        check_output(output)
+
+    from cliptune.data.images import Unreadable
+    from cliptune.errors import ImageError
+    from cliptune.inference.predictor import Predictor
+
+    predictor = Predictor(checkpoint, device=device, batch_size=batch_size, base_model=base_model)
+    results = predictor.stream(paths, top_k=top_k)
+    if output is None and len(paths) == 1:
+        result = next(results)
+        if isinstance(result, Unreadable):
+            raise ImageError(str(result))
+        print(f"{result.source}\n{bar_chart(result)}")
+        return 0
+
+    unreadable = []
+    hidden = len(paths) <= batch_size or None  # None: shown on a terminal only
+    bar = tqdm(results, "predicting", len(paths), unit="img", disable=hidden, leave=False)
+    if output is None:
+        for result in bar:
+            unreadable += [result] if isinstance(result, Unreadable) else []
+            tqdm.write(result_line(result))
+    else:
+        with open_output(output, top_k=min(top_k, len(predictor.class_names))) as write:
+            for result in bar:
+                unreadable += [result] if isinstance(result, Unreadable) else []
+                write(result)
+        print(f"{len(paths) - len(unreadable)} images predicted: {output}")
+    if unreadable:
+        from cliptune.errors import listing
+
+        print(
+            f"error: {len(unreadable)} of {len(paths)} images could not be read:\n"
+            f"{listing([str(fault) for fault in unreadable])}",
+            file=sys.stderr,
+        )
+    return len(unreadable)
+
+
+def show_demo(result: DemoResult) -> None:
+    """What the demo reached, where everything is, and what to do next."""
+    _show("demo finished (drawings, not photos)", result.lines())
+    print(
+        f"\nPredict any picture:\n  cliptune predict --checkpoint {result.checkpoint} --image FILE"
+    )
+    print("Your own photos: see README.md, 'Your own photos'.")
+
+
+def _paths(images: list[Path], image_dir: Path | None) -> list[Path]:
+    """The photos to predict. Raises `UserError` where none, or both sources, are given."""
+    from cliptune.data.folder import IMAGE_SUFFIXES, find_images
+
+    if bool(images) == (image_dir is not None):
+        raise UserError("name photos with --image FILE, or a folder with --image-dir FOLDER.")
+    if image_dir is None:
+        folders = [path for path in images if path.is_dir()]
+        if folders:
+            raise UserError(
+                f"{folders[0]}: this is a folder. For all photos in it, use --image-dir."
+            )
+        return images
+    if not image_dir.is_dir():
+        what = "this is a file; use --image" if image_dir.exists() else "no such folder"
+        raise DataError(f"{image_dir}: {what}.")
+    paths = find_images(image_dir)
+    if not paths:
+        raise DataError(
+            f"{image_dir}: no photos in this folder. Expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return paths
+
+
+def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in lines:
+        table.add_row(f"  {name}", Text(value))
+    console = Console(highlight=False)
+    console.print(Text(f"\n{title}", style="bold"))
+    console.print(table)

@@ -1,0 +1,1 @@
+"""One visible loop, its optimizer, and what a stopped run needs to go on."""

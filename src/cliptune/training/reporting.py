@@ -1,0 +1,132 @@
+"""What a run tells while it goes: a bar on a terminal, plain lines elsewhere, and trackers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from tqdm import tqdm
+
+from cliptune.errors import MissingExtra
+from cliptune.model.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run reached. Accuracies are fractions, times seconds, memory bytes."""
+
+    output_dir: Path
+    best: Checkpoint | None
+    last: Checkpoint | None
+    baseline_accuracy: float | None
+    epochs: int  # finished
+    updates: int
+    stopped_early: bool
+    train_seconds: float
+    images_per_second: float
+    peak_memory: int
+    trainable_parameters: int
+    all_parameters: int
+    history: list[dict[str, float]]
+
+
+class TrainingBar:
+    """Progress over all updates of a run: loss, accuracy, rate and time left."""
+
+    def __init__(
+        self, *, total: int, done: int, num_epochs: int, every: int, shown: bool = True
+    ) -> None:
+        self.total = total
+        self.done = done
+        self.started = time.monotonic()
+        self.num_epochs = num_epochs
+        self.every = every
+        self.shown = shown
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit="upd",
+            dynamic_ncols=True,
+            disable=None if shown else True,  # None: a bar only on a terminal
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+            "[{elapsed}<{remaining}{postfix}]",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def advance(
+        self, *, epoch: int, update: int, loss: float, accuracy: float, rate: float, lr: float
+    ) -> None:
+        """One update is done; `rate` in images per second, `accuracy` a fraction."""
+        self._bar.set_description_str(f"epoch {epoch}/{self.num_epochs}", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss {loss:.3f}, acc {accuracy:.1%}, {rate:.0f} img/s", refresh=False
+        )
+        self._bar.update()
+        if self._bar.disable and self.shown and update % self.every == 0:
+            elapsed = time.monotonic() - self.started
+            left = elapsed / (update - self.done) * (self.total - update)
+            log.info(
+                "update %d/%d  loss %.3f  acc %.1f %%  lr %.2e  %.0f img/s%s",
+                update, self.total, loss, 100 * accuracy, lr, rate,
+                f"  {clock(left)} left" if left else "",
+            )  # fmt: skip
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise `MissingExtra` for a tracker whose package is not installed."""
+    from importlib.util import find_spec
+
+    for name in names:
+        if name != "tensorboard" and find_spec(name) is None:
+            raise MissingExtra(name, name, f"output.trackers: '{name}'")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most the GPU's tensors took, or on other devices the most the process took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def clock(seconds: float) -> str:
+    """ "3:25" or "1:02:03"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def epoch_line(row: dict[str, float], *, num_epochs: int, is_best: bool) -> str:
+    """One epoch's figures in a line of at most 80 columns."""
+    top5 = f" top-5 {row['val_top5_accuracy']:.1%}" if "val_top5_accuracy" in row else ""
+    return (
+        f"epoch {int(row['epoch'])}/{num_epochs}  "
+        f"train {row['train_loss']:.3f} {row['train_accuracy']:.1%}  "
+        f"val {row['val_loss']:.3f} {row['val_accuracy']:.1%}{top5}"
+        f"  {row['images_per_second']:.0f} img/s{' *' if is_best else ''}"
+    )

@@ -1,0 +1,163 @@
+"""Everything a stopped run needs to go on as if it had not stopped.
+
+The folder `resume/` of a checkpoint holds `state.json` (counters, history, settings) and
+`tensors.safetensors` (optimizer moments, random states). The order of photos and their
+augmentation are functions of the seed and need no state.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cliptune.errors import CheckpointError, SettingsError, listing
+from cliptune.model.checkpoint import write_tensors
+from cliptune.model.restore import read_tensors
+
+# What may differ when a run goes on; everything else would make it another run.
+CHANGEABLE = (
+    "data.num_workers",
+    "data.pin_memory",
+    "data.data_dir",
+    "evaluation.",
+    "hardware.",
+    "model.cache_dir",
+    "output.",
+    "training.early_stopping.",
+    "training.num_epochs",
+)
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Losses are sums in nats, accuracies fractions, times seconds."""
+
+    epoch: int = 0  # the running epoch, counted from 0
+    epoch_updates: int = 0  # finished updates of the running epoch
+    update: int = 0  # finished updates in all
+    baseline: dict[str, float | int | None] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)  # one row for each epoch
+    # Sums over the running epoch:
+    photos: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    top5_correct: int = 0
+    train_seconds: float = 0.0  # of the whole run, without validation
+    photos_seen: int = 0  # in the whole run
+
+
+def save_resume(
+    checkpoint: Path,
+    *,
+    progress: Progress,
+    optimizer: torch.optim.Optimizer,
+    scaler: dict[str, Any] | None,
+    settings: dict[str, Any],
+) -> None:
+    """Write `resume/` into the checkpoint folder."""
+    folder = checkpoint / "resume"
+    folder.mkdir()
+    state = {
+        "progress": asdict(progress),
+        "scaler": scaler,
+        "settings": settings,
+        "python_random": random.getstate(),
+        "numpy_random": _numpy_state(),
+    }
+    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    write_tensors(folder / "tensors.safetensors", _optimizer_tensors(optimizer) | _torch_random())
+
+
+def read_resume(checkpoint: Path) -> dict[str, Any]:
+    """The contents of `resume/state.json`, `progress` as `Progress`.
+
+    Raises `CheckpointError` when it is missing or damaged.
+    """
+    path = checkpoint / "resume" / "state.json"
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        state["progress"] = Progress(**state["progress"])
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: missing, so this checkpoint predicts but cannot be trained further"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    return state
+
+
+def restore_training(
+    checkpoint: Path, state: dict[str, Any], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put the optimizer moments and random states of `checkpoint` in place."""
+    tensors = read_tensors(checkpoint / "resume" / "tensors.safetensors")
+    numbers = optimizer.state_dict()
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, key = rest.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+    numbers["state"] = moments
+    try:
+        optimizer.load_state_dict(numbers)
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        version, internal, gauss = state["python_random"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, *rest = state["numpy_random"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint / 'resume'}: does not fit: {error}") from None
+
+
+def check_settings_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise `SettingsError` where a resumed run would not be the same run."""
+    before, after = _flat(saved), _flat(now)
+    changed = [
+        f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(CHANGEABLE)
+    ]
+    if changed:
+        raise SettingsError(
+            f"{checkpoint}: the run to resume had other settings:\n{listing(changed)}\n"
+            "Give the same settings to go on, or start a new run in another --output-dir."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"optimizer.{index}.{key}": value
+        for index, moments in optimizer.state_dict()["state"].items()
+        for key, value in moments.items()
+    }
+
+
+def _torch_random() -> dict[str, torch.Tensor]:
+    states = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _numpy_state() -> list[Any]:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return [kind, np.asarray(keys).tolist(), *rest]

@@ -1,0 +1,138 @@
+"""Checkpoints of a run: tensors, record, settings, model card, and the state to go on from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import yaml
+
+from cliptune import __version__
+from cliptune.evaluation.metrics import SplitMetrics
+from cliptune.evaluation.plots import plot_training_curves
+from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
+from cliptune.training.resume import save_resume
+from cliptune.training.setup import Run
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
+
+
+def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
+    """Write the checkpoint `name` of `run`, draw the curves so far, and prune old checkpoints.
+
+    `metrics` are those of val at this very update, where they were measured.
+    """
+    if not run.accelerator.is_main_process:
+        return
+    output = run.settings.output
+    run.classifier.refresh_text_features()
+    record = make_record(run, metrics)
+
+    def write_extras(folder: Path) -> None:
+        settings = run.settings.to_dict()
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+        run.backbone.tokenizer.save_pretrained(folder)
+        run.backbone.processor.save_pretrained(folder)
+        (folder / "README.md").write_text(model_card(run, record), encoding="utf-8")
+        scaler = run.accelerator.scaler
+        save_resume(
+            folder,
+            progress=run.progress,
+            optimizer=run.optimizer,
+            scaler=scaler.state_dict() if scaler is not None else None,
+            settings=settings,
+        )
+
+    write_checkpoint(output.output_dir / name, run.classifier, record, write_extras=write_extras)
+    prune_checkpoints(output.output_dir, keep=output.save_total_limit)
+    if run.progress.history:
+        plot_training_curves(
+            run.progress.history,
+            output.output_dir / "training_curves.png",
+            baseline_accuracy=run.progress.baseline.get("accuracy"),
+        )
+
+
+def make_record(run: Run, metrics: SplitMetrics | None) -> Record:
+    """What `cliptune.json` says of the run at this point."""
+    source = run.backbone.source
+    baseline = run.progress.baseline
+    figures: dict[str, float | int | None] = {
+        "baseline_val_accuracy": baseline.get("accuracy"),
+        "baseline_val_top5_accuracy": baseline.get("top5_accuracy"),
+    }
+    if metrics is not None:
+        figures |= {
+            "val_loss": metrics.loss,
+            "val_accuracy": metrics.accuracy,
+            "val_top5_accuracy": metrics.top5_accuracy,
+            "val_images": metrics.num_images,
+        }
+    return Record(
+        class_names=list(run.class_names),
+        base_model=BaseModelRecord(
+            name=source.name, revision=source.revision, fingerprint=source.fingerprint
+        ),
+        head=run.settings.model.head,
+        prompts=list(run.settings.model.prompts),
+        preprocess=run.backbone.preprocess.to_dict(),
+        epoch=run.progress.epoch,
+        update=run.progress.update,
+        metrics=figures,
+        versions={"cliptune": __version__, "python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    )
+
+
+def model_card(run: Run, record: Record) -> str:
+    """README.md of a checkpoint: what it is, its figures, how to use it."""
+    figures = record.metrics
+    rows = "\n".join(
+        f"| {name} | {_percent(figures[f'baseline_{key}'])} | {_percent(figures.get(key))} |"
+        for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
+    )
+    lora = run.settings.lora
+    classes = ", ".join(_inert(name) for name in record.class_names)
+    return f"""---
+base_model: {record.base_model.name}
+library_name: peft
+pipeline_tag: image-classification
+tags: [cliptune, lora, clip]
+---
+
+# Image classifier of {len(record.class_names)} classes
+
+LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.target_modules)} of the
+{lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
+{__version__} after {record.epoch} epochs ({record.update} updates, seed {run.settings.seed}).
+
+| validation split | zero-shot | this checkpoint |
+|---|---|---|
+{rows}
+
+The validation split chose the checkpoint, so its figures lean to the good side; measure on a test
+split with `cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.
+
+Classes: {classes}.
+
+```python
+from cliptune import Predictor
+
+print(Predictor("THIS_FOLDER").predict("photo.jpg", top_k=5))
+```
+
+The adapters alone load with `peft.PeftModel.from_pretrained(base_model, "THIS_FOLDER")`; the class
+weights are in `head.safetensors`, the class names in `cliptune.json`.
+"""
+
+
+def _percent(value: float | int | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _inert(name: str) -> str:
+    """A class name that cannot act as markup."""
+    printable = "".join(c if c.isprintable() else " " for c in name)
+    return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in printable)

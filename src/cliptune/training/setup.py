@@ -1,0 +1,317 @@
+"""What stands before the first update: photos, model, optimizer, and where to start from."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from cliptune.config import Settings
+from cliptune.data.folder import Sample, Split, load_training_splits, without
+from cliptune.data.images import Augmentation, find_unreadable
+from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
+from cliptune.errors import ImageError, SettingsError, UserError, listing
+from cliptune.evaluation.metrics import split_metrics
+from cliptune.model.backbone import Backbone, load_backbone
+from cliptune.model.checkpoint import Checkpoint, list_checkpoints, remove_leftovers
+from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
+from cliptune.model.device import precision_for, resolve_device
+from cliptune.model.lora import add_adapters, trainable_share
+from cliptune.model.prompts import prompts_for, zero_shot_weights
+from cliptune.model.restore import load_head, read_adapter
+from cliptune.training.optim import epochs_without_gain, make_optimizer
+from cliptune.training.reporting import check_trackers
+from cliptune.training.resume import (
+    Progress,
+    check_settings_agree,
+    read_resume,
+    restore_training,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything one training run works with."""
+
+    settings: Settings
+    accelerator: Any
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    train_samples: Sequence[Sample]
+    zero_shot: TextHead
+    classifier: Classifier  # the bare module
+    model: nn.Module  # the same, prepared by accelerate: for forward and backward
+    optimizer: torch.optim.Optimizer
+    trained: list[nn.Parameter]
+    batches: EpochBatches
+    train_loader: DataLoader[Any]
+    val_loader: DataLoader[Any]
+    trainable: int  # numbers of parameters
+    parameters: int
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimizer updates in one epoch; the last may take fewer micro-batches."""
+        return -(-len(self.batches) // self.settings.training.gradient_accumulation_steps)
+
+    def gain_is_over(self) -> bool:
+        """Whether early stopping says that val accuracy no longer rises."""
+        early = self.settings.training.early_stopping
+        accuracies = [row["val_accuracy"] for row in self.progress.history]
+        stale = epochs_without_gain(accuracies, min_delta=early.min_delta)
+        return early.enabled and stale >= early.patience
+
+
+def set_up(settings: Settings, *, progress: bool = True) -> Run:
+    """Photos, model, optimizer and trackers by `settings`; faults of the user first."""
+    check_trackers(settings.output.trackers)
+    device = resolve_device(settings.hardware.device)
+    train, val = load_photos(settings, progress=progress)
+
+    accelerator = make_accelerator(settings, device)
+    torch.manual_seed(settings.seed)
+    backbone = load_backbone(
+        settings.model.name, revision=settings.model.revision, cache_dir=settings.model.cache_dir
+    )
+    class_names = train.class_names
+    weights = zero_shot_weights(backbone, class_names, settings.model.prompts)
+    zero_shot = TextHead(weights, backbone.model.logit_scale)
+    classifier = build_classifier(settings, backbone, zero_shot, class_names)
+    trainable, parameters = trainable_share(classifier)
+    precision = accelerator.mixed_precision.replace("no", "float32")
+    log.info("%s, %s on %s", backbone.source, precision, accelerator.device)
+    share = 100 * trainable / parameters
+    log.info("trainable parameters: %s of %s (%.2f %%)", f"{trainable:,}", f"{parameters:,}", share)
+    optimizer = make_optimizer(
+        classifier,
+        learning_rate=settings.training.learning_rate,
+        weight_decay=settings.training.weight_decay,
+    )
+    model, optimizer = accelerator.prepare(classifier, optimizer)
+    accelerator.init_trackers(settings.output.output_dir.name, config=_flat(settings.to_dict()))
+    batches, train_loader, val_loader = make_loaders(settings, backbone, train, val, accelerator)
+    return Run(
+        settings=settings,
+        accelerator=accelerator,
+        backbone=backbone,
+        class_names=class_names,
+        train_samples=train.samples,
+        zero_shot=zero_shot.to(accelerator.device),
+        classifier=accelerator.unwrap_model(model),
+        model=model,
+        optimizer=optimizer,
+        trained=[p for p in classifier.parameters() if p.requires_grad],
+        batches=batches,
+        train_loader=train_loader,
+        val_loader=val_loader,
+        trainable=trainable,
+        parameters=parameters,
+    )
+
+
+def load_photos(settings: Settings, *, progress: bool) -> tuple[Split, Split]:
+    """The train and val splits, each file decoded once to find the unreadable ones.
+
+    Raises `ImageError` listing all of them, unless `data.on_bad_image` is "skip".
+    """
+    data = settings.data
+    train, val = load_training_splits(data.data_dir, val_ratio=data.val_ratio, seed=settings.seed)
+    paths = [sample.path for split in (train, val) for sample in split.samples]
+    unreadable = find_unreadable(paths, progress=progress)
+    if unreadable:
+        lines = listing([str(fault) for fault in unreadable])
+        if data.on_bad_image == "error":
+            raise ImageError(
+                f"{len(unreadable)} of {len(paths)} images cannot be read:\n{lines}\n"
+                "Mend or remove them, or set data.on_bad_image to skip."
+            )
+        log.warning("skipping %d of %d images:\n%s", len(unreadable), len(paths), lines)
+        bad = {fault.path for fault in unreadable}
+        train, val = without(train, bad), without(val, bad)
+    left = {sample.label for sample in train.samples}
+    empty = [name for label, name in enumerate(train.class_names) if label not in left]
+    if empty or not val.samples:
+        raise ImageError(
+            f"{data.data_dir}: without the unreadable images nothing is left of "
+            f"{', '.join(empty) if empty else 'val'}."
+        )
+    log.info(
+        "%s: %d classes, %d training photos, %d validation photos",
+        data.data_dir, len(train.class_names), len(train), len(val),
+    )  # fmt: skip
+    if val.missing_classes:
+        log.warning("val has no photos of: %s", ", ".join(val.missing_classes))
+    return train, val
+
+
+def make_accelerator(settings: Settings, device: torch.device) -> Any:
+    """An `Accelerator` for `device`, with trackers writing under `output.log_dir`."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if not torch.distributed.is_initialized():
+        # Accelerate keeps one state for the process; a second run may want another device.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        mixed_precision=precision_for(device, mixed=settings.hardware.mixed_precision),
+        cpu=device.type == "cpu",
+        log_with=list(settings.output.trackers),
+        project_dir=settings.output.log_dir,
+    )
+
+
+def build_classifier(
+    settings: Settings, backbone: Backbone, zero_shot: TextHead, class_names: Sequence[str]
+) -> Classifier:
+    """Backbone with fresh adapters and a fresh head: update 0 of a run.
+
+    With head "text" it predicts exactly as `zero_shot` does.
+    """
+    lora = settings.lora
+    tokens = None
+    if lora.towers != "vision":
+        tokens = backbone.tokenize(prompts_for(class_names, settings.model.prompts))
+    model = add_adapters(
+        backbone.model,
+        r=lora.r,
+        alpha=lora.lora_alpha,
+        dropout=lora.lora_dropout,
+        target_modules=lora.target_modules,
+        towers=lora.towers,
+        bias=lora.bias,
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
+    )
+    head: Head
+    if settings.model.head == "text":
+        head = TextHead(zero_shot.features, zero_shot.logit_scale)
+    else:
+        head = LinearHead(len(class_names), zero_shot.features.shape[1])
+    return Classifier(model, head, backbone.preprocess, prompt_tokens=tokens)
+
+
+def make_loaders(
+    settings: Settings, backbone: Backbone, train: Split, val: Split, accelerator: Any
+) -> tuple[EpochBatches, DataLoader[Any], DataLoader[Any]]:
+    """The order of training, and the loaders of train and val."""
+    data = settings.data
+    augment = data.augmentation
+    batches = EpochBatches(
+        len(train),
+        batch_size=settings.training.batch_size,
+        seed=settings.seed,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    augmentation = Augmentation(
+        crop_scale=augment.crop_scale,
+        crop_ratio=augment.crop_ratio,
+        flip=augment.flip,
+        color=augment.color,
+    )
+    train_set = PhotoDataset(
+        train.samples,
+        backbone.preprocess,
+        augmentation=augmentation if augment.enabled else None,
+        seed=settings.seed,
+    )
+    val_set = PhotoDataset(val.samples, backbone.preprocess)
+    options: dict[str, Any] = {"num_workers": data.num_workers, "pin_memory": data.pin_memory}
+    return (
+        batches,
+        make_loader(train_set, batches=batches, **options),
+        make_loader(val_set, batch_size=settings.training.batch_size, **options),
+    )
+
+
+def measure_baseline(run: Run) -> dict[str, float | int | None]:
+    """Zero-shot CLIP on val, before the first update: a fresh adapter changes no logit."""
+    baseline = Classifier(run.classifier.model, run.zero_shot, run.backbone.preprocess)
+    predictions = predict_logits(
+        [baseline], run.val_loader, run.accelerator.device, autocast=run.accelerator.autocast
+    )
+    metrics = split_metrics(predictions.logits[0], predictions.labels)
+    top5 = metrics.top5_accuracy
+    log.info(
+        "zero-shot baseline on val: loss %.3f, top-1 %.1f %%%s",
+        metrics.loss, 100 * metrics.accuracy, "" if top5 is None else f", top-5 {100 * top5:.1f} %",
+    )  # fmt: skip
+    run.accelerator.log({"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}, step=0)
+    return asdict(metrics)
+
+
+def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; None for a new run. Raises `UserError` for neither."""
+    checkpoints = list_checkpoints(output_dir)
+    if resume:
+        if not checkpoints:
+            raise UserError(
+                f"{output_dir}: no checkpoint to resume from. Leave out --resume to start a run, "
+                "or name the run's folder with --output-dir."
+            )
+        return checkpoints[-1]
+    if checkpoints and not overwrite:
+        raise UserError(
+            f"{output_dir} already holds a run ({len(checkpoints)} checkpoints, the last "
+            f"{checkpoints[-1].path.name}). Go on with --resume, choose another --output-dir, "
+            "or start anew with --overwrite, which deletes these checkpoints."
+        )
+    return None
+
+
+def start_afresh(output_dir: Path) -> None:
+    """Clear the output folder of an earlier run's checkpoints, and make it."""
+    for checkpoint in list_checkpoints(output_dir):
+        shutil.rmtree(checkpoint.path)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output_dir)
+
+
+def go_on_from(run: Run, last: Checkpoint) -> None:
+    """Put weights, optimizer and counters of `last` in place.
+
+    Raises `SettingsError` for other settings than its own, or where nothing is left to train.
+    """
+    state = read_resume(last.path)
+    check_settings_agree(last.path, state["settings"], run.settings.to_dict())
+    run.progress = state["progress"]
+    if run.progress.epoch >= run.settings.training.num_epochs:
+        raise SettingsError(
+            f"{last.path}: all {run.progress.epoch} epochs of this run are done. To train "
+            "further, raise training.num_epochs; to use it, run 'cliptune evaluate'."
+        )
+    if run.gain_is_over():
+        raise SettingsError(
+            f"{last.path}: this run stopped early: val accuracy had not risen for "
+            f"{run.settings.training.early_stopping.patience} epochs. To train further, raise "
+            "training.early_stopping.patience; to use it, run 'cliptune evaluate'."
+        )
+    read_adapter(last.path, run.classifier.model)
+    run.classifier.head.load_state_dict(load_head(last.path, last.record).state_dict())
+    restore_training(last.path, state, run.optimizer)
+    if run.accelerator.scaler is not None and state["scaler"]:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    remove_leftovers(run.settings.output.output_dir)
+    log.info("going on from %s (update %d)", last.path, run.progress.update)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as flat scalars, which is what TensorBoard's hyper-parameters can be."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            scalar = isinstance(value, int | float | str | bool)
+            flat[f"{prefix}{key}"] = value if scalar else str(value)
+    return flat

@@ -1,0 +1,303 @@
+"""Fine-tune a CLIP-like model with LoRA: setup, fit, validate, all visible here.
+
+Shape suffixes: B micro-batch, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from cliptune.config import Settings
+from cliptune.data.loading import Batch
+from cliptune.errors import ImageError, Interrupted, TrainingError, listing
+from cliptune.evaluation.metrics import SplitMetrics, split_metrics
+from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
+from cliptune.model.classifier import predict_logits
+from cliptune.model.device import memory_errors_in_words
+from cliptune.training.optim import lr_factor
+from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
+from cliptune.training.saving import save
+from cliptune.training.setup import (
+    Run,
+    go_on_from,
+    measure_baseline,
+    set_up,
+    start_afresh,
+    starting_point,
+)
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    settings: Settings, *, resume: bool = False, overwrite: bool = False, progress: bool = True
+) -> TrainResult:
+    """Train a classifier by `settings`; checkpoints and curves go to `output.output_dir`.
+
+    `resume` goes on from the last whole checkpoint there; `overwrite` allows starting anew in a
+    folder that already holds a run. `progress` shows a bar (or lines, off a terminal).
+
+    Raises `UserError` for faults of settings, data or model, before anything is written;
+    `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, once all is saved.
+    """
+    output_dir = settings.output.output_dir
+    last = starting_point(output_dir, resume=resume, overwrite=overwrite)
+    with memory_errors_in_words(settings.training.batch_size):
+        run = set_up(settings, progress=progress)
+        if last is None:
+            run.progress.baseline = measure_baseline(run)
+            start_afresh(output_dir)
+        else:
+            go_on_from(run, last)
+        stopped_early = fit(run, progress=progress)
+
+    run.accelerator.end_training()
+    checkpoints = list_checkpoints(output_dir)
+    done = run.progress
+    return TrainResult(
+        output_dir=output_dir,
+        best=best_checkpoint(output_dir),
+        last=checkpoints[-1] if checkpoints else None,
+        baseline_accuracy=done.baseline.get("accuracy"),
+        epochs=len(done.history),
+        updates=done.update,
+        stopped_early=stopped_early,
+        train_seconds=done.train_seconds,
+        images_per_second=done.photos_seen / done.train_seconds if done.train_seconds else 0.0,
+        peak_memory=peak_memory(run.accelerator.device),
+        trainable_parameters=run.trainable,
+        all_parameters=run.parameters,
+        history=done.history,
+    )
+
+
+def fit(run: Run, *, progress: bool = True) -> bool:
+    """Train until the last epoch or until val accuracy stops rising; True for the latter."""
+    settings, state = run.settings, run.progress
+    num_epochs = settings.training.num_epochs
+    total = num_epochs * run.updates_per_epoch
+    bar = TrainingBar(
+        total=total,
+        done=state.update,
+        num_epochs=num_epochs,
+        every=settings.evaluation.logging_steps,
+        shown=progress and run.accelerator.is_main_process,
+    )
+    with bar, _stop_requests() as stop:
+        while state.epoch < num_epochs:
+            if run.gain_is_over():
+                return True
+            for group in _groups(run):
+                _update(run, group, bar=bar, total=total)
+                at_epoch_end = state.epoch_updates == run.updates_per_epoch
+                if not at_epoch_end:
+                    _between_epochs(run)
+                if stop.is_set() and not at_epoch_end:
+                    _save_and_stop(run)
+            _finish_epoch(run)
+            if stop.is_set() and state.epoch < num_epochs:
+                raise Interrupted(_how_to_go_on(run))
+    return run.gain_is_over()
+
+
+def _update(run: Run, group: Sequence[Batch], *, bar: TrainingBar, total: int) -> None:
+    """One optimizer update from the micro-batches of `group`, with its bookkeeping."""
+    settings, state = run.settings.training, run.progress
+    started = time.perf_counter()
+    _refuse_unreadable(run, group)
+    group = [batch for batch in group if len(batch)]
+    lr = settings.learning_rate * lr_factor(
+        state.update,
+        warmup=math.ceil(settings.warmup_ratio * total),
+        total=total,
+        schedule=settings.lr_scheduler.type,
+        num_cycles=settings.lr_scheduler.num_cycles,
+    )
+    for parameters in run.optimizer.param_groups:
+        parameters["lr"] = lr
+    loss_sum, correct, top5_correct = step(run, group)
+    photos = sum(map(len, group)) * run.accelerator.num_processes
+
+    state.update += 1
+    state.epoch_updates += 1
+    state.photos += photos
+    state.photos_seen += photos
+    state.loss_sum += loss_sum
+    state.correct += correct
+    state.top5_correct += top5_correct
+    seconds = time.perf_counter() - started
+    state.train_seconds += seconds
+    loss, accuracy, rate = loss_sum / photos, state.correct / state.photos, photos / seconds
+    bar.advance(
+        epoch=state.epoch + 1, update=state.update, loss=loss, accuracy=accuracy, rate=rate, lr=lr
+    )
+    if state.update % run.settings.evaluation.logging_steps == 0:
+        values = {"train/loss": loss, "train/accuracy": accuracy}
+        values |= {"train/learning_rate": lr, "train/images_per_second": rate}
+        run.accelerator.log(values, step=state.update)
+
+
+def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int]:
+    """Forward, backward and one optimizer step; (summed loss, correct, correct in top 5).
+
+    Each photo weighs the same however the group is cut into micro-batches: the gradient is that
+    of the mean loss over the whole group.
+    """
+    accelerator, optimizer = run.accelerator, run.optimizer
+    run.model.train()
+    total = sum(map(len, group))
+    sums = torch.zeros(3, dtype=torch.float64)
+    for i, batch in enumerate(group):
+        pixels = batch.pixels.to(accelerator.device, non_blocking=True)
+        labels = batch.labels.to(accelerator.device, non_blocking=True)
+        # Several processes exchange gradients once for each update, not for each micro-batch.
+        last = i == len(group) - 1
+        with nullcontext() if last else accelerator.no_sync(run.model):
+            logits_BC = run.model(pixels)
+            loss = cross_entropy(logits_BC, labels, reduction="sum")
+            accelerator.backward(loss / total)
+        sums += _outcome(loss.detach(), logits_BC.detach(), labels)
+    if not torch.isfinite(sums[0]):
+        raise TrainingError(_not_finite(run, group, float(sums[0]) / total))
+    accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if accelerator.num_processes > 1:
+        device_sums = sums.float().to(accelerator.device)
+        sums = accelerator.reduce(device_sums, reduction="sum").double().cpu()
+    return float(sums[0]), int(sums[1]), int(sums[2])
+
+
+def validate(run: Run) -> SplitMetrics:
+    """Loss, top-1 and top-5 on val, without adapters' dropout or augmentation."""
+    predictions = predict_logits(
+        [run.classifier], run.val_loader, run.accelerator.device, autocast=run.accelerator.autocast
+    )
+    return split_metrics(predictions.logits[0], predictions.labels)
+
+
+def _between_epochs(run: Run) -> None:
+    """Validation and checkpoints that fall on an update within an epoch."""
+    state, every = run.progress, run.settings.evaluation
+    metrics = None
+    if state.update % every.eval_steps == 0:
+        metrics = validate(run)
+        log.info(
+            "update %d  val loss %.3f  top-1 %.1f %%",
+            state.update, metrics.loss, 100 * metrics.accuracy,
+        )  # fmt: skip
+        values = {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}
+        run.accelerator.log(values, step=state.update)
+    if state.update % every.save_steps == 0:
+        save(run, f"checkpoint-step-{state.update}", metrics)
+
+
+def _finish_epoch(run: Run) -> None:
+    """Validate, record the epoch, save its checkpoint, and turn to the next."""
+    state = run.progress
+    metrics = validate(run)
+    row = {
+        "epoch": state.epoch + 1,
+        "update": state.update,
+        "train_loss": state.loss_sum / state.photos,
+        "train_accuracy": state.correct / state.photos,
+        "val_loss": metrics.loss,
+        "val_accuracy": metrics.accuracy,
+        "images_per_second": state.photos_seen / state.train_seconds,
+    }
+    if metrics.top5_accuracy is not None:
+        row["train_top5_accuracy"] = state.top5_correct / state.photos
+        row["val_top5_accuracy"] = metrics.top5_accuracy
+    is_best = metrics.accuracy > max((r["val_accuracy"] for r in state.history), default=-1.0)
+    state.history.append(row)
+    state.epoch += 1
+    state.epoch_updates = state.photos = state.correct = state.top5_correct = 0
+    state.loss_sum = 0.0
+    log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=is_best))
+    run.accelerator.log(
+        {f"epoch/{key}": value for key, value in row.items() if key not in ("epoch", "update")}
+        | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy},
+        step=state.update,
+    )
+    save(run, f"checkpoint-epoch-{state.epoch}", metrics)
+
+
+def _groups(run: Run) -> Iterator[list[Batch]]:
+    """The micro-batches of each remaining update of the running epoch."""
+    size = run.settings.training.gradient_accumulation_steps
+    run.batches.epoch = run.progress.epoch
+    run.batches.start = run.progress.epoch_updates * size
+    batches = iter(run.train_loader)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _outcome(loss: torch.Tensor, logits_BC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """float64 (3,) on the CPU: summed loss, number correct, number with the truth in the top 5."""
+    ranked = logits_BC.topk(min(5, logits_BC.shape[1])).indices == labels[:, None]
+    return torch.stack([loss.double(), ranked[:, 0].sum().double(), ranked.sum().double()]).cpu()
+
+
+def _refuse_unreadable(run: Run, group: Sequence[Batch]) -> None:
+    """A file that could be read at the start and cannot now; by the settings, an end or a line."""
+    unreadable = [fault for batch in group for fault in batch.unreadable]
+    if not unreadable:
+        return
+    lines = listing([str(fault) for fault in unreadable])
+    if run.settings.data.on_bad_image == "error" or not sum(map(len, group)):
+        raise ImageError(f"unreadable images met during training:\n{lines}")
+    log.warning("skipped %d unreadable images:\n%s", len(unreadable), lines)
+
+
+def _not_finite(run: Run, group: Sequence[Batch], loss: float) -> str:
+    paths = [str(run.train_samples[i].path) for batch in group for i in batch.indices.tolist()]
+    return (
+        f"the loss became {loss} in update {run.progress.update + 1}. Lower "
+        "training.learning_rate, or set hardware.mixed_precision to false. "
+        f"The photos of that update:\n{listing(paths, limit=8)}"
+    )
+
+
+def _save_and_stop(run: Run) -> None:
+    save(run, f"checkpoint-step-{run.progress.update}", None)
+    raise Interrupted(_how_to_go_on(run))
+
+
+def _how_to_go_on(run: Run) -> str:
+    output_dir = run.settings.output.output_dir
+    return (
+        f"stopped after update {run.progress.update}; everything is saved in {output_dir}. "
+        "Go on with the same command and --resume."
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def request(signum: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, previous)
+        log.warning("stopping after this update; press Ctrl-C again to leave at once")
+
+    signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
