@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cliptune.data.folder import Sample, load_training_splits
+from cliptune.data.images import Augmentation, Preprocess
+from cliptune.data.loading import EpochBatches, PhotoDataset, epoch_order, make_loader
+from cliptune.data.photos import LabelledPhotos, create_dataloaders
+
+PREPROCESS = Preprocess(
+    resize=32, crop=(32, 32), resample=3, rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3
+)
+
+
+def epoch(photos: Path, *, workers: int, number: int, start: int = 0) -> list[torch.Tensor]:
+    train, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    dataset = PhotoDataset(train.samples, PREPROCESS, augmentation=Augmentation(), seed=3)
+    batches = EpochBatches(len(dataset), batch_size=5, seed=3)
+    batches.epoch, batches.start = number, start
+    return [batch.pixels for batch in make_loader(dataset, batches=batches, num_workers=workers)]
+
+
+def test_worker_count_does_not_change_an_epoch(photos: Path) -> None:
+    for one, two in zip(
+        epoch(photos, workers=0, number=1), epoch(photos, workers=2, number=1), strict=True
+    ):
+        assert torch.equal(one, two)
+
+
+def test_an_epoch_can_be_picked_up_anywhere(photos: Path) -> None:
+    whole = epoch(photos, workers=0, number=2)
+    rest = epoch(photos, workers=0, number=2, start=3)
+    assert len(rest) == len(whole) - 3
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], rest, strict=True))
+
+
+def test_epochs_differ_and_each_holds_every_photo_once() -> None:
+    orders = [epoch_order(100, seed=1, epoch=e) for e in (0, 1)]
+    assert orders[0] != orders[1]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+
+
+def test_processes_share_each_batch_without_overlap() -> None:
+    def batches(process: int, processes: int) -> list[list[int]]:
+        sampler = EpochBatches(22, batch_size=8, seed=0, process=process, processes=processes)
+        return [[key.photo for key in batch] for batch in sampler]
+
+    for whole, first, second in zip(batches(0, 1), batches(0, 2), batches(1, 2), strict=True):
+        assert len(first) == len(second)
+        assert sorted(first + second) == sorted(whole)
+
+
+def test_unreadable_image_is_named_not_replaced(photos: Path, tmp_path: Path) -> None:
+    train, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff not a photo")
+    samples = [*train.samples[:2], Sample(broken, 1), *train.samples[2:4]]
+    (batch,) = make_loader(PhotoDataset(samples, PREPROCESS), batch_size=8)
+    assert batch.indices.tolist() == [0, 1, 3, 4]
+    assert batch.pixels.shape == (4, 3, 32, 32)
+    assert [fault.path for fault in batch.unreadable] == [broken]
+
+
+def test_tutorial_dataset_gives_pixels_and_labels(photos: Path) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    loaders = create_dataloaders(photos, processor, batch_size=4)
+    batch = next(iter(loaders.train))
+    assert batch["pixel_values"].shape == (4, 3, 32, 32)
+    assert batch["pixel_values"].dtype == torch.float32
+    assert loaders.test is not None
+    labels = [label for b in loaders.test for label in b["labels"].tolist()]
+    assert labels == [0] * 4 + [1] * 4 + [2] * 4
+    assert LabelledPhotos(photos, "val").class_names == ("amber", "blue", "cyan")
