@@ -1,0 +1,237 @@
+"""An evaluation in words, numbers and pictures.
+
+Shape suffixes: N photos, C classes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliptune import __version__
+from cliptune.evaluation.metrics import (
+    ConfusedPair,
+    Labels,
+    Logits,
+    SplitMetrics,
+    classification_report,
+    confusion_matrix,
+    most_confused_pairs,
+    split_metrics,
+    wilson_interval,
+)
+from cliptune.evaluation.plots import plot_class_performance, plot_confusion_matrix
+
+PACKAGES = ("torch", "transformers", "peft", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A checkpoint measured on one split; `baseline` is zero-shot CLIP on the same photos."""
+
+    checkpoint: str
+    base_model: str
+    data_dir: str
+    split: str
+    class_names: tuple[str, ...]
+    missing_classes: tuple[str, ...]  # known classes without a photo in the split
+    ignored_classes: tuple[str, ...]  # class folders the model does not know
+    skipped_images: tuple[str, ...]
+    tuned: SplitMetrics
+    baseline: SplitMetrics | None
+    report: dict[str, Any]  # scikit-learn's classification report
+    confusion_CC: NDArray[np.int64]
+    confused_pairs: list[ConfusedPair]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy as a fraction."""
+        return self.tuned.accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `evaluation_results.json` holds; accuracies there are in percent."""
+        baseline = None if self.baseline is None else _in_percent(self.baseline)
+        low, high = wilson_interval(self.tuned.accuracy, self.tuned.num_images)
+        return {
+            **_in_percent(self.tuned),
+            "accuracy_interval_95": [100 * low, 100 * high],
+            "baseline": baseline,
+            "checkpoint": self.checkpoint,
+            "base_model": self.base_model,
+            "data_dir": self.data_dir,
+            "split": self.split,
+            "class_names": list(self.class_names),
+            "missing_classes": list(self.missing_classes),
+            "ignored_classes": list(self.ignored_classes),
+            "skipped_images": list(self.skipped_images),
+            "classification_report": self.report,
+            "confusion_matrix": self.confusion_CC.tolist(),
+            "most_confused_pairs": [asdict(pair) for pair in self.confused_pairs],
+            "seconds": self.seconds,
+            "images_per_second": self.tuned.num_images / self.seconds,
+            "versions": {"cliptune": __version__}
+            | {package: importlib.metadata.version(package) for package in PACKAGES},
+        }
+
+
+def build_evaluation(
+    *,
+    logits_NC: Logits,
+    labels_N: Labels,
+    baseline_logits_NC: Logits | None,
+    class_names: Sequence[str],
+    **facts: Any,
+) -> Evaluation:
+    """An `Evaluation` from logits; `facts` are its remaining descriptive fields.
+
+    Raises `ValueError` when there is no photo.
+    """
+    predicted_N = logits_NC.argmax(axis=1)
+    confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
+    return Evaluation(
+        class_names=tuple(class_names),
+        tuned=split_metrics(logits_NC, labels_N),
+        baseline=None
+        if baseline_logits_NC is None
+        else split_metrics(baseline_logits_NC, labels_N),
+        report=classification_report(labels_N, predicted_N, class_names),
+        confusion_CC=confusion_CC,
+        confused_pairs=most_confused_pairs(confusion_CC, class_names),
+        **facts,
+    )
+
+
+def write_report(evaluation: Evaluation, output_dir: Path) -> list[Path]:
+    """Write the four files of an evaluation to `output_dir`, each moved into place whole."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    text, numbers = output_dir / "evaluation_report.txt", output_dir / "evaluation_results.json"
+    matrix, classes = output_dir / "confusion_matrix.png", output_dir / "class_performance.png"
+    _write(text, report_text(evaluation))
+    _write(numbers, json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    figures = f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
+    title = f"{figures}{evaluation.tuned.num_images} photos"
+    plot_confusion_matrix(evaluation.confusion_CC, evaluation.class_names, matrix, title=title)
+    plot_class_performance(evaluation.report, evaluation.class_names, classes, title=title)
+    return [text, numbers, matrix, classes]
+
+
+def summary_text(evaluation: Evaluation) -> str:
+    """Before and after, and the most confused pairs, at 80 columns."""
+    tuned, baseline = evaluation.tuned, evaluation.baseline
+    low, high = wilson_interval(tuned.accuracy, tuned.num_images)
+    lines = [
+        f"{tuned.num_images} photos of the {evaluation.split} split, "
+        f"{len(evaluation.class_names)} classes",
+        "",
+        f"  {'':<12}{'zero-shot':>12}{'this model':>12}{'gain':>12}",
+        _row("top-1", baseline.accuracy if baseline else None, tuned.accuracy),
+        _row("top-5", baseline.top5_accuracy if baseline else None, tuned.top5_accuracy),
+        f"  {'loss':<12}{f'{baseline.loss:.3f}' if baseline else '–':>12}{tuned.loss:>12.3f}",
+        "",
+        f"95 % interval of top-1: {100 * low:.1f} to {100 * high:.1f} % "
+        f"(Wilson, {tuned.num_images} photos)",
+    ]
+    if evaluation.confused_pairs:
+        lines += ["", "Most confused:"]
+        lines += [
+            f"  {_fit(pair.true_class, 26)} taken for {_fit(pair.predicted_class, 26)}"
+            f"{pair.count:>4}  ({100 * pair.share:.0f} %)"
+            for pair in evaluation.confused_pairs[:5]
+        ]
+    return "\n".join(lines)
+
+
+def report_text(evaluation: Evaluation) -> str:
+    """`evaluation_report.txt`, at 80 columns but for paths."""
+    lines = [
+        "Evaluation",
+        "==========",
+        f"checkpoint  {one_line(evaluation.checkpoint)}",
+        f"base model  {one_line(evaluation.base_model)}",
+        f"data        {one_line(evaluation.data_dir)}, split {evaluation.split}",
+        f"cliptune    {__version__}",
+        "",
+        summary_text(evaluation),
+        "",
+        "Zero-shot and this model saw the same photos. A backbone pretrained on ImageNet",
+        "has seen the photos of Stanford Dogs, which come from there.",
+        "",
+        f"{'class':<32}{'precision':>11}{'recall':>11}{'F1':>11}{'photos':>11}",
+        "-" * 76,
+    ]
+    for name in evaluation.class_names:
+        lines.append(_class_row(name, evaluation.report[name]))
+    lines.append("-" * 76)
+    for name in ("macro avg", "weighted avg"):
+        lines.append(_class_row(name, evaluation.report[name]))
+    if evaluation.confused_pairs[5:]:
+        lines += ["", "More confused pairs:"]
+        lines += [
+            f"  {_fit(pair.true_class, 26)} taken for {_fit(pair.predicted_class, 26)}"
+            f"{pair.count:>4}  ({100 * pair.share:.0f} %)"
+            for pair in evaluation.confused_pairs[5:]
+        ]
+    for title, names in (
+        ("Classes without a photo in this split", evaluation.missing_classes),
+        ("Folders left out, since the model does not know them", evaluation.ignored_classes),
+        ("Unreadable photos left out", evaluation.skipped_images),
+    ):
+        if names:
+            lines += ["", f"{title}:", *(f"  {one_line(name)}" for name in names)]
+    return "\n".join(lines) + "\n"
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _row(name: str, before: float | None, after: float | None) -> str:
+    cells = ["–" if value is None else f"{100 * value:.1f} %" for value in (before, after)]
+    gain = "" if before is None or after is None else f"{100 * (after - before):+.1f}"
+    return f"  {name:<12}{cells[0]:>12}{cells[1]:>12}{gain:>12}".rstrip()
+
+
+def _class_row(name: str, scores: dict[str, float]) -> str:
+    cells = "".join(f"{scores[key]:>11.3f}" for key in ("precision", "recall", "f1-score"))
+    return f"{_fit(name, 32)}{cells}{int(scores['support']):>11}"
+
+
+def _fit(name: str, width: int) -> str:
+    """`name` in exactly `width` columns, where a Chinese character takes two."""
+    text, used = "", 0
+    for character in one_line(name):
+        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if used + columns > width - 2:
+            text, used = text + "…", used + 1
+            break
+        text, used = text + character, used + columns
+    return text + " " * (width - used)
+
+
+def _in_percent(metrics: SplitMetrics) -> dict[str, float | int | None]:
+    top5 = metrics.top5_accuracy
+    return {
+        "accuracy": 100 * metrics.accuracy,
+        "top5_accuracy": None if top5 is None else 100 * top5,
+        "loss": metrics.loss,
+        "num_images": metrics.num_images,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
