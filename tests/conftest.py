@@ -25,7 +25,22 @@ def write_tokenizer(folder: Path, *, length: int = 32) -> None:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = ["a", "photo", "of", ",", ".", "type", "dog", "drawing", "amber", "blue", "cyan", "red", "green", "class"]
+    words = [
+        "a",
+        "photo",
+        "of",
+        ",",
+        ".",
+        "type",
+        "dog",
+        "drawing",
+        "amber",
+        "blue",
+        "cyan",
+        "red",
+        "green",
+        "class",
+    ]
     vocabulary = {"<s>": 0, "</s>": 1, "<unk>": 2} | {w: i + 3 for i, w in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()

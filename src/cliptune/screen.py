@@ -129,11 +129,16 @@ def predict_to_screen_or_file(
 
 def show_demo(result: DemoResult) -> None:
     """What the demo reached, where everything is, and what to do next."""
-    _show("demo finished (drawings, not photos)", result.lines())
-    print(
-        f"\nPredict any picture:\n  cliptune predict --checkpoint {result.checkpoint} --image FILE"
-    )
-    print("Your own photos: see README.md, 'Your own photos'.")
+    from cliptune.evaluation.report import summary_text
+    from cliptune.inference.output import bar_chart
+
+    print(f"\n{summary_text(result.evaluation)}\n\n{result.example.source}")
+    print(bar_chart(result.example))
+    _show("demo finished (these are drawings, not photos)", result.lines())
+    print("\nPredict any picture:")
+    print(f"  cliptune predict --checkpoint {result.checkpoint} --image FILE")
+    print("Look at the curves:")
+    print(f"  tensorboard --logdir {result.output_dir / 'logs'}")
 
 
 def _paths(images: list[Path], image_dir: Path | None) -> list[Path]:

@@ -165,6 +165,9 @@ def make_loader(
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        # Without one of its own, each pass over a loader draws from torch's global generator, and
+        # a resumed run, which starts its epoch twice, would draw other dropout masks.
+        generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_main_process,
         pin_memory=pin_memory and torch.cuda.is_available(),
         **options,

@@ -1,1 +1,1 @@
-"""To be described."""
+"""The embedded default: a tiny CLIP of our own and drawn dogs, no network."""

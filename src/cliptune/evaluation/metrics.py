@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 Logits = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
 
+# What scikit-learn's report holds beside the classes.
+SUMMARY_KEYS = ("accuracy", "macro avg", "weighted avg")
+
 
 @dataclass(frozen=True)
 class SplitMetrics:
@@ -53,11 +56,12 @@ def split_metrics(logits_NC: Logits, labels_N: Labels) -> SplitMetrics:
 def top_k_accuracy(logits_NC: Logits, labels_N: Labels, *, k: int) -> float:
     """Share of photos whose class is among the `k` with the highest logits.
 
-    Equal logits count against the truth: a model that says nothing gets no credit.
+    Equal logits count against the truth, where `argmax` takes the first of them: a model that
+    says nothing gets no credit. So does a logit that is not a number.
     """
-    truth_N = np.take_along_axis(logits_NC, labels_N[:, None], axis=1)
-    at_least_as_high_N = (logits_NC >= truth_N).sum(axis=1)  # the truth itself among them
-    return float((at_least_as_high_N <= k).mean())
+    truth_N1 = np.take_along_axis(logits_NC, labels_N[:, None], axis=1)
+    not_below_N = (~(logits_NC < truth_N1)).sum(axis=1)  # the truth itself among them
+    return float((not_below_N <= k).mean())
 
 
 def cross_entropy(logits_NC: Logits, labels_N: Labels) -> float:
@@ -83,7 +87,8 @@ def classification_report(
 ) -> dict[str, Any]:
     """scikit-learn's report as a dictionary: every class, accuracy, macro and weighted average.
 
-    Classes without a photo have support 0 and zeros.
+    A class stands under its name, or what `class_keys` makes of it. One without a photo has
+    support 0 and zeros, and counts in the macro average.
     """
     from sklearn.metrics import classification_report as report
 
@@ -91,11 +96,28 @@ def classification_report(
         labels_N,
         predicted_N,
         labels=range(len(class_names)),
-        target_names=list(class_names),
+        target_names=class_keys(class_names),
         output_dict=True,
         zero_division=0,
     )
     return result
+
+
+def class_keys(class_names: Sequence[str]) -> list[str]:
+    """The keys of the classes in scikit-learn's report: their names, made distinct from its own.
+
+    A class called "accuracy" would overwrite, or be overwritten by, the accuracy: it stands
+    under "accuracy (class)".
+    """
+    keys, taken = [], {*SUMMARY_KEYS, *class_names}
+    for name in class_names:
+        key = name
+        if name in SUMMARY_KEYS:
+            while key in taken:
+                key += " (class)"
+        taken.add(key)
+        keys.append(key)
+    return keys
 
 
 def most_confused_pairs(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,20 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune import __version__
+from cliptune.errors import CheckpointError
 from cliptune.evaluation.metrics import (
     ConfusedPair,
     Labels,
     Logits,
     SplitMetrics,
+    class_keys,
     classification_report,
     confusion_matrix,
     most_confused_pairs,
     split_metrics,
     wilson_interval,
 )
-from cliptune.evaluation.plots import plot_class_performance, plot_confusion_matrix
+from cliptune.evaluation.plots import (
+    columns,
+    one_line,
+    plot_class_performance,
+    plot_confusion_matrix,
+    shorten,
+)
 
-PACKAGES = ("torch", "transformers", "peft", "numpy", "scikit-learn")
+PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
+FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,7 @@ class Evaluation:
             **_in_percent(self.tuned),
             "accuracy_interval_95": [100 * low, 100 * high],
             "baseline": baseline,
+            "improvement_in_points": _improvement(self.tuned, self.baseline),
             "checkpoint": self.checkpoint,
             "base_model": self.base_model,
             "data_dir": self.data_dir,
@@ -93,13 +102,20 @@ def build_evaluation(
 ) -> Evaluation:
     """An `Evaluation` from logits; `facts` are its remaining descriptive fields.
 
-    Raises `ValueError` when there is no photo.
+    Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
+    tuned = split_metrics(logits_NC, labels_N)
+    if not_finite := int((~np.isfinite(logits_NC)).any(axis=1).sum()):
+        raise CheckpointError(
+            f"{facts['checkpoint']}: its scores are not finite numbers for {not_finite} of "
+            f"{len(labels_N)} photos. Its training diverged, or its weights are damaged: "
+            "evaluate another checkpoint, or train again with a smaller learning rate."
+        )
     predicted_N = logits_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
     return Evaluation(
         class_names=tuple(class_names),
-        tuned=split_metrics(logits_NC, labels_N),
+        tuned=tuned,
         baseline=None
         if baseline_logits_NC is None
         else split_metrics(baseline_logits_NC, labels_N),
@@ -140,13 +156,10 @@ def summary_text(evaluation: Evaluation) -> str:
         f"95 % interval of top-1: {100 * low:.1f} to {100 * high:.1f} % "
         f"(Wilson, {tuned.num_images} photos)",
     ]
+    if tuned.num_images < FEW_PHOTOS:
+        lines.append("With so few photos, a difference of a few points may be chance.")
     if evaluation.confused_pairs:
-        lines += ["", "Most confused:"]
-        lines += [
-            f"  {_fit(pair.true_class, 26)} taken for {_fit(pair.predicted_class, 26)}"
-            f"{pair.count:>4}  ({100 * pair.share:.0f} %)"
-            for pair in evaluation.confused_pairs[:5]
-        ]
+        lines += ["", "Most confused:", *map(_in_words, evaluation.confused_pairs[:5])]
     return "\n".join(lines)
 
 
@@ -162,37 +175,31 @@ def report_text(evaluation: Evaluation) -> str:
         "",
         summary_text(evaluation),
         "",
-        "Zero-shot and this model saw the same photos. A backbone pretrained on ImageNet",
-        "has seen the photos of Stanford Dogs, which come from there.",
+        *(["Zero-shot and this model saw the same photos."] if evaluation.baseline else []),
+        "A backbone pretrained on ImageNet has seen the photos of Stanford Dogs, which",
+        "come from there.",
         "",
         f"{'class':<32}{'precision':>11}{'recall':>11}{'F1':>11}{'photos':>11}",
         "-" * 76,
     ]
-    for name in evaluation.class_names:
-        lines.append(_class_row(name, evaluation.report[name]))
+    for name, key in zip(evaluation.class_names, class_keys(evaluation.class_names), strict=True):
+        lines.append(_class_row(name, evaluation.report[key]))
     lines.append("-" * 76)
     for name in ("macro avg", "weighted avg"):
         lines.append(_class_row(name, evaluation.report[name]))
     if evaluation.confused_pairs[5:]:
-        lines += ["", "More confused pairs:"]
-        lines += [
-            f"  {_fit(pair.true_class, 26)} taken for {_fit(pair.predicted_class, 26)}"
-            f"{pair.count:>4}  ({100 * pair.share:.0f} %)"
-            for pair in evaluation.confused_pairs[5:]
-        ]
+        lines += ["", "More confused pairs:", *map(_in_words, evaluation.confused_pairs[5:])]
     for title, names in (
-        ("Classes without a photo in this split", evaluation.missing_classes),
-        ("Folders left out, since the model does not know them", evaluation.ignored_classes),
-        ("Unreadable photos left out", evaluation.skipped_images),
+        ("Classes without a photo in this split", _short(evaluation.missing_classes)),
+        (
+            "Folders left out, since the model does not know them",
+            _short(evaluation.ignored_classes),
+        ),
+        ("Unreadable photos left out", map(one_line, evaluation.skipped_images)),
     ):
-        if names:
-            lines += ["", f"{title}:", *(f"  {one_line(name)}" for name in names)]
+        if shown := list(names):
+            lines += ["", f"{title}:", *(f"  {name}" for name in shown)]
     return "\n".join(lines) + "\n"
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and control characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _row(name: str, before: float | None, after: float | None) -> str:
@@ -207,15 +214,31 @@ def _class_row(name: str, scores: dict[str, float]) -> str:
 
 
 def _fit(name: str, width: int) -> str:
-    """`name` in exactly `width` columns, where a Chinese character takes two."""
-    text, used = "", 0
-    for character in one_line(name):
-        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if used + columns > width - 2:
-            text, used = text + "…", used + 1
-            break
-        text, used = text + character, used + columns
-    return text + " " * (width - used)
+    """`name` in exactly `width` columns, two of them blank at the least."""
+    text = shorten(name, limit=width - 2)
+    return text + " " * (width - columns(text))
+
+
+def _in_words(pair: ConfusedPair) -> str:
+    names = (
+        f"{shorten(pair.true_class, limit=26)} taken for {shorten(pair.predicted_class, limit=26)}"
+    )
+    return f"  {names}: {pair.count} of {round(pair.count / pair.share)}"
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    return [shorten(name, limit=76) for name in names]
+
+
+def _improvement(tuned: SplitMetrics, baseline: SplitMetrics | None) -> dict[str, Any] | None:
+    """What tuning gained over the baseline, in percentage points."""
+    if baseline is None:
+        return None
+    after, before = tuned.top5_accuracy, baseline.top5_accuracy
+    return {
+        "accuracy": 100 * (tuned.accuracy - baseline.accuracy),
+        "top5_accuracy": None if after is None or before is None else 100 * (after - before),
+    }
 
 
 def _in_percent(metrics: SplitMetrics) -> dict[str, float | int | None]:
@@ -229,9 +252,13 @@ def _in_percent(metrics: SplitMetrics) -> dict[str, float | int | None]:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write beside `path`, then move into place.
+
+    A name that is no valid Unicode (Linux allows such files) is written as JSON's escape.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

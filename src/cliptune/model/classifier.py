@@ -171,4 +171,6 @@ def predict_logits(
             labels.append(batch.labels)
             for i, classifier in enumerate(classifiers):
                 logits[i].append(classifier(pixels, weights[i]).cpu())
-    return Predictions([torch.cat(x).numpy() for x in logits], torch.cat(labels).numpy(), unreadable)
+    return Predictions(
+        [torch.cat(x).numpy() for x in logits], torch.cat(labels).numpy(), unreadable
+    )

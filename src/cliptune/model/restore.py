@@ -95,6 +95,7 @@ def _attach_adapter(path: Path, model: Any) -> Any:
         config = PeftConfig.from_pretrained(str(path))
         if not isinstance(config, LoraConfig):
             raise ValueError(f"peft_type {config.peft_type}; expected LORA")
+        config.base_model_name_or_path = None  # compared by fingerprint, not by name
         wrapped = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path / 'adapter_config.json'}: {error}") from None

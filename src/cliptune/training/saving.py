@@ -47,7 +47,7 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
 
     write_checkpoint(output.output_dir / name, run.classifier, record, write_extras=write_extras)
     prune_checkpoints(output.output_dir, keep=output.save_total_limit)
-    if run.progress.history:
+    if metrics is not None and run.progress.history:
         plot_training_curves(
             run.progress.history,
             output.output_dir / "training_curves.png",

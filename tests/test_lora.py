@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cliptune.errors import ModelError
+from cliptune.model.backbone import image_features, load_backbone, text_features
+from cliptune.model.lora import add_adapters, find_targets, merge, trainable_share
+
+OPTIONS: dict[str, Any] = {
+    "r": 4, "alpha": 16, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]
+}  # fmt: skip
+
+
+def wake(model: Any) -> None:
+    """Give every adapter a B that is not zero, so that it changes something."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+
+
+@pytest.mark.parametrize("extra", [{}, {"use_dora": True}, {"use_rslora": True}])
+def test_fresh_adapter_changes_no_feature_and_merged_equals_unmerged(
+    any_model_folder: Path, extra: dict[str, bool]
+) -> None:
+    backbone = load_backbone(str(any_model_folder))
+    torch.manual_seed(0)
+    pixels = torch.randn(3, 3, 32, 32)
+    tokens = backbone.tokenize(["a photo of a dog", "blue"])
+    targets = OPTIONS["target_modules"]
+    if backbone.model.config.model_type == "chinese_clip":
+        targets = ["q_proj", "v_proj", "query", "value"]  # BERT's names in the text tower
+    backbone.model.eval()
+
+    def features(model: Any) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [image_features(model, pixels), text_features(model, tokens)]
+
+    before = features(backbone.model)
+    options = OPTIONS | {"target_modules": targets, "towers": "both"} | extra
+    tuned = add_adapters(backbone.model, **options).eval()
+    for old, new in zip(before, features(tuned), strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-5, atol=1e-5)  # DoRA renormalises: rounding
+    wake(tuned)
+    changed = features(tuned)
+    assert all(
+        not torch.allclose(old, new, rtol=1e-2) for old, new in zip(before, changed, strict=True)
+    )
+    for old, new in zip(changed, features(merge(tuned)), strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("towers", ["vision", "text", "both"])
+def test_only_the_chosen_towers_carry_adapters(clip_folder: Path, towers: str) -> None:
+    model = add_adapters(load_backbone(str(clip_folder)).model, **OPTIONS, towers=towers)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert any("vision_model" in name for name in trained) == (towers != "text")
+    assert any("text_model" in name for name in trained) == (towers != "vision")
+
+
+def test_a_target_may_be_any_linear_layer_or_one_of_them(clip_folder: Path) -> None:
+    model = load_backbone(str(clip_folder)).model
+    one = "vision_model.encoder.layers.1.mlp.fc1"
+    assert find_targets(model, [one], towers="vision") == [one]
+    tuned = add_adapters(
+        model, **OPTIONS | {"target_modules": [one, "visual_projection"]}, towers="vision"
+    )
+    carriers = {n.split(".lora_")[0] for n, p in tuned.named_parameters() if "lora_A" in n}
+    assert carriers == {f"base_model.model.{one}", "base_model.model.visual_projection"}
+
+
+def test_a_target_that_matches_nothing_lists_the_layers_there_are(clip_folder: Path) -> None:
+    model = load_backbone(str(clip_folder)).model
+    with pytest.raises(ModelError) as caught:
+        find_targets(model, ["q_proj", "qproj"], towers="vision")
+    message = str(caught.value)
+    assert "'qproj' matches no linear layer of the vision tower" in message
+    assert "q_proj   (2×, vision_model.encoder.layers.*.self_attn.q_proj)" in message
+    assert "text_model" not in message
+
+
+def test_a_layer_whose_adapter_would_be_dead_is_no_target(tmp_path: Path) -> None:
+    from conftest import make_model
+
+    model = load_backbone(str(make_model(tmp_path, "siglip"))).model
+    found = find_targets(model, ["out_proj"], towers="vision")
+    assert found == [f"vision_model.encoder.layers.{i}.self_attn.out_proj" for i in (0, 1)]
+
+
+def test_bias_all_leaves_the_other_tower_frozen(clip_folder: Path) -> None:
+    model = add_adapters(
+        load_backbone(str(clip_folder)).model, **OPTIONS, towers="vision", bias="all"
+    )
+    biases = {n for n, p in model.named_parameters() if p.requires_grad and "bias" in n}
+    assert biases
+    assert all(name.startswith("base_model.model.vision_model") for name in biases)
+
+
+def test_trainable_share_of_vit_b32_is_under_one_percent() -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    with torch.device("meta"):
+        model = CLIPModel(CLIPConfig())  # openai/clip-vit-base-patch32's shape
+        tuned = add_adapters(model, **OPTIONS | {"r": 8})
+    trainable, everything = trainable_share(tuned)
+    assert trainable == 12 * 2 * 8 * (768 + 768)
+    assert trainable / everything < 0.01

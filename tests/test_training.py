@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cliptune import Predictor
+from cliptune.config import load_settings
+from cliptune.data.loading import Batch
+from cliptune.errors import (
+    CheckpointError,
+    DataError,
+    ImageError,
+    Interrupted,
+    MissingExtra,
+    ModelError,
+    SettingsError,
+    TrainingError,
+    UserError,
+)
+from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
+from cliptune.training.setup import measure_baseline, set_up
+from cliptune.training.train import step, train
+from conftest import make_photos
+
+Overrides = dict[str, Any]
+
+
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    files = ("adapter_model.safetensors", "head.safetensors")
+    return {f"{file}/{k}": v for file in files for k, v in load_file(checkpoint / file).items()}
+
+
+def names(run_dir: Path) -> list[str]:
+    return [checkpoint.path.name for checkpoint in list_checkpoints(run_dir)]
+
+
+def test_training_beats_the_baseline_and_reports_it(overrides: Overrides) -> None:
+    overrides |= {"training.num_epochs": 6, "training.learning_rate": 1e-2}
+    result = train(load_settings(overrides=overrides), progress=False)
+    assert result.best is not None
+    assert result.best.val_accuracy is not None
+    assert result.baseline_accuracy is not None
+    assert result.best.val_accuracy > max(0.9, result.baseline_accuracy)
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+    assert result.trainable_parameters < result.all_parameters
+    assert (result.output_dir / "training_curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.head": "linear"},
+        {"lora.towers": "both"},
+        {"lora.towers": "text", "lora.bias": "all"},
+        {"lora.use_dora": True, "lora.use_rslora": True, "lora.bias": "lora_only"},
+        {"model.prompts": ["a {}.", "a drawing of a {}."], "data.augmentation.enabled": False},
+    ],
+    ids=str,
+)
+def test_every_choice_of_model_trains_and_saves(overrides: Overrides, changes: Overrides) -> None:
+    overrides |= {"training.num_epochs": 1} | changes
+    result = train(load_settings(overrides=overrides), progress=False)
+    assert result.last is not None
+    saved = tensors(result.last.path)
+    ups = [value for key, value in saved.items() if "lora_B" in key]
+    assert ups
+    assert all(value.abs().sum() > 0 for value in ups)  # B starts at zero, and each one learnt
+
+
+def test_only_adapter_and_head_receive_gradients(overrides: Overrides) -> None:
+    run = set_up(load_settings(overrides=overrides), progress=False)
+    run.model.train()
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    run.model(pixels).logsumexp(-1).sum().backward()
+    with_gradient = {n for n, p in run.classifier.named_parameters() if p.grad is not None}
+    assert with_gradient == {
+        n for n, _ in run.classifier.named_parameters() if "lora_" in n or n == "head.offset"
+    }
+
+
+@pytest.mark.parametrize("towers", ["vision", "both"])
+def test_fresh_adapter_changes_no_logit(overrides: Overrides, towers: str) -> None:
+    run = set_up(load_settings(overrides=overrides | {"lora.towers": towers}), progress=False)
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    baseline = measure_baseline(run)
+    run.model.eval()
+    with torch.no_grad():
+        tuned = run.model(pixels)
+        zero_shot = run.zero_shot(run.classifier.image_features(pixels), run.zero_shot.weights())
+    torch.testing.assert_close(tuned, zero_shot, rtol=1e-5, atol=1e-5)
+    assert baseline["num_images"] == 12
+
+
+@pytest.mark.parametrize("cut", [[4, 4], [6, 2], [3, 3, 2]])
+def test_microbatches_step_like_one_batch(overrides: Overrides, cut: list[int]) -> None:
+    overrides |= {"lora.lora_dropout": 0.0}
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    outcomes = []
+    for sizes in ([8], cut):
+        run = set_up(load_settings(overrides=overrides), progress=False)
+        for group in run.optimizer.param_groups:
+            group["lr"] = 1e-3
+        for _ in range(2):  # the second step also sees the first one's moments
+            micro = [
+                Batch(p, y, torch.zeros(len(y)), [])
+                for p, y in zip(pixels.split(sizes), labels.split(sizes), strict=True)
+            ]
+            sums = step(run, micro)
+        outcomes.append((sums, [p.detach().clone() for p in run.trained]))
+    assert outcomes[0][0][0] == pytest.approx(outcomes[1][0][0], rel=1e-5)
+    for one, other in zip(outcomes[0][1], outcomes[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_accumulation_counts_updates_not_batches(overrides: Overrides) -> None:
+    # 24 photos: 6 batches of 4 make 2 updates of 3, or 2 of 4 (the last one short).
+    for accumulation, updates in ((1, 6), (3, 2), (4, 2)):
+        overrides |= {"training.batch_size": 4, "training.num_epochs": 1}
+        overrides |= {"training.gradient_accumulation_steps": accumulation}
+        result = train(load_settings(overrides=overrides), overwrite=True, progress=False)
+        assert result.updates == updates
+
+
+def test_steps_of_saving_count_updates_and_old_checkpoints_are_pruned(overrides: Overrides) -> None:
+    overrides |= {
+        "training.batch_size": 4,
+        "evaluation.save_steps": 4,
+        "evaluation.eval_steps": 2,
+        "output.save_total_limit": 20,
+    }
+    result = train(load_settings(overrides=overrides), progress=False)
+    assert names(result.output_dir) == [
+        "checkpoint-step-4", "checkpoint-epoch-1", "checkpoint-step-8", "checkpoint-epoch-2"
+    ]  # fmt: skip
+    measured = [c.val_accuracy is not None for c in list_checkpoints(result.output_dir)]
+    assert measured == [True] * 4  # every save fell on an evaluation
+
+    overrides |= {"output.save_total_limit": 2, "training.num_epochs": 5}
+    result = train(load_settings(overrides=overrides), overwrite=True, progress=False)
+    assert len(names(result.output_dir)) == 2
+    assert "checkpoint-epoch-5" in names(result.output_dir)
+    best = best_checkpoint(result.output_dir)
+    assert best is not None
+    assert best.val_accuracy == max(row["val_accuracy"] for row in result.history)
+
+
+def test_early_stopping_waits_for_patience_and_names_the_best(overrides: Overrides) -> None:
+    overrides |= {
+        "training.num_epochs": 8,
+        "training.learning_rate": 1e-9,  # nothing is learnt: the first epoch stays the best
+        "training.early_stopping.patience": 2,
+    }
+    result = train(load_settings(overrides=overrides), progress=False)
+    assert result.stopped_early
+    assert result.epochs == 3
+    assert result.best is not None
+    with pytest.raises(CheckpointError) as caught:
+        Predictor(result.output_dir / "checkpoint-epoch-8")
+    assert "checkpoint-epoch-3" in str(caught.value)
+    assert f"The best is {result.best.path}" in str(caught.value)
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_does_not(
+    overrides: Overrides, tmp_path: Path
+) -> None:
+    checkpoints = []
+    for i, seed in enumerate((1, 1, 2)):
+        changes = {"seed": seed, "output.output_dir": str(tmp_path / f"run{i}")}
+        result = train(load_settings(overrides=overrides | changes), progress=False)
+        assert result.last is not None
+        checkpoints.append(tensors(result.last.path))
+    first, second, third = checkpoints
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(not torch.equal(first[key], third[key]) for key in first)
+
+
+def test_a_run_stopped_in_mid_epoch_resumes_to_the_same_weights(
+    overrides: Overrides, tmp_path: Path
+) -> None:
+    overrides |= {"training.batch_size": 4, "lora.towers": "both", "evaluation.eval_steps": 100}
+    whole = train(load_settings(overrides=overrides), progress=False)
+    overrides |= {"output.output_dir": str(tmp_path / "stopped")}
+    settings = load_settings(overrides=overrides | {"evaluation.save_steps": 4})
+
+    from cliptune.training import train as training
+
+    calls = 0
+    real_step = training.step
+
+    def step_then_interrupt(run: Any, group: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 8:  # in the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return real_step(run, group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "step", step_then_interrupt)
+        with pytest.raises(Interrupted, match="--resume"):
+            train(settings, progress=False)
+    assert names(tmp_path / "stopped")[-1] == "checkpoint-step-8"
+    resumed = train(settings, resume=True, progress=False)
+    assert whole.last is not None
+    assert resumed.last is not None
+    assert resumed.last.path.name == whole.last.path.name == "checkpoint-epoch-2"
+    expected, found = tensors(whole.last.path), tensors(resumed.last.path)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    for one, other in zip(whole.history, resumed.history, strict=True):
+        assert one["train_loss"] == other["train_loss"]
+        assert one["val_loss"] == other["val_loss"]
+
+
+def test_resuming_with_other_settings_is_refused(overrides: Overrides) -> None:
+    train(load_settings(overrides=overrides), progress=False)
+    with pytest.raises(SettingsError, match="all 2 epochs of this run are done"):
+        train(load_settings(overrides=overrides), resume=True, progress=False)
+    changed = load_settings(overrides=overrides | {"lora.r": 4, "training.num_epochs": 3})
+    with pytest.raises(SettingsError, match=r"lora\.r: was 8, is 4"):
+        train(changed, resume=True, progress=False)
+    more = load_settings(overrides=overrides | {"training.num_epochs": 3})
+    assert train(more, resume=True, progress=False).epochs == 3
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(overrides: Overrides) -> None:
+    settings = load_settings(overrides=overrides)
+    train(settings, progress=False)
+    with pytest.raises(UserError, match="already holds a run"):
+        train(settings, progress=False)
+    overrides |= {"output.output_dir": str(settings.output.output_dir / "other")}
+    elsewhere = load_settings(overrides=overrides)
+    with pytest.raises(UserError, match="no checkpoint to resume"):
+        train(elsewhere, resume=True, progress=False)
+
+
+def test_tensorboard_holds_the_curves(overrides: Overrides) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = load_settings(overrides=overrides | {"evaluation.logging_steps": 2})
+    result = train(settings, progress=False)
+    (events,) = (settings.output.log_dir / "run").glob("events*")
+    accumulator = EventAccumulator(str(events)).Reload()
+    tags = set(accumulator.Tags()["scalars"])
+    assert {
+        "train/loss", "train/accuracy", "train/learning_rate", "train/images_per_second",
+        "val/loss", "val/accuracy",
+    } <= tags  # fmt: skip
+    assert [e.step for e in accumulator.Scalars("train/loss")] == [2, 4, 6]
+    accuracies = [e.value for e in accumulator.Scalars("val/accuracy")]
+    expected = [result.baseline_accuracy, *(row["val_accuracy"] for row in result.history)]
+    assert accuracies == pytest.approx(expected)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_photos(overrides: Overrides) -> None:
+    overrides |= {"training.learning_rate": 1.0, "training.max_grad_norm": 1e30}
+    run = set_up(load_settings(overrides=overrides), progress=False)
+    with torch.no_grad():
+        run.trained[0].fill_(float("inf"))
+    batch = next(iter(run.train_loader))
+    with pytest.raises(TrainingError) as caught:
+        step(run, [batch])
+    assert "in update 1" in str(caught.value)
+    assert str(run.train_samples[int(batch.indices[0])].path) in str(caught.value)
+
+
+def test_unreadable_images_stop_training_before_it_starts_or_are_counted(
+    overrides: Overrides, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_photos(tmp_path / "data")
+    for name in ("amber_0.png", "amber_1.png"):
+        path = data / "train" / "amber" / name
+        path.write_bytes(path.read_bytes()[:200])
+    overrides |= {"data.data_dir": str(data)}
+    with pytest.raises(ImageError) as caught:
+        train(load_settings(overrides=overrides), progress=False)
+    assert "2 of 36 images" in str(caught.value)
+    assert "amber_0.png" in str(caught.value)
+    assert "amber_1.png" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    settings = load_settings(overrides=overrides | {"data.on_bad_image": "skip"})
+    with caplog.at_level("WARNING", logger="cliptune"):
+        assert train(settings, progress=False).updates == 2 * 3
+    assert "skipping 2 of 36 images" in caplog.text
+
+
+def test_faults_of_the_user_leave_nothing_behind(overrides: Overrides, tmp_path: Path) -> None:
+    for changes, error in (
+        ({"data.data_dir": str(tmp_path / "none")}, DataError),
+        ({"lora.target_modules": ["nothing"]}, ModelError),
+        ({"model.name": str(tmp_path / "none")}, ModelError),
+        ({"output.trackers": ["wandb"]}, MissingExtra),
+    ):
+        settings = load_settings(overrides=overrides | changes)
+        with pytest.raises(error):
+            train(settings, progress=False)
+        assert not (tmp_path / "run").exists()
+
+
+def test_training_works_outside_the_main_thread(overrides: Overrides) -> None:
+    results: list[Any] = []
+    settings = load_settings(overrides=overrides)
+    thread = threading.Thread(target=lambda: results.append(train(settings, progress=False)))
+    thread.start()
+    thread.join()
+    assert results[0].epochs == 2
+
+
+def test_record_and_card_hold_real_figures(overrides: Overrides) -> None:
+    result = train(load_settings(overrides=overrides), progress=False)
+    assert result.last is not None
+    record = json.loads((result.last.path / "cliptune.json").read_text())
+    row = result.history[-1]
+    assert record["metrics"]["val_accuracy"] == row["val_accuracy"]
+    assert record["class_names"] == ["amber", "blue", "cyan"]
+    card = (result.last.path / "README.md").read_text()
+    assert f"{100 * row['val_accuracy']:.1f} %" in card
+    assert not list(result.last.path.rglob("*.pt")) + list(result.last.path.rglob("*.bin"))
