@@ -26,7 +26,8 @@ from PIL import Image
 from cliptune.data.archive import NothingFetchedError, RemoteFile, disk_errors, download
 from cliptune.data.breeds import BREED_OF_FOLDER, BREEDS
 from cliptune.data.folder import SPLITS, find_images, load_split, load_training_splits
-from cliptune.data.prepare import PrepareResult, prepare, split_photos, validate
+from cliptune.data.prepare import PrepareResult, prepare, split_photos
+from cliptune.data.validate import validate
 from cliptune.errors import DataError, HubError, ResourceError
 
 FOLDER_OF_BREED = {breed: folder for folder, breed in BREED_OF_FOLDER.items()}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliptune.config import Settings, load_settings
-    from cliptune.data.prepare import prepare, validate
+    from cliptune.data.prepare import prepare
+    from cliptune.data.validate import validate
     from cliptune.demo.run import run_demo
     from cliptune.errors import CliptuneError, UserError
     from cliptune.evaluation.evaluate import evaluate
@@ -59,7 +60,7 @@ _HOMES = {
     "prepare": "cliptune.data.prepare",
     "run_demo": "cliptune.demo.run",
     "train": "cliptune.training.train",
-    "validate": "cliptune.data.prepare",
+    "validate": "cliptune.data.validate",
 }
 
 

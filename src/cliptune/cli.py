@@ -69,13 +69,14 @@ def prepare(
     debug: Debug = False,
 ) -> None:
     """Make train/, val/ and test/ from an archive or a folder of photos."""
-    from cliptune.data import prepare as preparing
+    from cliptune.data.prepare import prepare as run_preparation
+    from cliptune.data.validate import validate as run_validation
 
     if validate:
-        checked = preparing.validate(output_dir)
+        checked = run_validation(output_dir)
         print(checked.summary())
         raise typer.Exit(2 if checked.errors else 0)
-    result = preparing.prepare(
+    result = run_preparation(
         output_dir,
         num_classes=num_classes,
         classes=[name.strip() for name in classes.split(",")] if classes else None,

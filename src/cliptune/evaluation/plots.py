@@ -5,7 +5,6 @@ Figures are drawn without pyplot: no display, no global state. C: number of clas
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.evaluation.metrics import class_keys
+from cliptune.text import columns, shorten
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # Okabe & Ito, 2008
 GRID = "#e6e6e6"
 DPI = 150
+NAME_COLUMNS = 24
 MANY = 30  # classes, above which names are set small and cells hold no numbers
 # Latin letters from the first; Chinese from whichever of the others is installed
 # (Linux, Windows, macOS). Of a .ttc file matplotlib may know the first face only: "CJK JP".
@@ -48,7 +49,7 @@ def plot_confusion_matrix(
 
     count, many = len(class_names), len(class_names) > MANY
     shares_CC = confusion_CC / np.maximum(confusion_CC.sum(axis=1, keepdims=True), 1)
-    names = [shorten(name) for name in class_names]
+    names = [shorten(name, NAME_COLUMNS) for name in class_names]
     cell, size = (0.125, 6) if many else (0.42, 9)  # inches, points
     side = float(np.clip(cell * count, 3.2, 30))  # 30 inches: 4,500 pixels
     label_room = 0.0088 * size * max(map(columns, names))
@@ -80,7 +81,7 @@ def plot_class_performance(
 ) -> None:
     """Precision, recall and F1 of each class from scikit-learn's `report`, the weakest last."""
     rows = [
-        (report[key], f"{shorten(name)}  ({int(report[key]['support'])})")
+        (report[key], f"{shorten(name, NAME_COLUMNS)}  ({int(report[key]['support'])})")
         for name, key in zip(class_names, class_keys(class_names), strict=True)
     ]
     rows.sort(key=lambda row: row[0]["f1-score"])
@@ -139,26 +140,6 @@ def plot_training_curves(
             right.axhline(100 * baseline_accuracy, color=ORANGE, ls="--", label=label)
         left.legend(frameon=False, fontsize=9)
         right.legend(frameon=False, fontsize=9)
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and control characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def columns(text: str) -> int:
-    """How many columns `text` takes on a screen, where a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def shorten(name: str, *, limit: int = 24) -> str:
-    """`name` in one line of at most `limit` columns, cut with an ellipsis."""
-    text = one_line(name)
-    if columns(text) <= limit:
-        return text
-    while columns(text) > limit - 1:
-        text = text[:-1]
-    return text + "…"
 
 
 @contextmanager

@@ -30,12 +30,10 @@ from cliptune.evaluation.metrics import (
     wilson_interval,
 )
 from cliptune.evaluation.plots import (
-    columns,
-    one_line,
     plot_class_performance,
     plot_confusion_matrix,
-    shorten,
 )
+from cliptune.text import fit, one_line, shorten
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
 FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
@@ -210,24 +208,16 @@ def _row(name: str, before: float | None, after: float | None) -> str:
 
 def _class_row(name: str, scores: dict[str, float]) -> str:
     cells = "".join(f"{scores[key]:>11.3f}" for key in ("precision", "recall", "f1-score"))
-    return f"{_fit(name, 32)}{cells}{int(scores['support']):>11}"
-
-
-def _fit(name: str, width: int) -> str:
-    """`name` in exactly `width` columns, two of them blank at the least."""
-    text = shorten(name, limit=width - 2)
-    return text + " " * (width - columns(text))
+    return f"{fit(name, 30)}  {cells}{int(scores['support']):>11}"
 
 
 def _in_words(pair: ConfusedPair) -> str:
-    names = (
-        f"{shorten(pair.true_class, limit=26)} taken for {shorten(pair.predicted_class, limit=26)}"
-    )
+    names = f"{shorten(pair.true_class, 26)} taken for {shorten(pair.predicted_class, 26)}"
     return f"  {names}: {pair.count} of {round(pair.count / pair.share)}"
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    return [shorten(name, limit=76) for name in names]
+    return [shorten(name, 76) for name in names]
 
 
 def _improvement(tuned: SplitMetrics, baseline: SplitMetrics | None) -> dict[str, Any] | None:

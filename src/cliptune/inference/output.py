@@ -14,20 +14,19 @@ from typing import IO, Any
 from cliptune.data.images import Unreadable
 from cliptune.errors import ResourceError, UserError
 from cliptune.inference.predictor import Prediction
+from cliptune.text import columns, fit, one_line
 
 Result = Prediction | Unreadable
 
 
 def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     """A small bar chart of the probabilities, at most `width` columns wide."""
-    longest = min(30, max(len(score.label) for score in prediction.scores))
+    longest = min(30, max(columns(score.label) for score in prediction.scores))
     room = width - longest - 12
     lines = []
     for score in prediction.scores:
-        name = one_line(score.label)
-        name = name if len(name) <= longest else name[: longest - 1] + "…"
         bar = "█" * round(room * score.probability) or "▏"
-        lines.append(f"  {name:<{longest}}  {100 * score.probability:5.1f} %  {bar}")
+        lines.append(f"  {fit(score.label, longest)}  {100 * score.probability:5.1f} %  {bar}")
     return "\n".join(lines)
 
 
@@ -37,11 +36,6 @@ def result_line(result: Result) -> str:
         return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
     scores = ", ".join(f"{one_line(s.label)} {100 * s.probability:.2f}%" for s in result.scores)
     return f"{one_line(result.source or '-')}\t{scores}"
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and control characters, which a terminal might act on."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def check_output(path: Path) -> None:

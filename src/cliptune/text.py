@@ -1,0 +1,44 @@
+"""Text for terminals, reports and pictures: names of any script, in a known number of columns."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters, which a terminal might act on."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def columns(text: str) -> int:
+    """How many columns `text` takes on a screen, where a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` in one line of at most `limit` columns, cut with an ellipsis."""
+    text = one_line(text)
+    if columns(text) <= limit:
+        return text
+    while columns(text) > limit - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def fit(text: str, width: int) -> str:
+    """`text` in one line of exactly `width` columns: shortened, or filled with spaces."""
+    text = shorten(text, width)
+    return text + " " * (width - columns(text))
+
+
+def wrap(text: str, *, indent: str = "") -> str:
+    """`text` as a paragraph of 80 columns; its further lines hang under an `indent`."""
+    return textwrap.fill(
+        text,
+        width=80,
+        initial_indent=indent,
+        subsequent_indent=indent and indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
