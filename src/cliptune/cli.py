@@ -225,7 +225,7 @@ def demo(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process) and exit."""
-    from cliptune.errors import CliptuneError
+    from cliptune.errors import CliptuneError, Interrupted
     from cliptune.messages import set_up_logging, system_error_in_words
 
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -235,6 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments, prog_name="cliptune")
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None
     except CliptuneError as error:
         if debug:
             raise

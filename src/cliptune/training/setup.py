@@ -64,6 +64,11 @@ class Run:
         """Optimizer updates in one epoch; the last may take fewer micro-batches."""
         return -(-len(self.batches) // self.settings.training.gradient_accumulation_steps)
 
+    def start_trackers(self) -> None:
+        """Open TensorBoard and the like, once it is sure that the run goes ahead."""
+        name = self.settings.output.output_dir.name
+        self.accelerator.init_trackers(name, config=_flat(self.settings.to_dict()))
+
     def gain_is_over(self) -> bool:
         """Whether early stopping says that val accuracy no longer rises."""
         early = self.settings.training.early_stopping
@@ -73,12 +78,14 @@ class Run:
 
 
 def set_up(settings: Settings, *, progress: bool = True) -> Run:
-    """Photos, model, optimizer and trackers by `settings`; faults of the user first."""
+    """Photos, model and optimizer by `settings`; nothing is written yet."""
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
     train, val = load_photos(settings, progress=progress)
 
     accelerator = make_accelerator(settings, device)
+    if not accelerator.is_main_process:
+        logging.getLogger("cliptune").setLevel(logging.WARNING)  # one process tells it
     torch.manual_seed(settings.seed)
     backbone = load_backbone(
         settings.model.name, revision=settings.model.revision, cache_dir=settings.model.cache_dir
@@ -98,7 +105,6 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         weight_decay=settings.training.weight_decay,
     )
     model, optimizer = accelerator.prepare(classifier, optimizer)
-    accelerator.init_trackers(settings.output.output_dir.name, config=_flat(settings.to_dict()))
     batches, train_loader, val_loader = make_loaders(settings, backbone, train, val, accelerator)
     return Run(
         settings=settings,

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy
 
 from cliptune.config import Settings
@@ -55,11 +56,14 @@ def train(
     last = starting_point(output_dir, resume=resume, overwrite=overwrite)
     with memory_errors_in_words(settings.training.batch_size):
         run = set_up(settings, progress=progress)
+        if last is not None:
+            go_on_from(run, last)
+        elif run.accelerator.is_main_process:
+            start_afresh(output_dir)
+        run.accelerator.wait_for_everyone()
+        run.start_trackers()
         if last is None:
             run.progress.baseline = measure_baseline(run)
-            start_afresh(output_dir)
-        else:
-            go_on_from(run, last)
         stopped_early = fit(run, progress=progress)
 
     run.accelerator.end_training()
@@ -184,7 +188,10 @@ def validate(run: Run) -> SplitMetrics:
     predictions = predict_logits(
         [run.classifier], run.val_loader, run.accelerator.device, autocast=run.accelerator.autocast
     )
-    return split_metrics(predictions.logits[0], predictions.labels)
+    metrics = split_metrics(predictions.logits[0], predictions.labels)
+    # Every process measures all of val; they must not part over a rounding when to stop.
+    agreed: list[SplitMetrics] = broadcast_object_list([metrics])
+    return agreed[0]
 
 
 def _between_epochs(run: Run) -> None:
