@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -323,3 +326,23 @@ def test_record_and_card_hold_real_figures(overrides: Overrides) -> None:
     card = (result.last.path / "README.md").read_text()
     assert f"{100 * row['val_accuracy']:.1f} %" in card
     assert not list(result.last.path.rglob("*.pt")) + list(result.last.path.rglob("*.bin"))
+
+
+def test_two_processes_step_like_one(overrides: Overrides, tmp_path: Path) -> None:
+    overrides |= {"lora.lora_dropout": 0.0, "training.batch_size": 8}
+    one = train(load_settings(overrides=overrides), progress=False)
+    overrides |= {"output.output_dir": str(tmp_path / "two")}
+    arguments = [x for k, v in overrides.items() for x in ("--set", f"{k}={json.dumps(v)}")]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+         "--main_process_port", "0", "-m", "cliptune", "train", *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("zero-shot baseline on val") == 1  # one process tells it
+    assert done.stdout.count("training finished") == 1
+    assert one.last is not None
+    expected, found = tensors(one.last.path), tensors(tmp_path / "two" / "checkpoint-epoch-2")
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)

@@ -10,7 +10,7 @@ from pathlib import Path
 from cliptune.config import load_settings
 from cliptune.data.folder import find_images
 from cliptune.demo.drawings import DEMO_BREEDS, draw_dataset
-from cliptune.errors import UserError
+from cliptune.errors import Interrupted, UserError
 from cliptune.evaluation.evaluate import evaluate
 from cliptune.evaluation.report import Evaluation
 from cliptune.inference.output import open_output
@@ -77,7 +77,12 @@ def run_demo(output_dir: Path | str = "demo_run", *, seed: int = 42) -> DemoResu
             "output.log_dir": str(output_dir / "logs"),
         },
     )
-    result = train(settings, overwrite=True)
+    try:
+        result = train(settings, overwrite=True)
+    except Interrupted:
+        raise Interrupted(
+            "stopped. The same command starts the demo anew; the drawings are kept."
+        ) from None
     log.info("evaluating on the test split, which nothing was chosen on")
     evaluation = evaluate(
         result.output_dir, data_dir=data_dir, split="test", output_dir=output_dir / "evaluation"

@@ -107,7 +107,10 @@ def plot_class_performance(
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         figure.suptitle(title, fontsize=11)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9,
+            borderaxespad=2.5 if many else 0.5,  # above the labels of the upper axis
+        )  # fmt: skip
 
 
 def plot_training_curves(
@@ -122,13 +125,14 @@ def plot_training_curves(
     best = max(history, key=lambda row: row["val_accuracy"])
     best_accuracy = 100 * best["val_accuracy"]
 
-    with _picture(path, 9, 3.6, panels=2) as (_, (left, right)):
+    with _picture(path, 9, 3.6, panels=2) as (figure, (left, right)):
         for axes, what, scale in ((left, "loss", 1), (right, "accuracy", 100)):
             for split, color in (("train", GREY), ("val", BLUE)):
                 values = [scale * row[f"{split}_{what}"] for row in history]
                 axes.plot(epochs, values, "o-", color=color, label=split, markersize=3.5)
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
             axes.grid(color=GRID)
             axes.spines[["top", "right"]].set_visible(False)
         left.set_ylabel("loss (nats)")
@@ -138,8 +142,8 @@ def plot_training_curves(
         if baseline_accuracy is not None:
             label = f"zero-shot val: {100 * baseline_accuracy:.1f} %"
             right.axhline(100 * baseline_accuracy, color=ORANGE, ls="--", label=label)
-        left.legend(frameon=False, fontsize=9)
-        right.legend(frameon=False, fontsize=9)
+        handles = right.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
 @contextmanager
