@@ -77,6 +77,18 @@ def test_every_choice_of_model_trains_and_saves(overrides: Overrides, changes: O
     assert all(value.abs().sum() > 0 for value in ups)  # B starts at zero, and each one learnt
 
 
+def test_every_kind_of_dual_encoder_trains_and_predicts(
+    overrides: Overrides, any_model_folder: Path, photos: Path
+) -> None:
+    overrides |= {"model.name": str(any_model_folder), "training.num_epochs": 6}
+    overrides |= {"training.learning_rate": 1e-2}
+    result = train(load_settings(overrides=overrides), progress=False)
+    paths = sorted((photos / "test").rglob("*.png"))
+    predictions = Predictor(result.output_dir).predict_batch(paths)
+    right = [p.label == path.parent.name for p, path in zip(predictions, paths, strict=True)]
+    assert sum(right) > 0.8 * len(right)
+
+
 def test_only_adapter_and_head_receive_gradients(overrides: Overrides) -> None:
     run = set_up(load_settings(overrides=overrides), progress=False)
     run.model.train()

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from cliptune.config import Settings, load_settings
+from cliptune.config import Settings
 from cliptune.data.folder import SPLITS, Split, load_split, load_training_splits
 from cliptune.data.images import Unreadable
 from cliptune.data.loading import PhotoDataset, make_loader
@@ -20,7 +20,7 @@ from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier, TextHead, predict_logits
 from cliptune.model.device import memory_errors_in_words, resolve_device
 from cliptune.model.prompts import zero_shot_weights
-from cliptune.model.restore import load_classifier
+from cliptune.model.restore import load_classifier, saved_settings
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def evaluate(
         raise UserError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
     found = resolve_checkpoint(Path(checkpoint))
     target = resolve_device(device)
-    settings = load_settings(found.path / "config.yaml")
+    settings = saved_settings(found)
     folder = Path(data_dir) if data_dir is not None else settings.data.data_dir
     photos = _photos(settings, folder, split, found.record.class_names)
     _say_mismatches(photos, folder)

@@ -91,7 +91,7 @@ def plot_class_performance(
     many, y = len(rows) > MANY, np.arange(len(rows))
     size, height = (6, 0.16) if many else (9, 0.3)
 
-    with _picture(path, 7.5, min(height * len(rows) + 1.6, 400)) as (figure, axes):
+    with _picture(path, 7.5, min(height * len(rows) + 1.6, 400)) as (_, axes):
         axes.barh(y, f1, color=BLUE, alpha=0.25, height=0.7)
         axes.hlines(y, precision, recall, color=GREY, linewidth=0.8)
         # A dot in a ring across a bar's end: each is seen where all three fall together.
@@ -106,7 +106,7 @@ def plot_class_performance(
         axes.grid(axis="x", color=GRID)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(title, fontsize=11)
+        axes.set_title(title, fontsize=11, pad=46 if many else 26)  # above the legend
         axes.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9,
             borderaxespad=2.5 if many else 0.5,  # above the labels of the upper axis

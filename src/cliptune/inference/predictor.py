@@ -20,7 +20,7 @@ from cliptune.data.images import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import ImageError, UserError, listing
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device
-from cliptune.model.restore import load_classifier
+from cliptune.model.restore import load_classifier, saved_settings
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -81,7 +81,7 @@ class Predictor:
         self.class_names: tuple[str, ...] = tuple(found.record.class_names)
         self.device = resolve_device(device)
         self.batch_size = batch_size
-        cache = Path(cache_dir) if cache_dir is not None else Path("models/")
+        cache = Path(cache_dir) if cache_dir else saved_settings(found).model.cache_dir
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()

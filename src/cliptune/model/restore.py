@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from cliptune.config import Settings, load_settings
 from cliptune.data.images import Preprocess
-from cliptune.errors import CheckpointError, ModelError
+from cliptune.errors import CheckpointError, ModelError, SettingsError
 from cliptune.model.backbone import load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
@@ -31,6 +32,14 @@ def load_classifier(
     model = merge(_attach_adapter(path, model))
     classifier = Classifier(model, head, load_preprocess(checkpoint))
     return classifier.eval().requires_grad_(False)
+
+
+def saved_settings(checkpoint: Checkpoint) -> Settings:
+    """The settings a checkpoint was trained with. Raises `CheckpointError` if they are damaged."""
+    try:
+        return load_settings(checkpoint.path / "config.yaml")
+    except SettingsError as error:
+        raise CheckpointError(f"{checkpoint.path}: its settings cannot be read: {error}") from None
 
 
 def load_preprocess(checkpoint: Checkpoint) -> Preprocess:
