@@ -75,6 +75,8 @@ def evaluate(
         seconds = time.perf_counter() - started
 
     _refuse_unreadable(predictions.unreadable, on_bad_image)
+    if not len(predictions.labels):
+        raise ImageError(f"{folder / split}: none of its {len(photos)} images can be read.")
     evaluation = build_evaluation(
         logits_NC=predictions.logits[0],
         labels_N=predictions.labels,
