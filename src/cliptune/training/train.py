@@ -62,11 +62,13 @@ def train(
             start_afresh(output_dir)
         run.accelerator.wait_for_everyone()
         run.start_trackers()
-        if last is None:
-            run.progress.baseline = measure_baseline(run)
-        stopped_early = fit(run, progress=progress)
+        try:
+            if last is None:
+                run.progress.baseline = measure_baseline(run)
+            stopped_early = fit(run, progress=progress)
+        finally:
+            run.accelerator.end_training()
 
-    run.accelerator.end_training()
     checkpoints = list_checkpoints(output_dir)
     done = run.progress
     return TrainResult(
@@ -102,8 +104,8 @@ def fit(run: Run, *, progress: bool = True) -> bool:
         while state.epoch < num_epochs:
             if run.gain_is_over():
                 return True
-            for group in _groups(run):
-                _update(run, group, bar=bar, total=total)
+            for group, waited in _groups(run):
+                _update(run, group, waited=waited, bar=bar, total=total)
                 at_epoch_end = state.epoch_updates == run.updates_per_epoch
                 if not at_epoch_end:
                     _between_epochs(run)
@@ -115,8 +117,13 @@ def fit(run: Run, *, progress: bool = True) -> bool:
     return run.gain_is_over()
 
 
-def _update(run: Run, group: Sequence[Batch], *, bar: TrainingBar, total: int) -> None:
-    """One optimizer update from the micro-batches of `group`, with its bookkeeping."""
+def _update(
+    run: Run, group: Sequence[Batch], *, waited: float, bar: TrainingBar, total: int
+) -> None:
+    """One optimizer update from the micro-batches of `group`, with its bookkeeping.
+
+    `waited` is how many seconds the photos were waited for: they count in the rate.
+    """
     settings, state = run.settings.training, run.progress
     started = time.perf_counter()
     _refuse_unreadable(run, group)
@@ -140,7 +147,7 @@ def _update(run: Run, group: Sequence[Batch], *, bar: TrainingBar, total: int) -
     state.loss_sum += loss_sum
     state.correct += correct
     state.top5_correct += top5_correct
-    seconds = time.perf_counter() - started
+    seconds = waited + time.perf_counter() - started
     state.train_seconds += seconds
     loss, accuracy, rate = loss_sum / photos, state.correct / state.photos, photos / seconds
     bar.advance(
@@ -240,20 +247,25 @@ def _finish_epoch(run: Run) -> None:
     save(run, f"checkpoint-epoch-{state.epoch}", metrics)
 
 
-def _groups(run: Run) -> Iterator[list[Batch]]:
-    """The micro-batches of each remaining update of the running epoch."""
+def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
+    """The micro-batches of each remaining update of the epoch, and the seconds they took."""
     size = run.settings.training.gradient_accumulation_steps
     run.batches.epoch = run.progress.epoch
     run.batches.start = run.progress.epoch_updates * size
     batches = iter(run.train_loader)
-    while group := list(islice(batches, size)):
-        yield group
+    while True:
+        started = time.perf_counter()
+        group = list(islice(batches, size))
+        if not group:
+            return
+        yield group, time.perf_counter() - started
 
 
 def _outcome(loss: torch.Tensor, logits_BC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """float64 (3,) on the CPU: summed loss, number correct, number with the truth in the top 5."""
     ranked = logits_BC.topk(min(5, logits_BC.shape[1])).indices == labels[:, None]
-    return torch.stack([loss.double(), ranked[:, 0].sum().double(), ranked.sum().double()]).cpu()
+    sums = torch.stack([loss.float(), ranked[:, 0].sum().float(), ranked.sum().float()])
+    return sums.cpu().double()  # on the CPU: not every device has float64
 
 
 def _refuse_unreadable(run: Run, group: Sequence[Batch]) -> None:
