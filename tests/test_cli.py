@@ -160,14 +160,16 @@ def test_an_unreachable_hub_exits_with_1_and_ways_out(
     assert "cliptune demo" in message
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    train_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("key", ["output_dir", "log_dir"])
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(
+    train_arguments: list[str], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "run"
-    code, message = fails(capsys, "train", *train_arguments, "--output-dir", target)
-    assert code == 1
-    assert str(target) in message
+    code, message = fails(capsys, "train", *train_arguments, "--set", f"output.{key}={target}")
+    assert code == 2
+    assert f"output.{key}: found {target}, but {tmp_path / 'file'} is a file" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_out_of_memory_says_which_settings_to_lower() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -254,6 +255,15 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
     )  # fmt: skip
     run.accelerator.log({"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}, step=0)
     return asdict(metrics)
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Raise `SettingsError` unless `folder`, the value of the setting `key`, can be written to."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise SettingsError(f"{key}: found {folder}, but {nearest} is a file; name a folder.")
+    if not os.access(nearest, os.W_OK):
+        raise SettingsError(f"{key}: found {folder}; there is no permission to write there.")
 
 
 def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:

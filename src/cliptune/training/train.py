@@ -31,6 +31,7 @@ from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, pe
 from cliptune.training.saving import save
 from cliptune.training.setup import (
     Run,
+    check_folder,
     go_on_from,
     measure_baseline,
     set_up,
@@ -53,6 +54,8 @@ def train(
     `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, once all is saved.
     """
     output_dir = settings.output.output_dir
+    check_folder("output.output_dir", output_dir)
+    check_folder("output.log_dir", settings.output.log_dir)
     last = starting_point(output_dir, resume=resume, overwrite=overwrite)
     with memory_errors_in_words(settings.training.batch_size):
         run = set_up(settings, progress=progress)
