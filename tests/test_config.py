@@ -97,6 +97,13 @@ def test_contradictions_and_wrong_types_are_refused(
         load_settings(overrides=overrides)
 
 
+def test_a_rule_that_an_override_breaks_is_not_blamed_on_the_file() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(CONTRACT_CONFIG, overrides={"model.prompts": ["no place"]})
+    assert "config.yaml" not in str(caught.value)
+    assert "command line" in str(caught.value)
+
+
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such configuration file"):
         load_settings(tmp_path / "none.yaml")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cliptune import Predictor
+from cliptune import Predictor, evaluate
 from cliptune.config import load_settings
 from cliptune.data.loading import Batch
 from cliptune.errors import (
@@ -67,14 +67,27 @@ def test_training_beats_the_baseline_and_reports_it(overrides: Overrides) -> Non
     ],
     ids=str,
 )
-def test_every_choice_of_model_trains_and_saves(overrides: Overrides, changes: Overrides) -> None:
-    overrides |= {"training.num_epochs": 1} | changes
+def test_every_choice_of_model_trains_and_predicts_as_it_was_validated(
+    overrides: Overrides, changes: Overrides
+) -> None:
+    """Merged adapters, trained biases and stored text features are what validation saw."""
+    overrides |= {"training.num_epochs": 1, "training.learning_rate": 1e-2} | changes
     result = train(load_settings(overrides=overrides), progress=False)
     assert result.last is not None
     saved = tensors(result.last.path)
     ups = [value for key, value in saved.items() if "lora_B" in key]
     assert ups
     assert all(value.abs().sum() > 0 for value in ups)  # B starts at zero, and each one learnt
+    merged = evaluate(
+        result.last.path,
+        split="val",
+        output_dir=None,
+        num_workers=0,
+        baseline=False,
+        progress=False,
+    )
+    assert merged.accuracy == result.history[0]["val_accuracy"]
+    assert merged.tuned.loss == pytest.approx(result.history[0]["val_loss"], rel=1e-4)
 
 
 def test_every_kind_of_dual_encoder_trains_and_predicts(

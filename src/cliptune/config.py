@@ -161,7 +161,7 @@ class Settings(Section):
 
 
 def load_settings(
-    config: Path | None = None, *, overrides: dict[str, Any] | None = None
+    config: Path | str | None = None, *, overrides: dict[str, Any] | None = None
 ) -> Settings:
     """Settings from the YAML file `config` (defaults where None), with `overrides` on top.
 
@@ -169,7 +169,7 @@ def load_settings(
 
     Raises `SettingsError` with every fault found: where it is, what was found, what is allowed.
     """
-    source = read_source(config, overrides or {})
+    source = read_source(Path(config) if config is not None else None, overrides or {})
     _share_batch_size(source)
     try:
         return Settings.model_validate(source.values)

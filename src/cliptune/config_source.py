@@ -151,8 +151,9 @@ def describe_faults(error: ValidationError, source: Source, root: type[BaseModel
         keys = [part for part in fault["loc"] if isinstance(part, str)]
         key = ".".join(keys)
         where = source.origin(key)
-        if fault["type"] == "value_error":  # a rule of ours, which names its keys itself
-            faults.append(f"{where}: {fault['ctx']['error']}")
+        if fault["type"] == "value_error":  # a rule of ours, whose words begin with the key
+            words = str(fault["ctx"]["error"])
+            faults.append(f"{source.origin(words.partition(':')[0])}: {words}")
         elif fault["type"] == "extra_forbidden":
             faults.append(f"{where}: {_unknown_key(keys, root)}")
         else:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
@@ -167,11 +166,8 @@ def _paths(images: list[Path], image_dir: Path | None) -> list[Path]:
 
 
 def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in lines:
-        table.add_row(f"  {name}", Text(value))
     console = Console(highlight=False)
     console.print(Text(f"\n{title}", style="bold"))
-    console.print(table)
+    for name, value in lines:
+        # Not wrapped: a path that is cut in two cannot be copied.
+        console.print(Text.assemble((f"  {name:<15}", "cyan"), value), soft_wrap=True)

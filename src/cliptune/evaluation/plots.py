@@ -122,7 +122,7 @@ def plot_training_curves(
     are fractions.
     """
     epochs = [row["epoch"] for row in history]
-    best = max(history, key=lambda row: row["val_accuracy"])
+    best = min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"], row["epoch"]))
     best_accuracy = 100 * best["val_accuracy"]
 
     with _picture(path, 9, 3.6, panels=2) as (figure, (left, right)):

@@ -163,6 +163,27 @@ def _locate(
     return name, {"cache_dir": cache, "revision": commit, "local_files_only": commit is None}
 
 
+def _weights_revision(name: str, options: dict[str, Any]) -> str | None:
+    """Where the safetensors are: at the commit itself, or converted by the hub.
+
+    Older models (such as OpenAI's) may hold a pickle only at their commit; transformers then takes
+    the hub's own conversion, but only if asked for "main". The fingerprint tells if it changed.
+    """
+    from huggingface_hub import HfApi
+
+    commit: str | None = options.get("revision")
+    if commit is None:
+        return None
+    try:
+        files = HfApi().model_info(name, revision=commit, timeout=15).siblings or []
+    except Exception:  # offline: what is cached decides
+        return commit
+    if any(file.rfilename.endswith(".safetensors") for file in files):
+        return commit
+    log.info("%s: no safetensors at %s; taking the hub's converted copy", name, commit[:12])
+    return "main"
+
+
 def _resolve_revision(name: str, revision: str | None, cache: str | None) -> str | None:
     """The commit of `name` on the hub; None when it cannot be asked but a cached copy is there."""
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -209,10 +230,15 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
     from safetensors import SafetensorError
     from transformers import AutoModel
 
+    weights_at = _weights_revision(name, options)
     try:
         # Only safetensors, never a pickle; no code from the model's own repository.
         model = AutoModel.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **options
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options | ({"revision": weights_at} if weights_at else {}),
         )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if isinstance(error, OSError) and "connect" in str(error):

@@ -236,12 +236,15 @@ def _finish_epoch(run: Run) -> None:
     if metrics.top5_accuracy is not None:
         row["train_top5_accuracy"] = state.top5_correct / state.photos
         row["val_top5_accuracy"] = metrics.top5_accuracy
-    is_best = metrics.accuracy > max((r["val_accuracy"] for r in state.history), default=-1.0)
     state.history.append(row)
+    # The same order as that of checkpoints: accuracy, then loss, then the earlier one.
+    best = min(state.history, key=lambda r: (-r["val_accuracy"], r["val_loss"], r["epoch"]))
     state.epoch += 1
     state.epoch_updates = state.photos = state.correct = state.top5_correct = 0
     state.loss_sum = 0.0
-    log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=is_best))
+    log.info(
+        "%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=best is row)
+    )
     run.accelerator.log(
         {f"epoch/{key}": value for key, value in row.items() if key not in ("epoch", "update")}
         | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy},
