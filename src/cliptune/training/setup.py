@@ -1,13 +1,10 @@
-"""What stands before the first update: photos, model, optimizer, and where to start from."""
+"""What stands before the first update: photos, model, optimizer, baseline."""
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,23 +15,16 @@ from cliptune.config import Settings
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.images import Augmentation, find_unreadable
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
-from cliptune.errors import ImageError, SettingsError, UserError, listing
+from cliptune.errors import ImageError, listing
 from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
-from cliptune.model.checkpoint import Checkpoint, list_checkpoints, remove_leftovers
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import prompts_for, zero_shot_weights
-from cliptune.model.restore import load_head, read_adapter
 from cliptune.training.optim import epochs_without_gain, make_optimizer
 from cliptune.training.reporting import check_trackers
-from cliptune.training.resume import (
-    Progress,
-    check_settings_agree,
-    read_resume,
-    restore_training,
-)
+from cliptune.training.resume import Progress
 
 log = logging.getLogger(__name__)
 
@@ -255,70 +245,6 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
     )  # fmt: skip
     run.accelerator.log({"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}, step=0)
     return asdict(metrics)
-
-
-def check_folder(key: str, folder: Path) -> None:
-    """Raise `SettingsError` unless `folder`, the value of the setting `key`, can be written to."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise SettingsError(f"{key}: found {folder}, but {nearest} is a file; name a folder.")
-    if not os.access(nearest, os.W_OK):
-        raise SettingsError(f"{key}: found {folder}; there is no permission to write there.")
-
-
-def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """The checkpoint to go on from; None for a new run. Raises `UserError` for neither."""
-    checkpoints = list_checkpoints(output_dir)
-    if resume:
-        if not checkpoints:
-            raise UserError(
-                f"{output_dir}: no checkpoint to resume from. Leave out --resume to start a run, "
-                "or name the run's folder with --output-dir."
-            )
-        return checkpoints[-1]
-    if checkpoints and not overwrite:
-        raise UserError(
-            f"{output_dir} already holds a run ({len(checkpoints)} checkpoints, the last "
-            f"{checkpoints[-1].path.name}). Go on with --resume, choose another --output-dir, "
-            "or start anew with --overwrite, which deletes these checkpoints."
-        )
-    return None
-
-
-def start_afresh(output_dir: Path) -> None:
-    """Clear the output folder of an earlier run's checkpoints, and make it."""
-    for checkpoint in list_checkpoints(output_dir):
-        shutil.rmtree(checkpoint.path)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output_dir)
-
-
-def go_on_from(run: Run, last: Checkpoint) -> None:
-    """Put weights, optimizer and counters of `last` in place.
-
-    Raises `SettingsError` for other settings than its own, or where nothing is left to train.
-    """
-    state = read_resume(last.path)
-    check_settings_agree(last.path, state["settings"], run.settings.to_dict())
-    run.progress = state["progress"]
-    if run.progress.epoch >= run.settings.training.num_epochs:
-        raise SettingsError(
-            f"{last.path}: all {run.progress.epoch} epochs of this run are done. To train "
-            "further, raise training.num_epochs; to use it, run 'cliptune evaluate'."
-        )
-    if run.gain_is_over():
-        raise SettingsError(
-            f"{last.path}: this run stopped early: val accuracy had not risen for "
-            f"{run.settings.training.early_stopping.patience} epochs. To train further, raise "
-            "training.early_stopping.patience; to use it, run 'cliptune evaluate'."
-        )
-    read_adapter(last.path, run.classifier.model)
-    run.classifier.head.load_state_dict(load_head(last.path, last.record).state_dict())
-    restore_training(last.path, state, run.optimizer)
-    if run.accelerator.scaler is not None and state["scaler"]:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
-    remove_leftovers(run.settings.output.output_dir)
-    log.info("going on from %s (update %d)", last.path, run.progress.update)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

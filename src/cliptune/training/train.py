@@ -29,15 +29,8 @@ from cliptune.model.device import memory_errors_in_words
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
 from cliptune.training.saving import save
-from cliptune.training.setup import (
-    Run,
-    check_folder,
-    go_on_from,
-    measure_baseline,
-    set_up,
-    start_afresh,
-    starting_point,
-)
+from cliptune.training.setup import Run, measure_baseline, set_up
+from cliptune.training.start import check_folder, go_on_from, start_afresh, starting_point
 
 log = logging.getLogger(__name__)
 
