@@ -43,7 +43,7 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     before, after = result.baseline_accuracy, best.val_accuracy if best else None
     if before is not None and after is not None:
         lines.append(("val accuracy", f"{before:.1%} zero-shot → {after:.1%} best"))
-    early = ", stopped early: val accuracy no longer rose" if result.stopped_early else ""
+    early = ", stopped early: val no longer improved" if result.stopped_early else ""
     lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
     speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
     lines.append(("time", f"{speed}, {result.updates} updates"))

@@ -45,15 +45,15 @@ def lr_factor(
     raise ValueError(f"schedule {schedule!r}; expected cosine, linear or constant")
 
 
-def epochs_without_gain(accuracies: Sequence[float], *, min_delta: float) -> int:
-    """How many of the last epochs did not beat the best accuracy before them by `min_delta`.
+def epochs_without_gain(values: Sequence[float], min_delta: float) -> int:
+    """How many of the last epochs did not beat the best value before them by `min_delta`.
 
-    `accuracies` are fractions, one for each epoch.
+    `values` are one for each epoch, the higher the better.
     """
     best, stale = -math.inf, 0
-    for accuracy in accuracies:
-        if accuracy > best and accuracy >= best + min_delta:
-            best, stale = accuracy, 0
+    for value in values:
+        if value > best and value >= best + min_delta:
+            best, stale = value, 0
         else:
             stale += 1
     return stale

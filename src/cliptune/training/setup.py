@@ -61,10 +61,16 @@ class Run:
         self.accelerator.init_trackers(name, config=_flat(self.settings.to_dict()))
 
     def gain_is_over(self) -> bool:
-        """Whether early stopping says that val accuracy no longer rises."""
-        early = self.settings.training.early_stopping
-        accuracies = [row["val_accuracy"] for row in self.progress.history]
-        stale = epochs_without_gain(accuracies, min_delta=early.min_delta)
+        """Whether early stopping says that val no longer improves.
+
+        A gain is a rise of accuracy or a fall of loss (nats) by `min_delta`: on a few hundred
+        photos accuracy alone is too coarse, and would stop a run that is still learning.
+        """
+        early, history = self.settings.training.early_stopping, self.progress.history
+        stale = min(
+            epochs_without_gain([row["val_accuracy"] for row in history], early.min_delta),
+            epochs_without_gain([-row["val_loss"] for row in history], early.min_delta),
+        )
         return early.enabled and stale >= early.patience
 
 

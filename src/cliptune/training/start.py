@@ -67,7 +67,7 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
         )
     if run.gain_is_over():
         raise SettingsError(
-            f"{last.path}: this run stopped early: val accuracy had not risen for "
+            f"{last.path}: this run stopped early: val had not improved for "
             f"{run.settings.training.early_stopping.patience} epochs. To train further, raise "
             "training.early_stopping.patience; to use it, run 'cliptune evaluate'."
         )

@@ -85,7 +85,7 @@ def train(
 
 
 def fit(run: Run, *, progress: bool = True) -> bool:
-    """Train until the last epoch or until val accuracy stops rising; True for the latter."""
+    """Train until the last epoch or until val stops improving; True for the latter."""
     settings, state = run.settings, run.progress
     num_epochs = settings.training.num_epochs
     total = num_epochs * run.updates_per_epoch
