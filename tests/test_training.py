@@ -197,6 +197,20 @@ def test_early_stopping_waits_for_patience_and_names_the_best(overrides: Overrid
     assert f"The best is {result.best.path}" in str(caught.value)
 
 
+def test_early_stopping_waits_while_the_loss_still_falls(overrides: Overrides) -> None:
+    overrides |= {
+        "training.num_epochs": 4,
+        "training.learning_rate": 1e-4,  # too small to change a prediction
+        "training.early_stopping.patience": 1,
+        "training.early_stopping.min_delta": 0.0,
+    }
+    result = train(load_settings(overrides=overrides), progress=False)
+    losses = [row["val_loss"] for row in result.history]
+    assert losses == sorted(losses, reverse=True)
+    assert len({row["val_accuracy"] for row in result.history}) < 4
+    assert result.epochs == 4
+
+
 def test_same_seed_gives_the_same_weights_and_another_seed_does_not(
     overrides: Overrides, tmp_path: Path
 ) -> None:
