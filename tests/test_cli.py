@@ -49,6 +49,11 @@ def test_help_imports_no_torch() -> None:
     assert "Usage" in done.stdout
 
 
+def test_the_version_is_shown() -> None:
+    done = cliptune("--version")
+    assert (done.returncode, done.stdout) == (0, "cliptune 0.1.0\n")
+
+
 @pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "predict", "demo"])
 def test_each_help_has_an_example_within_eighty_columns(command: str) -> None:
     done = cliptune(command, "--help")

@@ -52,6 +52,19 @@ def test_processes_share_each_batch_without_overlap() -> None:
         assert sorted(first + second) == sorted(whole)
 
 
+def test_every_process_gets_a_photo_of_the_smallest_batch() -> None:
+    for processes in (2, 3, 4, 8):
+        shares = [
+            [
+                len(b)
+                for b in EpochBatches(33, batch_size=32, seed=0, process=p, processes=processes)
+            ]
+            for p in range(processes)
+        ]
+        assert all(share == shares[0] for share in shares)
+        assert min(shares[0]) > 0
+
+
 def test_unreadable_image_is_named_not_replaced(photos: Path, tmp_path: Path) -> None:
     train, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
     broken = tmp_path / "broken.jpg"

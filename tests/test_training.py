@@ -30,7 +30,7 @@ from cliptune.errors import (
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.training.setup import measure_baseline, set_up
 from cliptune.training.train import step, train
-from conftest import make_photos
+from conftest import make_model, make_photos
 
 Overrides = dict[str, Any]
 
@@ -270,6 +270,32 @@ def test_resuming_with_other_settings_is_refused(overrides: Overrides) -> None:
         train(changed, resume=True, progress=False)
     more = load_settings(overrides=overrides | {"training.num_epochs": 3})
     assert train(more, resume=True, progress=False).epochs == 3
+
+
+def test_resuming_with_other_classes_or_other_base_weights_is_refused(
+    overrides: Overrides, tmp_path: Path
+) -> None:
+    data = make_photos(tmp_path / "data")
+    model = make_model(tmp_path / "model")
+    overrides |= {"data.data_dir": str(data), "model.name": str(model)}
+    train(load_settings(overrides=overrides), progress=False)
+    more = load_settings(overrides=overrides | {"training.num_epochs": 3})
+    for split in ("train", "val"):
+        (data / split / "amber").rename(data / split / "zebra")
+    with pytest.raises(SettingsError, match=r"Gone since: amber\. New: zebra"):
+        train(more, resume=True, progress=False)
+    for split in ("train", "val"):
+        (data / split / "zebra").rename(data / split / "amber")
+    make_model(model, seed=5)
+    with pytest.raises(SettingsError, match="other base weights"):
+        train(more, resume=True, progress=False)
+
+
+def test_a_run_whose_last_epoch_was_stale_did_not_stop_early(overrides: Overrides) -> None:
+    overrides |= {"training.learning_rate": 1e-9, "training.early_stopping.patience": 1}
+    result = train(load_settings(overrides=overrides), progress=False)
+    assert result.epochs == 2
+    assert not result.stopped_early
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(overrides: Overrides) -> None:

@@ -36,15 +36,23 @@ BaseModelName = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 
 
-@app.callback()
-def top(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from cliptune import __version__
 
         print(f"cliptune {__version__}")
         raise typer.Exit()
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool,
+        # Eager: answered before a missing command is complained of.
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Fine-tune CLIP-family models with LoRA into image classifiers you can trust."""
 
 
 @app.command(epilog="Example: cliptune prepare --output-dir data/dogs --num-classes 10")

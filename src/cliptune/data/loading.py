@@ -137,7 +137,8 @@ class EpochBatches(Sampler[list[Key]]):
         for batch in range(self.start, len(self)):
             members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             # Every process needs a photo, and the same number of them, to step together.
-            members += members[: -len(members) % self.processes]
+            padded = -(-len(members) // self.processes) * self.processes
+            members = (members * self.processes)[:padded]
             yield [Key(self.epoch, index) for index in members[self.process :: self.processes]]
 
 

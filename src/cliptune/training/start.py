@@ -59,6 +59,7 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     """
     state = read_resume(last.path)
     check_settings_agree(last.path, state["settings"], run.settings.to_dict())
+    _check_classes_and_base_agree(run, last)
     run.progress = state["progress"]
     if run.progress.epoch >= run.settings.training.num_epochs:
         raise SettingsError(
@@ -78,3 +79,22 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     remove_leftovers(run.settings.output.output_dir)
     log.info("going on from %s (update %d)", last.path, run.progress.update)
+
+
+def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
+    """Rows of the head belong to classes, and adapters to weights: both must be those of before."""
+    before, now = last.record.class_names, list(run.class_names)
+    if before != now:
+        gone = ", ".join(name for name in before if name not in now) or "none"
+        new = ", ".join(name for name in now if name not in before) or "none"
+        raise SettingsError(
+            f"{last.path}: the run to resume had other classes. Gone since: {gone}. New: {new}. "
+            "Restore the class folders, or start a new run in another --output-dir."
+        )
+    expected, found = last.record.base_model.fingerprint, run.backbone.source.fingerprint
+    if expected != found:
+        raise SettingsError(
+            f"{last.path}: the run to resume had other base weights than {run.backbone.source} "
+            f"now has: fingerprint {expected} expected, {found} found. Restore the base model, "
+            "or start a new run in another --output-dir."
+        )
