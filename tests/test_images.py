@@ -133,6 +133,18 @@ def test_unreadable_images_are_all_named_with_their_reasons(tmp_path: Path) -> N
             read_image(fault.path)
 
 
+def test_broken_exif_is_named_like_any_other_damage(tmp_path: Path) -> None:
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", "\nexif\n 4\nnot hexadecimal")
+    path = tmp_path / "broken.png"
+    picture().save(path, pnginfo=info)
+    with pytest.raises(ImageError, match="EXIF"):
+        read_image(path)
+    assert [fault.path for fault in find_unreadable([path])] == [path]
+
+
 def test_augmentation_is_a_function_of_its_seed() -> None:
     preprocess = Preprocess(
         resize=32, crop=(32, 32), resample=3, rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3

@@ -695,3 +695,13 @@ def test_summaries_fit_80_columns_with_120_classes_and_long_names(
         for line in text.splitlines():
             # Chinese characters take two columns.
             assert len(line) + sum("一" <= char <= "鿿" for char in line) <= 80, line
+
+
+def test_an_output_inside_its_own_source_is_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="lie inside each other"):
+        prepare(tmp_path / "photos" / "out", source=tmp_path / "photos", progress=False)
+    assert not (tmp_path / "photos" / "out").exists()

@@ -339,6 +339,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_photos(overrides:
     assert str(run.train_samples[int(batch.indices[0])].path) in str(caught.value)
 
 
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(overrides: Overrides) -> None:
+    run = set_up(load_settings(overrides=overrides), progress=False)
+    run.trained[0].register_hook(lambda gradient: gradient * float("nan"))
+    before = [parameter.detach().clone() for parameter in run.trained]
+    batch = next(iter(run.train_loader))
+    with pytest.raises(TrainingError, match="gradient became nan in update 1"):
+        step(run, [batch])
+    assert all(torch.equal(a, b) for a, b in zip(before, run.trained, strict=True))
+
+
+def test_one_photo_a_class_without_val_is_explained(overrides: Overrides, tmp_path: Path) -> None:
+    data = make_photos(tmp_path / "one", counts={"train": 1})
+    settings = load_settings(overrides=overrides | {"data.data_dir": str(data)})
+    with pytest.raises(DataError, match="at least two photos") as caught:
+        train(settings, progress=False)
+    assert "unreadable" not in str(caught.value)
+
+
 def test_unreadable_images_stop_training_before_it_starts_or_are_counted(
     overrides: Overrides, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -48,7 +48,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Transparent pixels lie on white; 16-bit grey is scaled to 8 bits, not cut off.
     """
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
@@ -97,6 +97,7 @@ def _fault(path: Path) -> Unreadable | None:
         with _open(path) as image:
             image.draft("RGB", (1, 1))
             _load(image)
+            _upright(image)
     except ImageError as error:
         return Unreadable(path, str(error))
     return None
@@ -128,6 +129,15 @@ def _load(image: Image.Image) -> None:
         raise
     except Exception as error:  # decoders meet hostile bytes and raise nearly anything
         raise ImageError(f"damaged: {error}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # EXIF is parsed from hostile bytes, too
+        raise ImageError(f"damaged EXIF data: {error}") from None
 
 
 def _grey16_to_rgb(grey_HW: NDArray[np.uint16]) -> Image.Image:

@@ -116,6 +116,12 @@ def prepare(
             f"{source}: --source and --output-dir are the same folder. "
             "Choose another --output-dir; the photos are copied into it."
         )
+    inside, outside = output_dir.resolve(), source.resolve()
+    if source.is_dir() and (inside.is_relative_to(outside) or outside.is_relative_to(inside)):
+        raise DataError(
+            f"{output_dir}: --output-dir and --source {source} lie inside each other, so the "
+            "copies would become photos of the source. Choose another --output-dir."
+        )
     with disk_errors(output_dir), open_photos(source) as photos:
         layout = find_class_folders(photos.photos, where=source)
         chosen = choose_classes(

@@ -15,7 +15,7 @@ from cliptune.config import Settings
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.images import Augmentation, find_unreadable
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
-from cliptune.errors import ImageError, listing
+from cliptune.errors import DataError, ImageError, listing
 from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
@@ -144,9 +144,11 @@ def load_photos(settings: Settings, *, progress: bool) -> tuple[Split, Split]:
     left = {sample.label for sample in train.samples}
     empty = [name for label, name in enumerate(train.class_names) if label not in left]
     if empty or not val.samples:
-        raise ImageError(
-            f"{data.data_dir}: without the unreadable images nothing is left of "
-            f"{', '.join(empty) if empty else 'val'}."
+        cause = "without the unreadable images " if unreadable else ""
+        raise DataError(
+            f"{data.data_dir}: {cause}there is no photo left for "
+            f"{', '.join(empty) if empty else 'val'}. Each class needs at least two photos, "
+            "or one in train/ and one in a val/ folder."
         )
     log.info(
         "%s: %d classes, %d training photos, %d validation photos",

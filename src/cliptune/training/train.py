@@ -176,8 +176,11 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int]:
             accelerator.backward(loss / total)
         sums += _outcome(loss.detach(), logits_BC.detach(), labels)
     if not torch.isfinite(sums[0]):
-        raise TrainingError(_not_finite(run, group, float(sums[0]) / total))
-    accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
+        raise TrainingError(_not_finite(run, group, "loss", float(sums[0]) / total))
+    norm = accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
+    # A scaler of fp16 skips such a step by itself; anywhere else it would destroy the weights.
+    if accelerator.scaler is None and not torch.isfinite(norm):
+        raise TrainingError(_not_finite(run, group, "gradient", float(norm)))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if accelerator.num_processes > 1:
@@ -278,10 +281,10 @@ def _refuse_unreadable(run: Run, group: Sequence[Batch]) -> None:
     log.warning("skipped %d unreadable images:\n%s", len(unreadable), lines)
 
 
-def _not_finite(run: Run, group: Sequence[Batch], loss: float) -> str:
+def _not_finite(run: Run, group: Sequence[Batch], what: str, value: float) -> str:
     paths = [str(run.train_samples[i].path) for batch in group for i in batch.indices.tolist()]
     return (
-        f"the loss became {loss} in update {run.progress.update + 1}. Lower "
+        f"the {what} became {value} in update {run.progress.update + 1}. Lower "
         "training.learning_rate, or set hardware.mixed_precision to false. "
         f"The photos of that update:\n{listing(paths, limit=8)}"
     )
