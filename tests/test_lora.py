@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,14 @@ import torch
 
 from cliptune.errors import ModelError
 from cliptune.model.backbone import image_features, load_backbone, text_features
-from cliptune.model.lora import add_adapters, find_targets, merge, trainable_share
+from cliptune.model.lora import (
+    adapter_state,
+    add_adapters,
+    find_targets,
+    merge,
+    merge_plain,
+    trainable_share,
+)
 
 OPTIONS: dict[str, Any] = {
     "r": 4, "alpha": 16, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]
@@ -110,3 +118,27 @@ def test_trainable_share_of_vit_b32_is_under_one_percent() -> None:
     trainable, everything = trainable_share(tuned)
     assert trainable == 12 * 2 * 8 * (768 + 768)
     assert trainable / everything < 0.01
+
+
+@pytest.mark.parametrize("extra", [{}, {"use_rslora": True}])
+def test_merging_without_peft_gives_pefts_weights_to_the_bit(
+    clip_folder: Path, tmp_path: Path, extra: dict[str, bool]
+) -> None:
+    tuned = add_adapters(load_backbone(str(clip_folder)).model, **OPTIONS | extra)
+    wake(tuned)
+    tuned.peft_config["default"].save_pretrained(str(tmp_path))
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    state = adapter_state(tuned)
+    bare = load_backbone(str(clip_folder)).model
+    assert merge_plain(bare, config, state)
+    expected = merge(tuned).state_dict()
+    found = bare.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    with pytest.raises(ModelError, match="do not fit"):
+        merge_plain(bare, config, dict(list(state.items())[1:]))
+    before = {name: tensor.clone() for name, tensor in bare.state_dict().items()}
+    assert not merge_plain(bare, config | {"use_dora": True}, state)
+    assert not merge_plain(bare, config | {"rank_pattern": {"q_proj": 2}}, state)
+    assert all(torch.equal(before[name], tensor) for name, tensor in bare.state_dict().items())

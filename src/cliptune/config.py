@@ -135,6 +135,7 @@ class OutputSettings(Section):
 class HardwareSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     mixed_precision: bool = True
+    fast: bool = True
 
 
 class Settings(Section):

@@ -20,6 +20,7 @@ from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
+from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import prompts_for, zero_shot_weights
 from cliptune.training.optim import epochs_without_gain, make_optimizer
@@ -102,6 +103,8 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         weight_decay=settings.training.weight_decay,
     )
     model, optimizer = accelerator.prepare(classifier, optimizer)
+    if settings.hardware.fast and (plain := fuse(classifier.model)):
+        log.debug("computed by transformers and PEFT, not fused: %s", ", ".join(plain))
     batches, train_loader, val_loader = make_loaders(settings, backbone, train, val, accelerator)
     return Run(
         settings=settings,
