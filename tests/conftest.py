@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
+os.environ["CLIPTUNE_CACHE"] = tempfile.mkdtemp(prefix="cliptune-tests-")
 
 torch.set_num_threads(2)
 

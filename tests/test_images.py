@@ -150,7 +150,7 @@ def test_augmentation_is_a_function_of_its_seed() -> None:
         resize=32, crop=(32, 32), resample=3, rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3
     )
     augment = Augmentation()
-    image = picture(80, 60)
+    image = np.array(picture(80, 60))
     views = [augment.pixels(image, preprocess, np.random.default_rng(s)) for s in (1, 1, 2)]
     np.testing.assert_array_equal(views[0], views[1])
     assert (views[0] != views[2]).any()
@@ -163,5 +163,7 @@ def test_augmentation_that_changes_nothing_is_a_plain_resize() -> None:
     )
     still = Augmentation(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, color=0)
     image = picture(60, 60)
-    view = still.pixels(image, preprocess, np.random.default_rng(0))
-    np.testing.assert_array_equal(view, preprocess.pixels(image))
+    view = still.pixels(np.array(image), preprocess, np.random.default_rng(0))
+    difference = np.abs(view.astype(int) - preprocess.pixels(image))
+    assert difference.max() <= 2  # torch's resize of bytes against Pillow's
+    assert (difference > 0).mean() < 0.02

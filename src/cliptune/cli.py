@@ -35,6 +35,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BaseModelName = Annotated[
     str | None, typer.Option(help="Where the base model lies now, if it was moved.")
 ]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Compute by transformers and PEFT alone, unfused.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 
 
@@ -115,6 +118,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the checkpoints of an earlier run there.")
     ] = False,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> None:
     """Train a classifier: LoRA adapters and a head on a frozen CLIP."""
@@ -128,6 +132,7 @@ def train(
         "training.batch_size": batch_size,
         "data.batch_size": batch_size,
         "hardware.device": device,
+        "hardware.fast": False if plain else None,
     }
     overrides |= {key: value for key, value in given.items() if value is not None}
     settings = load_settings(config, overrides=overrides)
@@ -155,6 +160,7 @@ def evaluate(
     on_bad_image: Annotated[str, typer.Option(help="error, or skip.")] = "error",
     device: Device = "auto",
     base_model: BaseModelName = None,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> None:
     """Measure a checkpoint on a split, beside zero-shot CLIP, and write a report."""
@@ -177,6 +183,7 @@ def evaluate(
         on_bad_image="skip" if on_bad_image == "skip" else "error",
         device=device,
         base_model=base_model,
+        fast=not plain,
     )
     evaluation_summary(evaluation, output_dir)
 
@@ -199,6 +206,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
     device: Device = "auto",
     base_model: BaseModelName = None,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> None:
     """Say what is on photos: one, several, or a folder of any size."""
@@ -214,6 +222,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         base_model=base_model,
+        fast=not plain,
     )
     if unreadable:
         raise typer.Exit(1)

@@ -84,6 +84,9 @@ class DataSettings(Section):
     pin_memory: bool = True
     val_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.1
     on_bad_image: Literal["error", "skip"] = "error"
+    cache: bool = True
+    cache_dir: Folder | None = None
+    cache_limit: Annotated[int, Field(ge=1)] = 4096
     augmentation: AugmentationSettings = AugmentationSettings()
 
 

@@ -81,6 +81,7 @@ def predict_to_screen_or_file(
     batch_size: int,
     device: str,
     base_model: str | None,
+    fast: bool,
 ) -> int:
     """Predict and show or write; returns how many images could not be read."""
     from cliptune.inference.output import bar_chart, check_output, open_output, result_line
@@ -93,7 +94,9 @@ def predict_to_screen_or_file(
     from cliptune.errors import ImageError
     from cliptune.inference.predictor import Predictor
 
-    predictor = Predictor(checkpoint, device=device, batch_size=batch_size, base_model=base_model)
+    predictor = Predictor(
+        checkpoint, device=device, batch_size=batch_size, base_model=base_model, fast=fast
+    )
     results = predictor.stream(paths, top_k=top_k)
     if output is None and len(paths) == 1:
         result = next(results)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from cliptune.errors import ImageError, ModelError
@@ -41,6 +41,24 @@ def read_image(path: Path) -> Image.Image:
     with _open(path) as image:
         _load(image)
         return to_rgb(image)
+
+
+def read_reduced(path: Path, *, edge: int, resample: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: the image in `path`, its shorter edge at most `edge` pixels.
+
+    For training only: a JPEG much larger than that is decoded at a half, a quarter or an eighth
+    of its size, which is not quite what a decoder and a resize give. Smaller images stay as they
+    are. Raises `ImageError`.
+    """
+    with _open(path) as image:
+        image.draft("RGB", (edge, edge))
+        _load(image)
+        rgb = to_rgb(image)
+    if min(rgb.size) > edge:
+        factor = edge / min(rgb.size)
+        width, height = (max(edge, round(side * factor)) for side in rgb.size)
+        rgb = rgb.resize((width, height), resample=resample)
+    return np.array(rgb)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -222,13 +240,17 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """(3, H, W) uint8: the RGB `image` resized and cropped, not yet normalised."""
+        return to_CHW(self.view(image))
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The RGB `image` resized and cropped."""
         if self.resize is not None:
             image = image.resize(self._resized(image.size), resample=self.resample)
         if self.crop is not None:
             height, width = self.crop
             left, top = (image.width - width) // 2, (image.height - height) // 2
             image = image.crop((left, top, left + width, top + height))
-        return to_CHW(image)
+        return image
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) after resizing an image of `size` (width, height)."""
@@ -263,32 +285,77 @@ class Augmentation:
     flip: float = 0.5
     color: float = 0.1
 
+    def room(self, preprocess: Preprocess) -> int:
+        """The shorter edge, in pixels, from which even the smallest square crop need not grow."""
+        return int(np.ceil(max(preprocess.image_size) / np.sqrt(self.crop_scale[0])))
+
     def pixels(
-        self, image: Image.Image, preprocess: Preprocess, rng: np.random.Generator
+        self, image_HWC: NDArray[np.uint8], preprocess: Preprocess, rng: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """(3, H, W) uint8: one random view of the RGB `image`, at the model's size."""
-        height, width = preprocess.image_size
-        box = self._crop_box(image.size, rng)
-        view = image.resize((width, height), resample=preprocess.resample, box=box)
+        """(3, H, W) uint8: one random view of the RGB image, at the model's size."""
+        left, top, right, bottom = self._crop_box(image_HWC.shape[:2], rng)
+        crop_HWC = image_HWC[top:bottom, left:right]
+        view_CHW = _resize(crop_HWC, preprocess.image_size, preprocess.resample)
         if rng.random() < self.flip:
-            view = ImageOps.mirror(view)
+            view_CHW = view_CHW[:, :, ::-1]
         if self.color > 0:
-            for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-                view = enhance(view).enhance(1 + self.color * rng.uniform(-1, 1))
-        return to_CHW(view)
+            brightness, contrast, saturation = 1 + self.color * rng.uniform(-1, 1, 3)
+            view_CHW = _recolor(view_CHW, brightness, contrast, saturation)
+        return np.ascontiguousarray(view_CHW)
 
     def _crop_box(
-        self, size: tuple[int, int], rng: np.random.Generator
-    ) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) of a random crop inside an image of `size` (width, height)."""
-        width, height = size
+        self, size: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of a random crop inside an image of `size` (height, width)."""
+        height, width = size
         area = width * height * rng.uniform(*self.crop_scale)
         ratio = np.exp(rng.uniform(*np.log(self.crop_ratio)))
-        crop_width = min(width, float(np.sqrt(area * ratio)))
-        crop_height = min(height, float(np.sqrt(area / ratio)))
-        left = rng.uniform(0, width - crop_width)
-        top = rng.uniform(0, height - crop_height)
+        crop_width = max(1, min(width, round(float(np.sqrt(area * ratio)))))
+        crop_height = max(1, min(height, round(float(np.sqrt(area / ratio)))))
+        left = int(rng.integers(width - crop_width + 1))
+        top = int(rng.integers(height - crop_height + 1))
         return left, top, left + crop_width, top + crop_height
+
+
+def _resize(
+    image_HWC: NDArray[np.uint8], size: tuple[int, int], resample: int
+) -> NDArray[np.uint8]:
+    """(3, height, width) uint8: resized with antialiasing.
+
+    torch does this for bytes four times as fast as Pillow and within two of 256 levels.
+    """
+    import torch
+
+    modes = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+    mode = modes.get(Image.Resampling(resample))
+    if mode is None:
+        height, width = size
+        return to_CHW(Image.fromarray(image_HWC).resize((width, height), resample=resample))
+    if image_HWC.shape[:2] == size:
+        return image_HWC.transpose(2, 0, 1)
+    image_BCHW = torch.from_numpy(image_HWC).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(image_BCHW, size=size, mode=mode, antialias=True)
+    result: NDArray[np.uint8] = resized[0].numpy()
+    return result
+
+
+def _recolor(
+    image_CHW: NDArray[np.uint8], brightness: float, contrast: float, saturation: float
+) -> NDArray[np.uint8]:
+    """Brightness, contrast and saturation scaled by these factors, in one pass.
+
+    As Pillow's ImageEnhance defines them one after the other (towards black, towards the mean
+    grey, towards each pixel's grey), but rounded and clipped once, at the end.
+    """
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(image_CHW)).float().mul_(brightness)
+    grey = image[0] * 0.299 + image[1] * 0.587 + image[2] * 0.114
+    mean = float(grey.mean())
+    image.mul_(contrast * saturation).add_(grey, alpha=contrast * (1 - saturation))
+    image.add_(mean * (1 - contrast)).clamp_(0, 255).round_()
+    result: NDArray[np.uint8] = image.byte().numpy()
+    return result
 
 
 def to_CHW(image: Image.Image) -> NDArray[np.uint8]:

@@ -11,14 +11,23 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cliptune.data.cache import PhotoStore, open_store
 from cliptune.data.folder import Sample
-from cliptune.data.images import Augmentation, Preprocess, Unreadable, read_image
+from cliptune.data.images import (
+    Augmentation,
+    Preprocess,
+    Unreadable,
+    read_image,
+    read_reduced,
+)
 from cliptune.errors import ImageError
 
 log = logging.getLogger(__name__)
@@ -68,6 +77,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         seed: int = 0,
     ) -> None:
         self.samples = samples
+        self.store: PhotoStore | None = None
         self.preprocess = preprocess
         self.augmentation = augmentation
         self.seed = seed
@@ -79,16 +89,49 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         """(uint8 pixels (3, H, W), label, index), or what is wrong with the file."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         sample = self.samples[index]
+        image_HWC = self.store[index] if self.store is not None else None
         try:
-            image = read_image(sample.path)
+            if image_HWC is None:
+                image_HWC = self.decode(sample.path)
         except ImageError as error:
             return Unreadable(sample.path, str(error))
         if self.augmentation is None:
-            pixels = self.preprocess.pixels(image)
+            pixels = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
         else:
             rng = np.random.default_rng([self.seed, epoch, index])
-            pixels = self.augmentation.pixels(image, self.preprocess, rng)
+            pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
         return torch.from_numpy(pixels), sample.label, index
+
+    def decode(self, path: Path) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8: all that is the same in every epoch. Raises `ImageError`."""
+        if self.augmentation is None:
+            return np.array(self.preprocess.view(read_image(path)))
+        edge = self.augmentation.room(self.preprocess)
+        return read_reduced(path, edge=edge, resample=self.preprocess.resample)
+
+    def keep_decoded(self, cache_dir: Path, *, limit_bytes: int, progress: bool = True) -> None:
+        """Decode every photo once into a store in `cache_dir`; nothing else changes."""
+        self.store = open_store(
+            [sample.path for sample in self.samples],
+            self.decode,
+            recipe=self._recipe(),
+            cache_dir=cache_dir,
+            limit_bytes=limit_bytes,
+            pixels_each=self._num_pixels,
+            progress=progress,
+        )
+
+    def _recipe(self) -> str:
+        if self.augmentation is None:
+            preprocess = self.preprocess
+            return f"view {preprocess.resize} {preprocess.crop} {preprocess.resample}"
+        return f"reduced {self.augmentation.room(self.preprocess)} {self.preprocess.resample}"
+
+    def _num_pixels(self, width: int, height: int) -> int:
+        if self.augmentation is None:
+            return int(np.prod(self.preprocess.image_size))
+        factor = min(1.0, self.augmentation.room(self.preprocess) / min(width, height))
+        return round(width * factor) * round(height * factor)
 
 
 def collate(items: Sequence[tuple[torch.Tensor, int, int] | Unreadable]) -> Batch:

@@ -55,7 +55,6 @@ class LabelledPhotos(Dataset[dict[str, Any]]):
         )
         self.preprocess = _as_preprocess(processor)
         self.augmentation = augmentation
-        self._rng = np.random.default_rng(seed)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -69,12 +68,15 @@ class LabelledPhotos(Dataset[dict[str, Any]]):
         sample = self.split.samples[index]
         try:
             image = read_image(sample.path)
+            if self.augmentation is None:
+                pixels = self.preprocess.pixels(image)
+            else:
+                # Of torch's generator, which differs between workers and epochs.
+                seed = int(torch.randint(2**63 - 1, ()))
+                rng = np.random.default_rng(seed)
+                pixels = self.augmentation.pixels(np.array(image), self.preprocess, rng)
         except ImageError as error:
             raise ImageError(f"{sample.path}: {error}") from None
-        if self.augmentation is None:
-            pixels = self.preprocess.pixels(image)
-        else:
-            pixels = self.augmentation.pixels(image, self.preprocess, self._rng)
         pixels_BCHW = self.preprocess.normalize(torch.from_numpy(pixels)[None])
         return {"pixel_values": pixels_BCHW[0], "labels": sample.label}
 

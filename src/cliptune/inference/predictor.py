@@ -63,8 +63,9 @@ class Prediction:
 class Predictor:
     """The classifier of a checkpoint (or the best of a run folder), adapters merged.
 
-    `base_model` says where the base model lies now, if it was moved since training. Raises
-    `CheckpointError` when the checkpoint is missing, damaged or belongs to another base model.
+    `base_model` says where the base model lies now, if it was moved since training; `fast` lets
+    towers compute in fewer operations where that gives the same. Raises `CheckpointError` when
+    the checkpoint is missing, damaged or belongs to another base model.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Predictor:
         batch_size: int = 32,
         base_model: str | None = None,
         cache_dir: str | Path | None = None,
+        fast: bool = True,
     ) -> None:
         found = resolve_checkpoint(Path(checkpoint))
         self.checkpoint = found.path
@@ -82,7 +84,7 @@ class Predictor:
         self.device = resolve_device(device)
         self.batch_size = batch_size
         cache = Path(cache_dir) if cache_dir else saved_settings(found).model.cache_dir
-        classifier = load_classifier(found, base_model=base_model, cache_dir=cache)
+        classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
 

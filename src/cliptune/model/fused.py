@@ -162,7 +162,7 @@ def fuse(model: Any) -> list[str]:
     inner = model.base_model.model if hasattr(model, "peft_config") else model
     plain = []
     for name in ("vision_model", "text_model"):
-        tower = getattr(inner, name, None)
+        tower: Any = getattr(inner, name, None)
         encoder = getattr(tower, "encoder", None)
         if isinstance(encoder, FusedEncoder):
             continue

@@ -22,6 +22,7 @@ from cliptune.model.restore import read_tensors
 
 # What may differ when a run goes on; everything else would make it another run.
 CHANGEABLE = (
+    "data.cache",  # decoded once or anew: the same bytes
     "data.num_workers",
     "data.pin_memory",
     "data.data_dir",

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cliptune.config import Settings
+from cliptune.data.cache import MIB, default_cache_dir
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.images import Augmentation, find_unreadable
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
@@ -234,6 +235,12 @@ def make_loaders(
         seed=settings.seed,
     )
     val_set = PhotoDataset(val.samples, backbone.preprocess)
+    if data.cache:
+        cache_dir = data.cache_dir or default_cache_dir()
+        for photos in (val_set, train_set):
+            photos.keep_decoded(
+                cache_dir, limit_bytes=data.cache_limit * MIB, progress=accelerator.is_main_process
+            )
     options: dict[str, Any] = {"num_workers": data.num_workers, "pin_memory": data.pin_memory}
     return (
         batches,

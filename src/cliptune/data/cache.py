@@ -1,0 +1,220 @@
+"""Photos decoded once into a memory-mapped file of bytes, for every epoch after.
+
+    CACHE/photos-<digest>/
+        pixels.u8    the photos one after the other, each (H, W, 3) uint8
+        index.json   where each photo begins and its height and width
+
+The digest covers the content of every file, their order and how they are decoded: other photos,
+or another size, make another store. Built beside its place under a lock and moved there whole, so
+that two processes may want the same store at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cliptune.errors import ImageError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+MIB = 2**20
+
+Decode = Callable[[Path], NDArray[np.uint8]]
+
+
+class PhotoStore:
+    """A built store: `store[i]` is photo i, (H, W, 3) uint8; None where it could not be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self._places: list[tuple[int, int, int] | None] = [
+            tuple(place) if place else None for place in index["places"]
+        ]
+        self._pixels: NDArray[np.uint8] | None = None
+        if (folder / "pixels.u8").stat().st_size != index["bytes"]:
+            raise ValueError(f"{folder}: pixels.u8 is not whole")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8] | None:
+        place = self._places[index]
+        if place is None:
+            return None
+        if self._pixels is None:  # opened by each worker for itself
+            self._pixels = np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="c")
+        start, height, width = place
+        flat = self._pixels[start : start + height * width * 3]
+        return np.asarray(flat).reshape(height, width, 3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pixels": None}
+
+
+def open_store(
+    paths: Sequence[Path],
+    decode: Decode,
+    *,
+    recipe: str,
+    cache_dir: Path,
+    limit_bytes: int,
+    pixels_each: Callable[[int, int], int],
+    progress: bool = True,
+) -> PhotoStore | None:
+    """The store of `paths` as `decode` gives them, found in `cache_dir` or built there.
+
+    `recipe` names what `decode` does; `pixels_each` tells from a photo's width and height how many
+    pixels it will take. None, with a line in the log, where the store would pass `limit_bytes` or
+    what the disk has room for, or the folder cannot be written: photos are then decoded anew.
+    """
+    from filelock import FileLock
+
+    digest, size = _survey(paths, recipe, pixels_each)
+    folder = cache_dir / f"photos-{digest}"
+    try:
+        if store := _existing(folder):
+            return store
+        if size > limit_bytes:
+            log.info(
+                "photos are decoded anew in each epoch: a store would take %d MiB, and "
+                "data.cache_limit is %d", size / MIB, limit_bytes / MIB,
+            )  # fmt: skip
+            return None
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        _make_room(cache_dir, keep=limit_bytes - size)
+        if shutil.disk_usage(cache_dir).free < 1.2 * size:
+            log.warning("%s: no room for a store of %d MiB; going without", cache_dir, size / MIB)
+            return None
+        with FileLock(cache_dir / f".{folder.name}.lock"):
+            if store := _existing(folder):  # built meanwhile by another process
+                return store
+            log.info("decoding %d photos once into %s (%d MiB)", len(paths), folder, size / MIB)
+            _build(folder, paths, decode, progress=progress)
+        return _existing(folder)
+    except OSError as error:
+        log.warning("%s: no store of decoded photos (%s); going without", cache_dir, error)
+        return None
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder by the platform's custom; the environment variable wins."""
+    if given := os.environ.get("CLIPTUNE_CACHE"):
+        return Path(given)
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return root / "cliptune"
+
+
+def _survey(
+    paths: Sequence[Path], recipe: str, pixels_each: Callable[[int, int], int]
+) -> tuple[str, int]:
+    """A digest of the files' contents and the recipe, and the bytes a store would take."""
+    from PIL import Image
+
+    def look(path: Path) -> tuple[bytes, int]:
+        try:
+            content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+            with Image.open(path) as image:
+                return content, 3 * pixels_each(*image.size)
+        except Exception:  # told with its reason when it is decoded
+            return b"unreadable", 0
+
+    digest = hashlib.blake2b(f"{FORMAT}|{recipe}".encode(), digest_size=10)
+    size = 0
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for content, number in pool.map(look, paths, chunksize=16):
+            digest.update(content)
+            size += number
+    return digest.hexdigest(), size
+
+
+def _existing(folder: Path) -> PhotoStore | None:
+    if not folder.is_dir():
+        return None
+    try:
+        store = PhotoStore(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s: damaged; building it anew", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    os.utime(folder)  # the stores least lately used go first
+    return store
+
+
+def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: bool) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    places: list[tuple[int, int, int] | None] = []
+    end = 0
+    hidden = None if progress else True  # None: shown on a terminal only
+    try:
+        with (
+            (partial / "pixels.u8").open("wb") as file,
+            tqdm(total=len(paths), desc="decoding", unit="img", leave=False, disable=hidden) as bar,
+        ):
+            for image in _decoded(paths, decode):
+                if image is None:
+                    places.append(None)
+                else:
+                    places.append((end, *image.shape[:2]))
+                    file.write(np.ascontiguousarray(image).data)
+                    end += image.size
+                bar.update()
+            file.flush()
+            os.fsync(file.fileno())
+        index = json.dumps({"bytes": end, "places": places})
+        (partial / "index.json").write_text(index, encoding="utf-8")
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _decoded(paths: Sequence[Path], decode: Decode) -> Iterator[NDArray[np.uint8] | None]:
+    """Decoded by threads, a few ahead, in their order; None for a photo that cannot be read."""
+
+    def attempt(path: Path) -> NDArray[np.uint8] | None:
+        try:
+            return decode(path)
+        except ImageError:
+            return None  # named when its turn comes
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for some in _chunks(paths, 64):
+            yield from pool.map(attempt, some)
+
+
+def _chunks(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    return (paths[start : start + size] for start in range(0, len(paths), size))
+
+
+def _make_room(cache_dir: Path, *, keep: int) -> None:
+    """Delete the stores least lately used until those left take at most `keep` bytes."""
+    stores = sorted(cache_dir.glob("photos-*"), key=lambda path: path.stat().st_mtime)
+    sizes = {path: sum(f.stat().st_size for f in path.iterdir()) for path in stores}
+    total = sum(sizes.values())
+    for path in stores:
+        if total <= keep:
+            return
+        log.info("%s: deleting a store of decoded photos to make room", path)
+        shutil.rmtree(path, ignore_errors=True)
+        total -= sizes[path]
