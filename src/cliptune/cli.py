@@ -242,6 +242,23 @@ def demo(
     show_demo(run_demo(output_dir, seed=seed))
 
 
+def keep_freed_memory() -> None:
+    """Let glibc hand freed blocks of up to 32 MiB out again instead of returning them to Linux.
+
+    A training step frees and takes the same large blocks over and over; without this the kernel
+    clears each page anew. Measured: a step of ViT-B/32 on two cores takes about a tenth less.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        m_mmap_threshold, m_trim_threshold = -3, -1
+        mallopt(m_mmap_threshold, 32 * 2**20)
+        mallopt(m_trim_threshold, 2**31 - 1)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process) and exit."""
     from cliptune.errors import CliptuneError, Interrupted
@@ -254,6 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     # again and again, and once more at the exit, takes a quarter of a prediction's time.
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
+    keep_freed_memory()
     try:
         app(args=arguments, prog_name="cliptune")
     except KeyboardInterrupt:

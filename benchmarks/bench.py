@@ -1,0 +1,280 @@
+"""Measure speed as ratios: contestants side by side, in turns, in one run. `make bench`.
+
+    python benchmarks/bench.py                    every row of the table
+    python benchmarks/bench.py --rows step data   some of them
+    python benchmarks/bench.py --curves           cost against classes, rank, batch, workers
+    python benchmarks/bench.py --device cuda      the steps on a GPU, in bfloat16
+
+Each contestant runs in a process of its own (`contestants.py`) and waits while another works.
+Results go to benchmarks/results/*.json; a table is printed. Nothing is downloaded: the model is
+ViT-B/32's architecture with random weights, photos are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+WORDS = ["a", "photo", "of", "class", "number"]
+
+# row: (what, our contestant, its rival, options, at least, aim); ratio = rival's time / our time
+ROWS: dict[str, tuple[str, str, str, dict[str, str], float, float]] = {
+    "step": ("training step, 10 classes, against PEFT in float32",
+             "ours", "peft_loop", {}, 2.0, 2.8),
+    "step-bf16": ("training step, 10 classes, against PEFT under bf16 autocast",
+                  "ours", "peft_loop", {"precision": "bfloat16"}, 1.25, 1.6),
+    "step-trainer": ("training step, 10 classes, against HF Trainer + PEFT",
+                     "ours", "hf_trainer", {"precision": "best"}, 1.25, 1.6),
+    "bound": ("the step's matrix products alone, as a share of our step",
+              "ours", "products", {"precision": "best"}, 0.70, 0.85),
+    "step-120": ("training step, 120 classes, both towers, against PEFT padded to 77",
+                 "ours", "peft_loop", {"classes": "120", "towers": "both"}, 3.0, 4.0),
+    "predict": ("prediction over a folder (500×375 JPEG), against transformers' pipeline",
+                "our_prediction", "pipeline", {}, 2.0, 3.0),
+    "data": ("data alone, epoch 2 onward, against PIL + CLIPImageProcessor",
+             "our_loader", "processor_loader", {}, 5.0, 10.0),
+}  # fmt: skip
+CURVES = {
+    "classes": ["10", "100", "1000"],
+    "rank": ["4", "16", "64"],
+    "batch": ["8", "16", "64"],
+}
+
+
+class Contestant:
+    """A waiting process that does its work once when told."""
+
+    def __init__(self, name: str, folder: Path, options: dict[str, str]) -> None:
+        self.name = name
+        self.seconds: list[float] = []
+        self.items = 0
+        command = [sys.executable, HERE / "contestants.py", name, folder]
+        self.process = subprocess.Popen(
+            [*command, *(f"{key}={value}" for key, value in options.items())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self._answer("ready")
+
+    def repeat(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = json.loads(self._answer())
+        self.seconds.append(answer["seconds"])
+        self.items = answer["items"]
+
+    def finish(self) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.close()
+        peak = json.loads(self._answer())["peak_bytes"]
+        self.process.wait()
+        each = [seconds / self.items for seconds in self.seconds]
+        return {
+            "contestant": self.name,
+            "items": self.items,
+            "median_s": statistics.median(self.seconds),
+            "min_s": min(self.seconds),
+            "max_s": max(self.seconds),
+            "items_per_second": 1 / statistics.median(each),
+            "peak_mib": round(peak / 2**20),
+        }
+
+    def _answer(self, expected: str | None = None) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline().strip()
+        if not line or (expected and line != expected):
+            raise SystemExit(f"{self.name}: failed; run contestants.py {self.name} to see why")
+        return line
+
+
+def race(names: list[str], folder: Path, options: dict[str, str], times: int) -> list[Any]:
+    """Let contestants work in turns, `times` each; their figures in the order of `names`."""
+    contestants = [Contestant(name, folder, options) for name in names]
+    for _ in range(times):
+        for contestant in contestants:
+            contestant.repeat()
+    return [contestant.finish() for contestant in contestants]
+
+
+def start_up(folder: Path, times: int) -> list[dict[str, Any]]:
+    """`cliptune predict` of one photo, and loading the same weights by hand, process by process."""
+    photo = next((folder / "photos").rglob("*.jpg"))
+    by_hand = (
+        "import sys, torch; from transformers import CLIPModel as M; M.from_pretrained(sys.argv[1])"
+    )
+    commands = {
+        "cliptune predict": [sys.executable, "-m", "cliptune", "predict", "--checkpoint",
+                             folder / "run", "--image", photo],
+        "import and load": [sys.executable, "-c", by_hand, folder / "model"],
+    }  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(times + 1):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            seconds[name].append(time.perf_counter() - started)
+    return [
+        {"contestant": name, "items": 1, "median_s": statistics.median(values[1:]),
+         "min_s": min(values[1:]), "max_s": max(values[1:])}
+        for name, values in seconds.items()
+    ]  # fmt: skip
+
+
+def prepare(folder: Path, *, photos: int) -> None:
+    """A model of ViT-B/32's size with random weights, drawn photos, and a checkpoint."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig()).save_pretrained(folder / "model")
+    CLIPImageProcessor().save_pretrained(folder / "model")
+    words = ["<s>", "</s>", "<unk>", ".", *WORDS, *map(str, range(2000))]
+    model = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    # CLIP's own prompts of ten words or so; the end token is the highest id, as CLIP expects.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>",
+        unk_token="<unk>", model_max_length=77,
+    ).save_pretrained(folder / "model")  # fmt: skip
+    rng = np.random.default_rng(0)
+    for i in range(photos):
+        path = folder / "photos" / str(i % 10) / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        fine = rng.normal(0, 12, (375, 500, 3))
+        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)) + fine
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    for i in range(30):
+        split = folder / "data" / ("train" if i < 20 else "val") / f"class number {i % 10}"
+        split.mkdir(parents=True, exist_ok=True)
+        (split / f"{i}.jpg").write_bytes(
+            (folder / "photos" / str(i % 10) / f"{i}.jpg").read_bytes()
+        )
+    subprocess.run(
+        [sys.executable, "-m", "cliptune", "train", "--data-dir", folder / "data",
+         "--output-dir", folder / "run", "--set", f"output.log_dir={folder / 'logs'}",
+         "--set", f"model.name={folder / 'model'}", "--set", "training.num_epochs=1",
+         "--set", "data.cache=false", "--set", "hardware.device=cpu"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    names = ("torch", "transformers", "peft", "accelerate", "Pillow", "numpy")
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+         if line.startswith("model name")), platform.processor(),
+    )  # fmt: skip
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
+    )
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "bf16": has_bf16(device),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "python": platform.python_version(),
+    } | {name: importlib.metadata.version(name) for name in names}
+
+
+def has_bf16(device: str) -> bool:
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, "start"], default=[*ROWS, "start"])
+    parser.add_argument("--curves", action="store_true", help="cost against one thing at a time")
+    parser.add_argument("--times", type=int, default=5, help="repetitions of each contestant")
+    parser.add_argument("--photos", type=int, default=256, help="photos in the folder")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--work-dir", type=Path, help="keep the inputs here between runs")
+    parser.add_argument("--output-dir", type=Path, default=HERE / "results")
+    given = parser.parse_args()
+
+    about = machine(given.device)
+    best = "bfloat16" if about["bf16"] else "float32"
+    results: dict[str, Any] = {"machine": about, "photos": given.photos, "rows": {}, "curves": {}}
+    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.work_dir or Path(scratch)
+        if not (folder / "run").is_dir():
+            prepare(folder, photos=given.photos)
+        print("| what | ours | other | ratio | at least | aim |\n|---|---|---|---|---|---|")
+        for row in given.rows:
+            if row == "start":
+                what, least, aim = (
+                    "`predict` of one photo, share of importing and loading",
+                    1.15,
+                    1.0,
+                )
+                figures = start_up(folder, given.times)
+                ratio = figures[0]["median_s"] / figures[1]["median_s"]  # lower is better
+            else:
+                what, us, them, options, least, aim = ROWS[row]
+                if options.get("precision") == "bfloat16" and not about["bf16"]:
+                    print(f"| {what} | – | – | not measured: no bf16 here | {least} | {aim} |")
+                    continue
+                options = options | {"device": given.device}
+                options["precision"] = options.get("precision", "float32").replace("best", best)
+                figures = race([us, them], folder, options, given.times)
+                per_item = [f["median_s"] / f["items"] for f in figures]
+                ratio = per_item[1] / per_item[0]
+            results["rows"][row] = {"what": what, "ratio": ratio, "figures": figures}
+            cells = [f"{f['median_s']:.2f} s ({f['min_s']:.2f}–{f['max_s']:.2f})" for f in figures]
+            print(
+                f"| {what} | {cells[0]} | {cells[1]} | **{ratio:.2f}** | {least} | {aim} |",
+                flush=True,
+            )
+        if given.curves:
+            results["curves"] = curves(folder, given.device, best)
+    given.output_dir.mkdir(parents=True, exist_ok=True)
+    path = given.output_dir / f"{about['date']}-{about['commit']}-{given.device}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {path}")
+
+
+def curves(folder: Path, device: str, precision: str) -> dict[str, Any]:
+    """Our step's cost and peak memory, one thing changed at a time."""
+    found: dict[str, Any] = {}
+    print("\n| changed | images/s | peak memory |\n|---|---|---|")
+    for key, values in CURVES.items():
+        for value in values:
+            options = {"device": device, "precision": precision, key: value}
+            (figures,) = race(["ours"], folder, options, 3)
+            found[f"{key}={value}"] = figures
+            rate, peak = figures["items_per_second"], figures["peak_mib"]
+            print(f"| {key} {value} | {rate:.1f} | {peak} MiB |", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()
