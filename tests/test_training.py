@@ -429,3 +429,70 @@ def test_two_processes_step_like_one(overrides: Overrides, tmp_path: Path) -> No
     expected, found = tensors(one.last.path), tensors(tmp_path / "two" / "checkpoint-epoch-2")
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["device", "host"])
+def test_out_of_memory_halves_the_micro_batch_and_steps_the_same(
+    overrides: dict[str, Any], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Memory is made to run out above three photos: the update is that of the whole batch."""
+
+    def updated(limit: int) -> tuple[dict[str, torch.Tensor], int]:
+        run = set_up(load_settings(overrides=overrides | {"lora.lora_dropout": 0.0}))
+
+        def fail(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            if len(inputs[0]) > limit:
+                if kind == "device":
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+        run.model.register_forward_pre_hook(fail)
+        for parameters in run.optimizer.param_groups:
+            parameters["lr"] = 1e-2
+        batch = next(iter(run.train_loader))
+        assert len(batch) == 8
+        outcome = step(run, [batch])
+        step(run, [batch])
+        assert outcome[0] > 0
+        weights = {n: p.detach() for n, p in run.classifier.named_parameters() if p.requires_grad}
+        return weights, run.pieces
+
+    expected, whole = updated(limit=8)
+    found, pieces = updated(limit=3)
+    assert (whole, pieces) == (1, 4)
+    assert caplog.text.count("out of memory") == 2  # 8 -> 4 -> 2, each said once
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+    with pytest.raises((RuntimeError, torch.OutOfMemoryError), match="memory"):
+        updated(limit=0)
+
+
+@pytest.mark.parametrize("towers", ["vision", "both"])
+def test_fast_and_plain_paths_train_alike(
+    overrides: dict[str, Any], tmp_path: Path, towers: str
+) -> None:
+    """Without dropout, whose masks the two draw differently, losses are the same to rounding."""
+    histories = []
+    for fast in (True, False):
+        settings = {
+            "hardware.fast": fast,
+            "lora.lora_dropout": 0.0,
+            "lora.towers": towers,
+            "output.output_dir": str(tmp_path / str(fast)),
+        }
+        histories.append(train(load_settings(overrides=overrides | settings)).history)
+    for ours, plain in zip(*histories, strict=True):
+        assert ours["train_loss"] == pytest.approx(plain["train_loss"], abs=1e-4)
+        assert ours["val_loss"] == pytest.approx(plain["val_loss"], abs=1e-4)
+
+
+def test_a_run_with_a_store_ends_like_one_without(
+    overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    weights = []
+    for cache in (True, False):
+        output = tmp_path / str(cache)
+        settings = {"data.cache": cache, "output.output_dir": str(output)}
+        train(load_settings(overrides=overrides | settings))
+        weights.append(load_file(output / "checkpoint-epoch-2" / "adapter_model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -38,6 +38,9 @@ BaseModelName = Annotated[
 Plain = Annotated[
     bool, typer.Option("--plain", help="Compute by transformers and PEFT alone, unfused.")
 ]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Show where the time went; writes trace.json, too.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 
 
@@ -119,6 +122,7 @@ def train(
         bool, typer.Option("--overwrite", help="Delete the checkpoints of an earlier run there.")
     ] = False,
     plain: Plain = False,
+    profile: Profile = False,
     debug: Debug = False,
 ) -> None:
     """Train a classifier: LoRA adapters and a head on a frozen CLIP."""
@@ -141,7 +145,7 @@ def train(
     from cliptune.training.train import train as run_training
 
     quiet_libraries(debug=debug)
-    result = run_training(settings, resume=resume, overwrite=overwrite)
+    result = run_training(settings, resume=resume, overwrite=overwrite, profile=profile)
     training_summary(result, settings)
 
 
@@ -207,6 +211,7 @@ def predict(
     device: Device = "auto",
     base_model: BaseModelName = None,
     plain: Plain = False,
+    profile: Profile = False,
     debug: Debug = False,
 ) -> None:
     """Say what is on photos: one, several, or a folder of any size."""
@@ -223,6 +228,7 @@ def predict(
         device=device,
         base_model=base_model,
         fast=not plain,
+        profile=profile,
     )
     if unreadable:
         raise typer.Exit(1)

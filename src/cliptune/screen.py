@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cliptune.config import Settings
     from cliptune.demo.run import DemoResult
     from cliptune.evaluation.report import Evaluation
+    from cliptune.inference.predictor import Predictor
     from cliptune.training.reporting import TrainResult
 
 
@@ -56,6 +57,8 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
         lines.append(("last", str(result.last.path)))
     lines.append(("curves", str(result.output_dir / "training_curves.png")))
     _show("training finished", lines)
+    if result.profile:
+        print(f"\n{result.profile}")
     if best:
         print(
             f"\nEvaluate it:\n  cliptune evaluate --checkpoint {best.path} "
@@ -82,21 +85,37 @@ def predict_to_screen_or_file(
     device: str,
     base_model: str | None,
     fast: bool,
+    profile: bool,
 ) -> int:
     """Predict and show or write; returns how many images could not be read."""
-    from cliptune.inference.output import bar_chart, check_output, open_output, result_line
+    from cliptune.inference.output import check_output
 
     paths = _paths(images, image_dir)
     if output is not None:
         check_output(output)
 
-    from cliptune.data.images import Unreadable
-    from cliptune.errors import ImageError
     from cliptune.inference.predictor import Predictor
+    from cliptune.timing import measured
 
     predictor = Predictor(
         checkpoint, device=device, batch_size=batch_size, base_model=base_model, fast=fast
     )
+    trace = Path("trace.json") if profile else None
+    with measured(trace) as watch:
+        unreadable = _show_or_write(predictor, paths, top_k=top_k, output=output)
+    if watch:
+        print(watch.table())
+    return unreadable
+
+
+def _show_or_write(
+    predictor: Predictor, paths: list[Path], *, top_k: int, output: Path | None
+) -> int:
+    """How many images could not be read."""
+    from cliptune.data.images import Unreadable
+    from cliptune.errors import ImageError
+    from cliptune.inference.output import bar_chart, open_output, result_line
+
     results = predictor.stream(paths, top_k=top_k)
     if output is None and len(paths) == 1:
         result = next(results)
@@ -106,7 +125,7 @@ def predict_to_screen_or_file(
         return 0
 
     unreadable = []
-    hidden = len(paths) <= batch_size or None  # None: shown on a terminal only
+    hidden = len(paths) <= predictor.batch_size or None  # None: shown on a terminal only
     bar = tqdm(results, "predicting", len(paths), unit="img", disable=hidden, leave=False)
     if output is None:
         for result in bar:

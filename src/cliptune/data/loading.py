@@ -29,6 +29,7 @@ from cliptune.data.images import (
     read_reduced,
 )
 from cliptune.errors import ImageError
+from cliptune.timing import section
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def cut(self, pieces: int) -> list[Batch]:
+        """The readable photos in at most `pieces` batches of nearly the same size."""
+        columns = (x.chunk(pieces) for x in (self.pixels, self.labels, self.indices))
+        return [
+            Batch(pixels, labels, indices, [])
+            for pixels, labels, indices in zip(*columns, strict=True)
+        ]
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; DataLoader calls this."""
@@ -92,14 +101,16 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         image_HWC = self.store[index] if self.store is not None else None
         try:
             if image_HWC is None:
-                image_HWC = self.decode(sample.path)
+                with section("decode"):
+                    image_HWC = self.decode(sample.path)
         except ImageError as error:
             return Unreadable(sample.path, str(error))
         if self.augmentation is None:
             pixels = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
         else:
             rng = np.random.default_rng([self.seed, epoch, index])
-            pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
+            with section("augment"):
+                pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
         return torch.from_numpy(pixels), sample.label, index
 
     def decode(self, path: Path) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from cliptune.errors import ImageError, UserError, listing
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device
 from cliptune.model.restore import load_classifier, saved_settings
+from cliptune.timing import section, step_done
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -142,33 +143,39 @@ class Predictor:
         """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
         source = str(image) if isinstance(image, str | Path) else None
         try:
-            if isinstance(image, str | Path):
-                rgb = read_image(Path(image))
-            elif isinstance(image, np.ndarray):
-                rgb = array_to_image(image)
-            elif isinstance(image, Image.Image):
-                rgb = to_rgb(image)
-            else:
-                raise ImageError(
-                    f"found {type(image).__name__}; expected a path, a PIL image or a uint8 array"
-                )
+            with section("decode"):
+                rgb = _to_image(image)
         except ImageError as error:
             return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
-        return source, self._classifier.preprocess.pixels(rgb)
+        with section("resize"):
+            return source, self._classifier.preprocess.pixels(rgb)
 
     @torch.inference_mode()
     def _probabilities(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """float32 (B, C), each row summing to 1."""
         with memory_errors_in_words(self.batch_size):
             pixels_BCHW = torch.from_numpy(np.stack(pixels)).to(self.device)
-            logits_BC = self._classifier(pixels_BCHW, self._weights)
-            result: NDArray[np.float32] = logits_BC.softmax(dim=-1).cpu().numpy()
+            with section("forward"):
+                logits_BC = self._classifier(pixels_BCHW, self._weights)
+                result: NDArray[np.float32] = logits_BC.softmax(dim=-1).cpu().numpy()
+        step_done(len(pixels))
         return result
 
     def _best(self, row: NDArray[np.float32], source: str | None, top_k: int) -> Prediction:
         order = np.argsort(-row, kind="stable")[:top_k]
         scores = tuple(ClassScore(self.class_names[i], float(row[i])) for i in order)
         return Prediction(scores, source)
+
+
+def _to_image(image: Any) -> Image.Image:
+    """RGB and upright, from a path, a PIL image or an array. Raises `ImageError`."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, np.ndarray):
+        return array_to_image(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    raise ImageError(f"found {type(image).__name__}; expected a path, a PIL image or a uint8 array")
 
 
 def _map_ahead(function: Any, items: Iterable[Any], *, ahead: int) -> Iterator[Any]:

@@ -50,16 +50,24 @@ def precision_for(device: torch.device, *, mixed: bool) -> str:
     return "no"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that host or device has no memory left."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        # The host's allocator and Apple's GPUs raise plain RuntimeErrors.
+        and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+    )
+
+
 @contextmanager
 def memory_errors_in_words(batch_size: int) -> Iterator[None]:
     """Turn an out-of-memory error of host or device into a `ResourceError` that says what helps."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        host = isinstance(error, MemoryError) or "can't allocate memory" in text
-        if not host and not isinstance(error, torch.OutOfMemoryError):
+        if not is_out_of_memory(error):
             raise
+        host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
         raise ResourceError(
             f"out of {'memory' if host else 'GPU memory'} at batch size {batch_size}. Halve the "
             "batch size (in training, training.gradient_accumulation_steps: 2 keeps the result "

@@ -37,6 +37,7 @@ class TrainResult:
     trainable_parameters: int
     all_parameters: int
     history: list[dict[str, float]]
+    profile: str | None = None  # a table of where the time went, if asked for
 
 
 class TrainingBar:

@@ -12,6 +12,7 @@ from cliptune import __version__
 from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
+from cliptune.timing import section
 from cliptune.training.resume import save_resume
 from cliptune.training.setup import Run
 
@@ -45,8 +46,11 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
             settings=settings,
         )
 
-    write_checkpoint(output.output_dir / name, run.classifier, record, write_extras=write_extras)
-    prune_checkpoints(output.output_dir, keep=output.save_total_limit)
+    with section("checkpoint"):
+        write_checkpoint(
+            output.output_dir / name, run.classifier, record, write_extras=write_extras
+        )
+        prune_checkpoints(output.output_dir, keep=output.save_total_limit)
     if metrics is not None and run.progress.history:
         plot_training_curves(
             run.progress.history,

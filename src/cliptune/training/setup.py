@@ -51,6 +51,7 @@ class Run:
     trainable: int  # numbers of parameters
     parameters: int
     progress: Progress = field(default_factory=Progress)
+    pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
 
     @property
     def updates_per_epoch(self) -> int:

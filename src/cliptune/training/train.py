@@ -25,7 +25,8 @@ from cliptune.errors import ImageError, Interrupted, TrainingError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.model.classifier import predict_logits
-from cliptune.model.device import memory_errors_in_words
+from cliptune.model.device import is_out_of_memory, memory_errors_in_words
+from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
 from cliptune.training.saving import save
@@ -36,12 +37,19 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    settings: Settings, *, resume: bool = False, overwrite: bool = False, progress: bool = True
+    settings: Settings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    profile: bool = False,
 ) -> TrainResult:
     """Train a classifier by `settings`; checkpoints and curves go to `output.output_dir`.
 
     `resume` goes on from the last whole checkpoint there; `overwrite` allows starting anew in a
-    folder that already holds a run. `progress` shows a bar (or lines, off a terminal).
+    folder that already holds a run. `progress` shows a bar (or lines, off a terminal). `profile`
+    tells where the time went, in `TrainResult.profile` and a trace; photos are then decoded in
+    the main process, where they can be timed.
 
     Raises `UserError` for faults of settings, data or model, before anything is written;
     `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, once all is saved.
@@ -50,6 +58,9 @@ def train(
     check_folder("output.output_dir", output_dir)
     check_folder("output.log_dir", settings.output.log_dir)
     last = starting_point(output_dir, resume=resume, overwrite=overwrite)
+    if profile:
+        loading = settings.data.model_copy(update={"num_workers": 0})
+        settings = settings.model_copy(update={"data": loading})
     with memory_errors_in_words(settings.training.batch_size):
         run = set_up(settings, progress=progress)
         if last is not None:
@@ -61,7 +72,8 @@ def train(
         try:
             if last is None:
                 run.progress.baseline = measure_baseline(run)
-            stopped_early = fit(run, progress=progress)
+            with measured(output_dir / "trace.json" if profile else None) as watch:
+                stopped_early = fit(run, progress=progress)
         finally:
             run.accelerator.end_training()
 
@@ -81,6 +93,7 @@ def train(
         trainable_parameters=run.trainable,
         all_parameters=run.parameters,
         history=done.history,
+        profile=watch.table() if watch else None,
     )
 
 
@@ -152,48 +165,88 @@ def _update(
     if state.update % run.settings.evaluation.logging_steps == 0:
         values = {"train/loss": loss, "train/accuracy": accuracy}
         values |= {"train/learning_rate": lr, "train/images_per_second": rate}
-        run.accelerator.log(values, step=state.update)
+        with section("logging"):
+            run.accelerator.log(values, step=state.update)
+    step_done(photos)
 
 
 def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int]:
     """Forward, backward and one optimizer step; (summed loss, correct, correct in top 5).
 
     Each photo weighs the same however the group is cut into micro-batches: the gradient is that
-    of the mean loss over the whole group.
+    of the mean loss over the whole group. Where memory runs out, micro-batches are cut in half,
+    for the rest of the run, and the update is taken again.
     """
     accelerator, optimizer = run.accelerator, run.optimizer
     run.model.train()
+    while True:
+        try:
+            sums = _gradient(run, [part for batch in group for part in batch.cut(run.pieces)])
+            break
+        except (MemoryError, RuntimeError) as error:
+            largest = max(map(len, group))
+            # Several processes step together: one alone cannot take its update again.
+            if (
+                not is_out_of_memory(error)
+                or run.pieces >= largest
+                or accelerator.num_processes > 1
+            ):
+                raise
+            run.pieces *= 2
+            log.warning(
+                "out of memory: going on with micro-batches of %d photos; each update still takes "
+                "%d", -(-largest // run.pieces), sum(map(len, group)),
+            )  # fmt: skip
+        # Outside of `except`: the error's traceback holds the tensors of the failed attempt.
+        optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     total = sum(map(len, group))
-    sums = torch.zeros(3, dtype=torch.float64)
-    for i, batch in enumerate(group):
-        pixels = batch.pixels.to(accelerator.device, non_blocking=True)
-        labels = batch.labels.to(accelerator.device, non_blocking=True)
-        # Several processes exchange gradients once for each update, not for each micro-batch.
-        last = i == len(group) - 1
-        with nullcontext() if last else accelerator.no_sync(run.model):
-            logits_BC = run.model(pixels)
-            loss = cross_entropy(logits_BC, labels, reduction="sum")
-            accelerator.backward(loss / total)
-        sums += _outcome(loss.detach(), logits_BC.detach(), labels)
     if not torch.isfinite(sums[0]):
         raise TrainingError(_not_finite(run, group, "loss", float(sums[0]) / total))
-    norm = accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
-    # A scaler of fp16 skips such a step by itself; anywhere else it would destroy the weights.
-    if accelerator.scaler is None and not torch.isfinite(norm):
-        raise TrainingError(_not_finite(run, group, "gradient", float(norm)))
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    with section("optimizer"):
+        norm = accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
+        # A scaler of fp16 skips such a step by itself; anywhere else it would destroy the weights.
+        if accelerator.scaler is None and not torch.isfinite(norm):
+            raise TrainingError(_not_finite(run, group, "gradient", float(norm)))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     if accelerator.num_processes > 1:
         device_sums = sums.float().to(accelerator.device)
         sums = accelerator.reduce(device_sums, reduction="sum").double().cpu()
     return float(sums[0]), int(sums[1]), int(sums[2])
 
 
+def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
+    """Add the gradient of the group's mean loss to the parameters'; `_outcome`'s sums over it."""
+    accelerator = run.accelerator
+    total = sum(map(len, group))
+    sums = torch.zeros(3, dtype=torch.float64)
+    for i, batch in enumerate(group):
+        with section("copy"):
+            pixels = batch.pixels.to(accelerator.device, non_blocking=True)
+            labels = batch.labels.to(accelerator.device, non_blocking=True)
+        # Several processes exchange gradients once for each update, not for each micro-batch.
+        last = i == len(group) - 1
+        with nullcontext() if last else accelerator.no_sync(run.model):
+            with section("forward"):
+                logits_BC = run.model(pixels)
+                loss = cross_entropy(logits_BC, labels, reduction="sum")
+            with section("backward"):
+                accelerator.backward(loss / total)
+        sums += _outcome(loss.detach(), logits_BC.detach(), labels)
+    return sums
+
+
 def validate(run: Run) -> SplitMetrics:
     """Loss, top-1 and top-5 on val, without adapters' dropout or augmentation."""
-    predictions = predict_logits(
-        [run.classifier], run.val_loader, run.accelerator.device, autocast=run.accelerator.autocast
-    )
+    with section("validation"):
+        predictions = predict_logits(
+            [run.classifier],
+            run.val_loader,
+            run.accelerator.device,
+            autocast=run.accelerator.autocast,
+        )
     metrics = split_metrics(predictions.logits[0], predictions.labels)
     # Every process measures all of val; they must not part over a rounding when to stop.
     agreed: list[SplitMetrics] = broadcast_object_list([metrics])
