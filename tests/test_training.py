@@ -462,7 +462,8 @@ def test_out_of_memory_halves_the_micro_batch_and_steps_the_same(
     assert (whole, pieces) == (1, 4)
     assert caplog.text.count("out of memory") == 2  # 8 -> 4 -> 2, each said once
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+        # Adam blows rounding up where a gradient is nearly zero; a step is 1e-2.
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
     with pytest.raises((RuntimeError, torch.OutOfMemoryError), match="memory"):
         updated(limit=0)
 
