@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cliptune.model.backbone import image_features, load_backbone, text_features
-from cliptune.model.fused import FusedEncoder, _masks, fuse
+from cliptune.model.fused import FusedEncoder, fuse
 from cliptune.model.lora import adapter_state, add_adapters, merge
+from cliptune.model.products import dropout_masks
 from test_lora import wake
 
 EVERYWHERE = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -172,7 +173,7 @@ def test_an_encoder_that_does_not_agree_is_not_used(
 
 def test_dropout_keeps_the_right_share_and_scales_it(clip_folder: Path) -> None:
     torch.manual_seed(0)
-    masks = _masks(torch.empty(1000, 301), [0.1, 0.0, 0.4])
+    masks = dropout_masks(torch.empty(1000, 301), [0.1, 0.0, 0.4])
     assert masks[1] is None
     for mask, rate in ((masks[0], 0.1), (masks[2], 0.4)):
         assert mask is not None
