@@ -142,3 +142,11 @@ def test_merging_without_peft_gives_pefts_weights_to_the_bit(
     assert not merge_plain(bare, config | {"use_dora": True}, state)
     assert not merge_plain(bare, config | {"rank_pattern": {"q_proj": 2}}, state)
     assert all(torch.equal(before[name], tensor) for name, tensor in bare.state_dict().items())
+
+
+def test_targets_that_miss_one_of_both_towers_are_refused(tmp_path: Path) -> None:
+    from conftest import make_model
+
+    model = load_backbone(str(make_model(tmp_path, "chinese_clip"))).model
+    with pytest.raises(ModelError, match=r"'q_proj, v_proj' matches no linear layer of the text"):
+        find_targets(model, ["q_proj", "v_proj"], towers="both")

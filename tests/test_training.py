@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -497,3 +498,27 @@ def test_a_run_with_a_store_ends_like_one_without(
         train(load_settings(overrides=overrides | settings))
         weights.append(load_file(output / "checkpoint-epoch-2" / "adapter_model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_resuming_with_photos_added_or_renamed_is_refused(
+    overrides: Overrides, tmp_path: Path
+) -> None:
+    data = make_photos(tmp_path / "data")
+    overrides |= {"data.data_dir": str(data)}
+    train(load_settings(overrides=overrides), progress=False)
+    more = load_settings(overrides=overrides | {"training.num_epochs": 3})
+    one = next((data / "train" / "amber").iterdir())
+    other = one.with_name("zz.png")
+    one.rename(other)
+    with pytest.raises(SettingsError, match="24 then, 24 now, with other names"):
+        train(more, resume=True, progress=False)
+    other.rename(one)
+    shutil.copy(one, other)
+    with pytest.raises(SettingsError, match="24 then, 25 now"):
+        train(more, resume=True, progress=False)
+    other.unlink()
+    moved = data.rename(tmp_path / "elsewhere")
+    again = load_settings(
+        overrides=overrides | {"training.num_epochs": 3, "data.data_dir": str(moved)}
+    )
+    assert train(again, resume=True, progress=False).epochs == 3

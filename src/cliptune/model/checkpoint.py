@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cliptune.errors import CheckpointError, ResourceError
 from cliptune.model.classifier import Classifier
 from cliptune.model.lora import adapter_state
+
+log = logging.getLogger(__name__)
 
 RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
@@ -149,6 +152,8 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
         return read_checkpoint(path)
     if path.is_dir():
         if best := best_checkpoint(path):
+            for damaged in _damaged(path):
+                log.warning("left out of the choice of the best: %s", damaged)
             return best
         raise CheckpointError(
             f"{path}: no checkpoint in this folder. Expected a checkpoint folder, or a run's "
@@ -173,6 +178,17 @@ def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
     return sorted(
         found, key=lambda c: (c.record.update, c.path.name.startswith("checkpoint-epoch"))
     )
+
+
+def _damaged(run_dir: Path) -> list[str]:
+    faults = []
+    for path in sorted(run_dir.iterdir()):
+        if NAME.match(path.name) and path.is_dir():
+            try:
+                read_checkpoint(path)
+            except CheckpointError as error:
+                faults.append(str(error))
+    return faults
 
 
 def best_checkpoint(run_dir: Path) -> Checkpoint | None:
@@ -220,11 +236,11 @@ def _write_adapter(folder: Path, model: Any, record: Record) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write `tensors` to a safetensors file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, {"format": "pt"}
-    )
+    # Written by ourselves: a full disk is then the system's own error, with its number.
+    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(save(cpu, {"format": "pt"}))
 
 
 def _rank(checkpoint: Checkpoint) -> tuple[float, float, int]:

@@ -81,6 +81,9 @@ def find_targets(model: nn.Module, names: Sequence[str], *, towers: str) -> list
         if not matches:
             raise ModelError(_no_match(name, layers, towers))
         found += [layer for layer in matches if layer not in found]
+    for tower in ("vision", "text") if towers == "both" else ():
+        if not any(layer.startswith(TOWER_PREFIXES[tower]) for layer in found):
+            raise ModelError(_no_match(", ".join(names), linear_layers(model, towers=tower), tower))
     return found
 
 

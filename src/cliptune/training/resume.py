@@ -7,8 +7,10 @@ augmentation are functions of the seed and need no state.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cliptune.data.folder import Sample
 from cliptune.errors import CheckpointError, SettingsError, listing
 from cliptune.model.checkpoint import write_tensors
 from cliptune.model.restore import read_tensors
@@ -60,6 +63,7 @@ def save_resume(
     optimizer: torch.optim.Optimizer,
     scaler: dict[str, Any] | None,
     settings: dict[str, Any],
+    photos: dict[str, Any],
 ) -> None:
     """Write `resume/` into the checkpoint folder."""
     folder = checkpoint / "resume"
@@ -68,6 +72,7 @@ def save_resume(
         "progress": asdict(progress),
         "scaler": scaler,
         "settings": settings,
+        "photos": photos,
         "python_random": random.getstate(),
         "numpy_random": _numpy_state(),
     }
@@ -131,6 +136,28 @@ def check_settings_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str,
         raise SettingsError(
             f"{checkpoint}: the run to resume had other settings:\n{listing(changed)}\n"
             "Give the same settings to go on, or start a new run in another --output-dir."
+        )
+
+
+def photo_list(samples: Sequence[Sample]) -> dict[str, Any]:
+    """How many training photos there are, and a digest of their classes and file names in order.
+
+    Order and augmentation follow a photo's place, so one photo more or less makes another run.
+    """
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.label}/{sample.path.name}\0".encode())
+    return {"count": len(samples), "digest": digest.hexdigest()[:16]}
+
+
+def check_photos_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise `SettingsError` where training photos were added, removed or renamed since."""
+    if saved != now:
+        renamed = ", with other names" if saved.get("count") == now["count"] else ""
+        raise SettingsError(
+            f"{checkpoint}: the training photos are not those of before: {saved.get('count')} "
+            f"then, {now['count']} now{renamed}. Restore them, or start a new run in another "
+            "--output-dir."
         )
 
 

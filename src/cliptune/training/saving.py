@@ -13,7 +13,7 @@ from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.timing import section
-from cliptune.training.resume import save_resume
+from cliptune.training.resume import photo_list, save_resume
 from cliptune.training.setup import Run
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
@@ -44,6 +44,7 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
             optimizer=run.optimizer,
             scaler=scaler.state_dict() if scaler is not None else None,
             settings=settings,
+            photos=photo_list(run.train_samples),
         )
 
     with section("checkpoint"):

@@ -10,7 +10,13 @@ from pathlib import Path
 from cliptune.errors import SettingsError, UserError
 from cliptune.model.checkpoint import Checkpoint, list_checkpoints, remove_leftovers
 from cliptune.model.restore import load_head, read_adapter
-from cliptune.training.resume import check_settings_agree, read_resume, restore_training
+from cliptune.training.resume import (
+    check_photos_agree,
+    check_settings_agree,
+    photo_list,
+    read_resume,
+    restore_training,
+)
 from cliptune.training.setup import Run
 
 log = logging.getLogger(__name__)
@@ -60,6 +66,8 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     state = read_resume(last.path)
     check_settings_agree(last.path, state["settings"], run.settings.to_dict())
     _check_classes_and_base_agree(run, last)
+    if "photos" in state:  # checkpoints before 0.2 have none
+        check_photos_agree(last.path, state["photos"], photo_list(run.train_samples))
     run.progress = state["progress"]
     if run.progress.epoch >= run.settings.training.num_epochs:
         raise SettingsError(
