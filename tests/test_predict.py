@@ -63,7 +63,11 @@ def test_paths_pil_images_and_arrays_mean_the_same(predictor: Predictor, photos:
     path = photos / "test" / "amber" / "amber_1.png"
     image = read_image(path)
     results = predictor.predict_batch([path, str(path), image, np.asarray(image)])
-    assert len({result.scores for result in results}) == 1
+    for result in results:  # rows of one product may round differently
+        assert [score.label for score in result.scores] == [s.label for s in results[0].scores]
+        assert [score.probability for score in result.scores] == pytest.approx(
+            [score.probability for score in results[0].scores], rel=1e-5
+        )
     grey = predictor.predict(np.full((20, 30), 128, np.uint8))
     assert grey.source is None
 
