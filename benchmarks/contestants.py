@@ -204,7 +204,7 @@ def products(work: Work) -> Repetition:
         (a, b): matrix(b, a)
         for a, b in ((width, 3 * width), (width, 2 * width), (width, width), (width, inner))
     } | {(inner, width): matrix(width, inner)}
-    patch, patch_weight = matrix(work.batch * patches, 3 * config.patch_size**2), None
+    patch = matrix(work.batch * patches, 3 * config.patch_size**2)
     patch_weight = matrix(3 * config.patch_size**2, width)
 
     def both(count: int, size_in: int, size_out: int, *, back: bool = True) -> None:

@@ -66,7 +66,7 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     state = read_resume(last.path)
     check_settings_agree(last.path, state["settings"], run.settings.to_dict())
     _check_classes_and_base_agree(run, last)
-    if "photos" in state:  # checkpoints before 0.2 have none
+    if "photos" in state:  # earlier checkpoints have none
         check_photos_agree(last.path, state["photos"], photo_list(run.train_samples))
     run.progress = state["progress"]
     if run.progress.epoch >= run.settings.training.num_epochs:
