@@ -34,11 +34,10 @@ class Work:
         self.batch = int(options.get("batch", 32))
         self.classes = int(options.get("classes", 10))
         self.rank = int(options.get("rank", 8))
-        self.resolution = int(options.get("resolution", 224))
+        self.resolution = 224
         self.towers = options.get("towers", "vision")
         self.precision = options.get("precision", "float32")
         self.workers = int(options.get("workers", os.cpu_count() or 1))
-        self.compiled = options.get("compile", "no") == "yes"
         torch.manual_seed(0)
 
     @property
@@ -69,17 +68,6 @@ class Work:
 
 def ours(work: Work) -> Repetition:
     """One training step as `cliptune train` does it."""
-    return _our_step(work, fast=True)
-
-
-def ours_plain(work: Work) -> Repetition:
-    """The same with --plain."""
-    return _our_step(work, fast=False)
-
-
-def _our_step(work: Work, *, fast: bool) -> Repetition:
-    import torch
-
     from cliptune.cli import keep_freed_memory
     from cliptune.model.backbone import load_backbone
     from cliptune.model.classifier import Classifier, TextHead
@@ -99,10 +87,7 @@ def _our_step(work: Work, *, fast: bool) -> Repetition:
     model = add_adapters(backbone.model, target_modules=TARGETS, **options)
     classifier = Classifier(model, head, backbone.preprocess, prompt_tokens=tokens)
     classifier = classifier.to(work.device).train()
-    if fast:
-        fuse(model)
-    if work.compiled:
-        classifier = torch.compile(classifier)
+    fuse(model)
     optimizer = make_optimizer(classifier, learning_rate=1e-4, weight_decay=0.01)
     pixels, labels = work.pixels
     return _step(work, lambda: classifier(pixels), labels, optimizer)
@@ -319,7 +304,6 @@ def _step(work: Work, logits: Callable[[], Any], labels: Any, optimizer: Any) ->
 
 CONTESTANTS: dict[str, Callable[[Work], Repetition]] = {
     "ours": ours,
-    "ours_plain": ours_plain,
     "peft_loop": peft_loop,
     "hf_trainer": hf_trainer,
     "products": products,

@@ -113,3 +113,30 @@ def test_a_cache_that_cannot_be_written_is_gone_without(
     assert keep(data, tmp_path / "file" / "cache") is None
     assert "going without" in caplog.text
     assert not isinstance(data[0], Unreadable)
+
+
+def test_a_runs_own_stores_share_the_limit_and_spare_each_other(
+    photos: Path, tmp_path: Path
+) -> None:
+    first = keep(dataset(photos, augment=False), tmp_path)
+    assert first is not None
+    other = dataset(photos)
+    other.keep_decoded(tmp_path, limit_bytes=first.num_bytes + 1000, beside=[first], progress=False)
+    assert other.store is None  # both together would pass the limit
+    limit = 64 * MIB
+    other.keep_decoded(tmp_path, limit_bytes=limit, beside=[first], progress=False)
+    assert other.store is not None
+    assert first.folder.is_dir()
+
+
+def test_a_store_deleted_under_a_run_costs_time_and_nothing_else(
+    photos: Path, tmp_path: Path
+) -> None:
+    anew, stored = dataset(photos), dataset(photos)
+    store = keep(stored, tmp_path)
+    assert store is not None
+    shutil.rmtree(store.folder)
+    expected, found = anew[Key(1, 2)], stored[Key(1, 2)]
+    assert not isinstance(expected, Unreadable)
+    assert not isinstance(found, Unreadable)
+    assert torch.equal(found[0], expected[0])

@@ -67,8 +67,10 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor, floor: float = 0
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
-    floor = 1e-2 * max(float(tensor.norm()) for tensor in expected.values())
+    largest = max(float(tensor.norm()) for tensor in expected.values())
     for name in expected:
+        # A bias of keys shifts all scores of a query alike: its gradient is zero but for rounding.
+        floor = 1e-2 * largest if name.endswith("k_proj.bias") else 0.0
         assert relative_error(found[name], expected[name], floor) < 1e-5, name
 
 

@@ -62,8 +62,11 @@ def test_predict_and_predict_batch_return_the_same_typed_result(
 def test_paths_pil_images_and_arrays_mean_the_same(predictor: Predictor, photos: Path) -> None:
     path = photos / "test" / "amber" / "amber_1.png"
     image = read_image(path)
-    results = predictor.predict_batch([path, str(path), image, np.asarray(image)])
-    for result in results:  # rows of one product may round differently
+    # One at a time: rows of one product may round differently, the same product does not.
+    results = [predictor.predict(one) for one in (path, str(path), image, np.asarray(image))]
+    assert len({result.scores for result in results}) == 1
+    together = predictor.predict_batch([path, str(path), image, np.asarray(image)])
+    for result in together:
         assert [score.label for score in result.scores] == [s.label for s in results[0].scores]
         assert [score.probability for score in result.scores] == pytest.approx(
             [score.probability for score in results[0].scores], rel=1e-5

@@ -54,3 +54,18 @@ def test_a_profiled_run_names_where_the_time_went_and_changes_no_weight(
     assert max(map(len, table)) <= 80
     trace = json.loads((tmp_path / "profiled" / "trace.json").read_text())
     assert {"forward", "backward"} <= {event.get("name") for event in trace["traceEvents"]}
+
+
+def test_a_section_inside_another_is_counted_once_and_old_traces_are_not_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "trace.json").write_text("of another run")
+    with measured(tmp_path / "trace.json") as watch, section("outer"):
+        time.sleep(0.02)
+        with section("inner"):
+            time.sleep(0.1)
+    assert watch is not None
+    assert watch.seconds["inner"] >= 0.1
+    assert 0.02 <= watch.seconds["outer"] <= watch.total - watch.seconds["inner"]
+    assert "Trace" not in watch.table()
+    assert (tmp_path / "trace.json").read_text() == "of another run"

@@ -39,7 +39,10 @@ Plain = Annotated[
     bool, typer.Option("--plain", help="Compute by transformers and PEFT alone, unfused.")
 ]
 Profile = Annotated[
-    bool, typer.Option("--profile", help="Show where the time went; writes trace.json, too.")
+    bool,
+    typer.Option(
+        "--profile", help="Show where the time went; a trace file, too, from the sixth batch on."
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 

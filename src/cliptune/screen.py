@@ -100,7 +100,7 @@ def predict_to_screen_or_file(
     predictor = Predictor(
         checkpoint, device=device, batch_size=batch_size, base_model=base_model, fast=fast
     )
-    trace = Path("trace.json") if profile else None
+    trace = Path("cliptune_trace.json") if profile else None
     with measured(trace) as watch:
         unreadable = _show_or_write(predictor, paths, top_k=top_k, output=output)
     if watch:

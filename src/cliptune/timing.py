@@ -23,6 +23,8 @@ class Stopwatch:
         self.total = 0.0
         self._lock = threading.Lock()  # sections may run in threads
         self._profiler: Any = None
+        self._traced = False
+        self.inside = threading.local()  # seconds of the sections inside the running one
 
     def step(self, items: int) -> None:
         """A step over `items` photos is done."""
@@ -54,7 +56,7 @@ class Stopwatch:
         lines.append(f"{'in all':<22}{self.total:>10.2f}{'':>9}{self.items:>10} photos")
         if rest <= 0:
             lines.append("Threads work side by side: the sections are more than the whole.")
-        if self.trace.is_file():
+        if self._traced:
             lines.append(f"Trace: {self.trace} (open it at https://ui.perfetto.dev)")
         return "\n".join(lines)
 
@@ -63,6 +65,7 @@ class Stopwatch:
             self._profiler.stop()
             self.trace.parent.mkdir(parents=True, exist_ok=True)
             self._profiler.export_chrome_trace(str(self.trace))
+            self._traced = True
             self._profiler = None
 
 
@@ -100,9 +103,13 @@ def step_done(items: int) -> None:
 def _timed(watch: Stopwatch, name: str) -> Iterator[None]:
     from torch.profiler import record_function
 
+    outer = getattr(watch.inside, "seconds", 0.0)
+    watch.inside.seconds = 0.0
     started = time.perf_counter()
     with record_function(name):
         try:
             yield
         finally:
-            watch.add(name, time.perf_counter() - started)
+            elapsed = time.perf_counter() - started
+            watch.add(name, elapsed - watch.inside.seconds)  # each second counts once
+            watch.inside.seconds = outer + elapsed

@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ Decode = Callable[[Path], NDArray[np.uint8]]
 
 
 class PhotoStore:
-    """A built store: `store[i]` is photo i, (H, W, 3) uint8; None where it could not be read."""
+    """A built store: `store[i]` is photo i, (H, W, 3) uint8; None where it has to be decoded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,8 @@ class PhotoStore:
             tuple(place) if place else None for place in index["places"]
         ]
         self._pixels: NDArray[np.uint8] | None = None
-        if (folder / "pixels.u8").stat().st_size != index["bytes"]:
+        self.num_bytes: int = index["bytes"]
+        if (folder / "pixels.u8").stat().st_size != self.num_bytes:
             raise ValueError(f"{folder}: pixels.u8 is not whole")
 
     def __len__(self) -> int:
@@ -57,7 +58,10 @@ class PhotoStore:
         if place is None:
             return None
         if self._pixels is None:  # opened by each worker for itself
-            self._pixels = np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="c")
+            try:
+                self._pixels = np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="c")
+            except OSError:  # deleted since, to make room: the photo is decoded anew
+                return None
         start, height, width = place
         flat = self._pixels[start : start + height * width * 3]
         return np.asarray(flat).reshape(height, width, 3)
@@ -74,17 +78,20 @@ def open_store(
     cache_dir: Path,
     limit_bytes: int,
     pixels_each: Callable[[int, int], int],
+    beside: Sequence[PhotoStore] = (),
     progress: bool = True,
 ) -> PhotoStore | None:
     """The store of `paths` as `decode` gives them, found in `cache_dir` or built there.
 
     `recipe` names what `decode` does; `pixels_each` tells from a photo's width and height how many
-    pixels it will take. None, with a line in the log, where the store would pass `limit_bytes` or
-    what the disk has room for, or the folder cannot be written: photos are then decoded anew.
+    pixels it will take. Stores `beside` it count towards the limit and are not deleted. None, with
+    a line in the log, where the store would pass `limit_bytes` or what the disk has room for, or
+    the folder cannot be written: photos are then decoded anew.
     """
     from filelock import FileLock
 
     digest, size = _survey(paths, recipe, pixels_each)
+    limit_bytes -= sum(store.num_bytes for store in beside)
     folder = cache_dir / f"photos-{digest}"
     try:
         if store := _existing(folder):
@@ -92,11 +99,11 @@ def open_store(
         if size > limit_bytes:
             log.info(
                 "photos are decoded anew in each epoch: a store would take %d MiB, and "
-                "data.cache_limit is %d", size / MIB, limit_bytes / MIB,
+                "data.cache_limit leaves %d", size / MIB, limit_bytes / MIB,
             )  # fmt: skip
             return None
         cache_dir.mkdir(parents=True, exist_ok=True)
-        _make_room(cache_dir, keep=limit_bytes - size)
+        _make_room(cache_dir, keep=limit_bytes - size, spare={store.folder for store in beside})
         if shutil.disk_usage(cache_dir).free < 1.2 * size:
             log.warning("%s: no room for a store of %d MiB; going without", cache_dir, size / MIB)
             return None
@@ -199,17 +206,14 @@ def _decoded(paths: Sequence[Path], decode: Decode) -> Iterator[NDArray[np.uint8
             return None  # named when its turn comes
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for some in _chunks(paths, 64):
-            yield from pool.map(attempt, some)
+        for start in range(0, len(paths), 64):
+            yield from pool.map(attempt, paths[start : start + 64])
 
 
-def _chunks(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    return (paths[start : start + size] for start in range(0, len(paths), size))
-
-
-def _make_room(cache_dir: Path, *, keep: int) -> None:
-    """Delete the stores least lately used until those left take at most `keep` bytes."""
-    stores = sorted(cache_dir.glob("photos-*"), key=lambda path: path.stat().st_mtime)
+def _make_room(cache_dir: Path, *, keep: int, spare: Collection[Path]) -> None:
+    """Delete the stores least lately used until those left, but `spare`, take `keep` bytes."""
+    stores = [path for path in cache_dir.glob("photos-*") if path not in spare]
+    stores.sort(key=lambda path: path.stat().st_mtime)
     sizes = {path: sum(f.stat().st_size for f in path.iterdir()) for path in stores}
     total = sum(sizes.values())
     for path in stores:

@@ -120,7 +120,14 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         edge = self.augmentation.room(self.preprocess)
         return read_reduced(path, edge=edge, resample=self.preprocess.resample)
 
-    def keep_decoded(self, cache_dir: Path, *, limit_bytes: int, progress: bool = True) -> None:
+    def keep_decoded(
+        self,
+        cache_dir: Path,
+        *,
+        limit_bytes: int,
+        beside: Sequence[PhotoStore] = (),
+        progress: bool = True,
+    ) -> None:
         """Decode every photo once into a store in `cache_dir`; nothing else changes."""
         self.store = open_store(
             [sample.path for sample in self.samples],
@@ -129,6 +136,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
             cache_dir=cache_dir,
             limit_bytes=limit_bytes,
             pixels_each=self._num_pixels,
+            beside=beside,
             progress=progress,
         )
 

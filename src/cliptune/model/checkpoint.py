@@ -152,7 +152,7 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
         return read_checkpoint(path)
     if path.is_dir():
         if best := best_checkpoint(path):
-            for damaged in _damaged(path):
+            for damaged in _read_run(path)[1]:
                 log.warning("left out of the choice of the best: %s", damaged)
             return best
         raise CheckpointError(
@@ -166,29 +166,20 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
 
 def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
     """The whole checkpoints of a run, oldest update first."""
-    if not run_dir.is_dir():
-        return []
-    found = []
-    for path in run_dir.iterdir():
+    return _read_run(run_dir)[0]
+
+
+def _read_run(run_dir: Path) -> tuple[list[Checkpoint], list[str]]:
+    """The whole checkpoints of a run, oldest update first, and what is wrong with the others."""
+    found, faults = [], []
+    for path in sorted(run_dir.iterdir()) if run_dir.is_dir() else ():
         if NAME.match(path.name) and path.is_dir():
             try:
                 found.append(read_checkpoint(path))
-            except CheckpointError:
-                continue  # reported when asked for by name; a listing shows what can be used
-    return sorted(
-        found, key=lambda c: (c.record.update, c.path.name.startswith("checkpoint-epoch"))
-    )
-
-
-def _damaged(run_dir: Path) -> list[str]:
-    faults = []
-    for path in sorted(run_dir.iterdir()):
-        if NAME.match(path.name) and path.is_dir():
-            try:
-                read_checkpoint(path)
             except CheckpointError as error:
                 faults.append(str(error))
-    return faults
+    found.sort(key=lambda c: (c.record.update, c.path.name.startswith("checkpoint-epoch")))
+    return found, faults
 
 
 def best_checkpoint(run_dir: Path) -> Checkpoint | None:

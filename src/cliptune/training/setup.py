@@ -238,10 +238,11 @@ def make_loaders(
     val_set = PhotoDataset(val.samples, backbone.preprocess)
     if data.cache:
         cache_dir = data.cache_dir or default_cache_dir()
-        for photos in (val_set, train_set):
-            photos.keep_decoded(
-                cache_dir, limit_bytes=data.cache_limit * MIB, progress=accelerator.is_main_process
-            )
+        limits: dict[str, Any] = {"limit_bytes": data.cache_limit * MIB}
+        limits["progress"] = accelerator.is_main_process
+        val_set.keep_decoded(cache_dir, **limits)
+        beside = [val_set.store] if val_set.store else []
+        train_set.keep_decoded(cache_dir, beside=beside, **limits)
     options: dict[str, Any] = {"num_workers": data.num_workers, "pin_memory": data.pin_memory}
     return (
         batches,
