@@ -6,6 +6,7 @@ before anything heavy is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,8 @@ class ModelSettings(Section):
     revision: Text | None = None
     cache_dir: Folder = Path("models/")
     head: Literal["text", "linear"] = "text"
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    patch_dropout: Share = 0.0
     prompts: Annotated[list[Text], Field(min_length=1)] = ["a photo of a {}."]
 
     @model_validator(mode="after")
@@ -49,6 +52,7 @@ class LoraSettings(Section):
     lora_dropout: Share = 0.1
     bias: Literal["none", "all", "lora_only"] = "none"
     towers: Literal["vision", "text", "both"] = "vision"
+    last_layers: Annotated[int, Field(ge=1)] | None = None
     use_dora: bool = False
     use_rslora: bool = False
 
@@ -59,6 +63,7 @@ class AugmentationSettings(Section):
     crop_ratio: Range = (0.75, 1.3333)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     color: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    views: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:
@@ -118,6 +123,7 @@ class TrainingSettings(Section):
     warmup_ratio: Share = 0.1
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    cache_activations: bool = False
     lr_scheduler: SchedulerSettings = SchedulerSettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 
@@ -208,7 +214,28 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
             f"lora.towers: found '{towers}' beside model.head 'linear', which does not use the "
             "text tower; choose towers 'vision' or head 'text'"
         )
+    if value("training", "cache_activations") is True:
+        faults += _not_cacheable(value)
     return faults
+
+
+def _not_cacheable(value: Callable[[str, str], Any]) -> list[str]:
+    """Settings under which the frozen layers' activations are not the same in every epoch."""
+    augmentation = value("data", "augmentation")
+    augmentation = augmentation if isinstance(augmentation, dict) else {}
+    endless = augmentation.get("enabled", True) is True and augmentation.get("views") is None
+    reasons = {
+        "set lora.last_layers, so that layers below the adapters are frozen":
+            value("lora", "last_layers") is None,
+        "set data.augmentation.views, or turn augmentation off, so that views repeat": endless,
+        "set lora.bias to none or lora_only": value("lora", "bias") == "all",
+        "set lora.towers to vision or both": value("lora", "towers") == "text",
+        "set model.patch_dropout to 0": bool(value("model", "patch_dropout")),
+        "set hardware.fast to true": value("hardware", "fast") is False,
+    }  # fmt: skip
+    return [
+        f"training.cache_activations: {remedy}" for remedy, applies in reasons.items() if applies
+    ]
 
 
 def _share_batch_size(source: Source) -> None:

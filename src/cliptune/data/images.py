@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -238,6 +238,30 @@ class Preprocess:
             )
         return size
 
+    def scaled(self, image_size: int) -> Preprocess:
+        """The same for photos of `image_size` × `image_size` pixels: the same part is seen."""
+        height, width = self.image_size
+        resize = self.resize
+        if isinstance(resize, int):
+            resize = max(image_size, round(resize * image_size / max(height, width)))
+        elif resize is not None:
+            resize = (
+                round(resize[0] * image_size / height),
+                round(resize[1] * image_size / width),
+            )
+        crop = (image_size, image_size) if self.crop else None
+        return replace(self, resize=resize, crop=crop)
+
+    def processor_sizes(self) -> tuple[dict[str, int] | None, dict[str, int] | None]:
+        """`size` and `crop_size` as a `transformers` image processor names them."""
+        size = None
+        if isinstance(self.resize, int):
+            size = {"shortest_edge": self.resize}
+        elif self.resize is not None:
+            size = {"height": self.resize[0], "width": self.resize[1]}
+        crop = {"height": self.crop[0], "width": self.crop[1]} if self.crop else None
+        return size, crop
+
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """(3, H, W) uint8: the RGB `image` resized and cropped, not yet normalised."""
         return to_CHW(self.view(image))
@@ -284,6 +308,7 @@ class Augmentation:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     color: float = 0.1
+    views: int | None = None  # as many different views of a photo; None: a new one each epoch
 
     def room(self, preprocess: Preprocess) -> int:
         """The shorter edge, in pixels, from which even the smallest square crop need not grow."""

@@ -108,7 +108,8 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         if self.augmentation is None:
             pixels = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
         else:
-            rng = np.random.default_rng([self.seed, epoch, index])
+            view = epoch % (self.augmentation.views or epoch + 1)
+            rng = np.random.default_rng([self.seed, view, index])
             with section("augment"):
                 pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
         return torch.from_numpy(pixels), sample.label, index

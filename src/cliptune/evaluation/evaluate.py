@@ -21,7 +21,13 @@ from cliptune.model.classifier import Classifier, TextHead, predict_logits
 from cliptune.model.device import memory_errors_in_words, resolve_device
 from cliptune.model.fused import fuse
 from cliptune.model.prompts import zero_shot_weights
-from cliptune.model.restore import load_classifier, saved_settings
+from cliptune.model.restore import (
+    base_location,
+    check_base,
+    load_classifier,
+    load_preprocess,
+    saved_settings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +115,15 @@ def zero_shot_classifier(
 ) -> Classifier:
     """Zero-shot CLIP with the classes and prompts of `checkpoint`, untouched by its training."""
     record = checkpoint.record
+    name, revision = base_location(checkpoint, base_model)
+    height, width = load_preprocess(checkpoint).image_size
     backbone = load_backbone(
-        base_model or record.base_model.name,
-        revision=None if base_model else record.base_model.revision,
+        name,
+        revision=revision,
         cache_dir=cache_dir,
+        image_size=height if height == width else None,
     )
+    check_base(checkpoint, backbone.source)
     weights = zero_shot_weights(backbone, record.class_names, record.prompts)
     head = TextHead(weights, backbone.model.logit_scale)
     classifier = Classifier(backbone.model, head, backbone.preprocess).eval().requires_grad_(False)

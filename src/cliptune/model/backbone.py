@@ -18,6 +18,7 @@ from torch import nn
 
 from cliptune.data.images import Preprocess
 from cliptune.errors import HubError, ModelError
+from cliptune.model.tokens import resize_positions
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,16 @@ def _pooled(output: Any) -> torch.Tensor:
 
 
 def load_backbone(
-    name: str, *, revision: str | None = None, cache_dir: Path | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    image_size: int | None = None,
 ) -> Backbone:
     """Load a dual encoder with its tokenizer and image processor, in float32 on the CPU.
 
-    `name` is a hub name or a local folder in `transformers` format.
+    `name` is a hub name or a local folder in `transformers` format. `image_size`, in pixels, asks
+    for photos of another size than the model was trained on.
 
     Raises `ModelError` when it is no dual encoder or does not exist, `HubError` when the hub
     cannot be reached.
@@ -112,15 +118,26 @@ def load_backbone(
             f"{name}: its tokenizer or image processor cannot be loaded: {_first_line(error)}"
         ) from error
     preprocess = Preprocess.from_processor(processor)
+    if image_size is not None:
+        preprocess = preprocess.scaled(image_size)
+        resize_positions(model, image_size)
+        processor.size, processor.crop_size = preprocess.processor_sizes()
     return Backbone(model, preprocess, processor, tokenizer, source)
 
 
 def load_model(
-    name: str, *, revision: str | None = None, cache_dir: Path | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[Any, BaseModel]:
-    """The dual encoder alone, as `load_backbone` loads it."""
+    """The dual encoder alone, as `load_backbone` loads it, for photos of (height, width)."""
     name, options = _locate(name, revision=revision, cache_dir=cache_dir)
-    return _load_weights(name, options)
+    model, source = _load_weights(name, options)
+    if image_size is not None and image_size[0] == image_size[1]:
+        resize_positions(model, image_size[0])
+    return model, source
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -19,6 +19,7 @@ from torch.nn.functional import linear, normalize
 from cliptune.data.images import Preprocess, Unreadable
 from cliptune.data.loading import Batch
 from cliptune.model.backbone import image_features
+from cliptune.model.frozen import FrozenStates, reused
 from cliptune.model.prompts import class_features
 
 
@@ -153,10 +154,12 @@ def predict_logits(
     device: torch.device,
     *,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    frozen: FrozenStates | None = None,
 ) -> Predictions:
     """What `classifiers` (on `device`) say of all the photos in `batches`, in their order.
 
-    `autocast` makes the context of mixed precision.
+    `autocast` makes the context of mixed precision. `frozen` keeps, for several passes over the
+    same photos, what does not change.
     """
     logits: list[list[torch.Tensor]] = [[torch.empty(0, c.num_classes)] for c in classifiers]
     labels = [torch.empty(0, dtype=torch.int64)]
@@ -170,7 +173,8 @@ def predict_logits(
             pixels = batch.pixels.to(device, non_blocking=True)
             labels.append(batch.labels)
             for i, classifier in enumerate(classifiers):
-                logits[i].append(classifier(pixels, weights[i]).cpu())
+                with reused(frozen, batch, pixels) as given:
+                    logits[i].append(classifier(given, weights[i]).cpu())
     return Predictions(
         [torch.cat(x).numpy() for x in logits], torch.cat(labels).numpy(), unreadable
     )

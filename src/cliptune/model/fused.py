@@ -59,6 +59,10 @@ class FusedEncoder(nn.Module):
         self.config = encoder.config
         self.layers = encoder.layers  # the same modules under the same names
         self.leaving = leaving
+        # Of one forward, for `frozen`: the states before a layer to start from, or to keep.
+        self.given: tuple[int, torch.Tensor] | None = None
+        self.keep_at: int | None = None
+        self.kept: torch.Tensor | None = None
         self._copies: dict[tuple[int, str], tuple[Any, torch.Tensor]] = {}
 
     def forward(
@@ -78,9 +82,11 @@ class FusedEncoder(nn.Module):
         dtype = inputs_embeds.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        x_BTD = inputs_embeds
+        start, x_BTD = self.given or (0, inputs_embeds)
         with torch.autocast(device, enabled=False):
-            for i in range(len(self.layers)):
+            for i in range(start, len(self.layers)):
+                if i == self.keep_at:
+                    self.kept = x_BTD.detach()
                 last = i == len(self.layers) - 1
                 leaving = self.leaving if last else slice(None)
                 x_BTD = self._layer(i, x_BTD, dtype, attention_mask, is_causal, leaving)

@@ -42,21 +42,26 @@ def add_adapters(
     bias: str = "none",
     use_dora: bool = False,
     use_rslora: bool = False,
+    last_layers: int | None = None,
 ) -> Any:
     """`model` wrapped by PEFT, with adapters on the linear layers named in the chosen towers.
 
-    Only the adapters, and the biases `bias` asks for, are left trainable. Raises `ModelError`,
-    listing the linear layers there are, for a target that matches none.
+    Only the adapters, and the biases `bias` asks for, are left trainable. `last_layers` leaves
+    all but so many layers at the end of each tower without adapters: nothing is computed
+    backwards there. Raises `ModelError`, listing the linear layers there are, for a target that
+    matches none.
     """
     from peft import LoraConfig, get_peft_model
 
+    layers = linear_layers(model, towers=towers)
+    chosen = find_targets(model, target_modules, towers=towers)
+    if last_layers is not None:
+        chosen = _at_the_end(chosen, layers, last_layers)
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_pattern(
-            find_targets(model, target_modules, towers=towers), linear_layers(model, towers=towers)
-        ),
+        target_modules=_pattern(chosen, layers),
         bias=bias,
         use_dora=use_dora,
         use_rslora=use_rslora,
@@ -185,6 +190,27 @@ def _check_shapes(state: dict[str, torch.Tensor], expected: dict[str, tuple[int,
             if expected.get(name) != found.get(name)
         ]
         raise ModelError(f"the adapter's tensors do not fit the model:\n{listing(wrong, limit=5)}")
+
+
+def _at_the_end(chosen: Sequence[str], layers: Sequence[str], count: int) -> list[str]:
+    """Those of `chosen` in the last `count` numbered layers of their tower, or past them."""
+
+    def place(name: str) -> tuple[str, int] | None:
+        match = re.match(r"(\w+)\..*?layers?\.(\d+)\.", name)
+        return (match[1], int(match[2])) if match else None
+
+    depths: dict[str, int] = {}
+    for tower, index in filter(None, map(place, layers)):
+        depths[tower] = max(depths.get(tower, 0), index + 1)
+    for tower, depth in depths.items():
+        if count > depth:
+            raise ModelError(f"lora.last_layers: found {count}; {tower} has {depth} layers")
+    kept = []
+    for name in chosen:
+        at = place(name)
+        if at is None or at[1] >= depths[at[0]] - count:
+            kept.append(name)
+    return kept
 
 
 def _pattern(chosen: Sequence[str], layers: Sequence[str]) -> str:

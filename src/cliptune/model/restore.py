@@ -12,7 +12,7 @@ import torch
 from cliptune.config import Settings, load_settings
 from cliptune.data.images import Preprocess
 from cliptune.errors import CheckpointError, ModelError, SettingsError
-from cliptune.model.backbone import load_model
+from cliptune.model.backbone import BaseModel, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
 from cliptune.model.fused import fuse
@@ -137,23 +137,35 @@ def _attach_adapter(path: Path, model: Any) -> Any:
     return wrapped
 
 
-def _load_base(checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None) -> Any:
+def base_location(checkpoint: Checkpoint, base_model: str | None) -> tuple[str, str | None]:
+    """The base model's name and revision: where it is now, or else where training had it from."""
     recorded = checkpoint.record.base_model
     name = base_model or recorded.name
-    revision = recorded.revision if name == recorded.name else None
+    return name, recorded.revision if name == recorded.name else None
+
+
+def check_base(checkpoint: Checkpoint, source: BaseModel) -> None:
+    """Raise `CheckpointError` unless `source` has the weights the checkpoint was trained on."""
+    recorded = checkpoint.record.base_model
+    if source.fingerprint == recorded.fingerprint:
+        return
+    at = f" at revision {recorded.revision}" if recorded.revision else ""
+    raise CheckpointError(
+        f"{checkpoint.path} was trained on other weights than those of '{source.name}': "
+        f"fingerprint {recorded.fingerprint} expected, {source.fingerprint} found. "
+        f"Expected base model: {recorded.name}{at}. Say where it is with --base-model."
+    )
+
+
+def _load_base(checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None) -> Any:
+    name, revision = base_location(checkpoint, base_model)
+    size = load_preprocess(checkpoint).image_size
     try:
-        model, source = load_model(name, revision=revision, cache_dir=cache_dir)
+        model, source = load_model(name, revision=revision, cache_dir=cache_dir, image_size=size)
     except ModelError as error:
         raise CheckpointError(
             f"{checkpoint.path}: its base model '{name}' cannot be loaded: {error}\n"
             "If the base model was moved, say where it is with --base-model."
         ) from None
-    if source.fingerprint != recorded.fingerprint:
-        raise CheckpointError(
-            f"{checkpoint.path} was trained on other weights than those of '{name}': "
-            f"fingerprint {recorded.fingerprint} expected, {source.fingerprint} found. "
-            f"Expected base model: {recorded.name}"
-            f"{f' at revision {recorded.revision}' if recorded.revision else ''}. "
-            "Say where it is with --base-model."
-        )
+    check_base(checkpoint, source)
     return model

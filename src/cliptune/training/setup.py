@@ -21,9 +21,11 @@ from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
+from cliptune.model.frozen import FrozenStates
 from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import prompts_for, zero_shot_weights
+from cliptune.model.tokens import drop_patches
 from cliptune.training.optim import epochs_without_gain, make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import Progress
@@ -50,6 +52,8 @@ class Run:
     val_loader: DataLoader[Any]
     trainable: int  # numbers of parameters
     parameters: int
+    frozen: FrozenStates | None = None  # of training photos, and of val's
+    frozen_val: FrozenStates | None = None
     progress: Progress = field(default_factory=Progress)
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
 
@@ -88,7 +92,10 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         logging.getLogger("cliptune").setLevel(logging.WARNING)  # one process tells it
     torch.manual_seed(settings.seed)
     backbone = load_backbone(
-        settings.model.name, revision=settings.model.revision, cache_dir=settings.model.cache_dir
+        settings.model.name,
+        revision=settings.model.revision,
+        cache_dir=settings.model.cache_dir,
+        image_size=settings.model.image_size,
     )
     class_names = train.class_names
     weights = zero_shot_weights(backbone, class_names, settings.model.prompts)
@@ -108,7 +115,12 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
     if settings.hardware.fast and (plain := fuse(classifier.model)):
         log.debug("computed by transformers and PEFT, not fused: %s", ", ".join(plain))
     batches, train_loader, val_loader = make_loaders(settings, backbone, train, val, accelerator)
+    frozen = frozen_val = None
+    if settings.training.cache_activations:
+        frozen, frozen_val = frozen_states(settings, classifier, len(train), len(val))
     return Run(
+        frozen=frozen,
+        frozen_val=frozen_val,
         settings=settings,
         accelerator=accelerator,
         backbone=backbone,
@@ -201,7 +213,10 @@ def build_classifier(
         bias=lora.bias,
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
+        last_layers=lora.last_layers,
     )
+    if settings.model.patch_dropout:
+        drop_patches(model, settings.model.patch_dropout)
     head: Head
     if settings.model.head == "text":
         head = TextHead(zero_shot.features, zero_shot.logit_scale)
@@ -228,6 +243,7 @@ def make_loaders(
         crop_ratio=augment.crop_ratio,
         flip=augment.flip,
         color=augment.color,
+        views=augment.views,
     )
     train_set = PhotoDataset(
         train.samples,
@@ -251,11 +267,34 @@ def make_loaders(
     )
 
 
+def frozen_states(
+    settings: Settings, classifier: Classifier, num_train: int, num_val: int
+) -> tuple[FrozenStates, FrozenStates]:
+    """Where the activations below the adapters are kept, for train and for val.
+
+    Raises `ModelError` where the image tower is not computed by the fused encoder.
+    """
+    data = settings.data
+    views = (data.augmentation.views or 1) if data.augmentation.enabled else 1
+    options: dict[str, Any] = {
+        "folder": data.cache_dir or default_cache_dir(),
+        "limit_bytes": data.cache_limit * MIB,
+    }
+    return (
+        FrozenStates(classifier.model, num_photos=num_train, views=views, **options),
+        FrozenStates(classifier.model, num_photos=num_val, views=1, **options),
+    )
+
+
 def measure_baseline(run: Run) -> dict[str, float | int | None]:
     """Zero-shot CLIP on val, before the first update: a fresh adapter changes no logit."""
     baseline = Classifier(run.classifier.model, run.zero_shot, run.backbone.preprocess)
     predictions = predict_logits(
-        [baseline], run.val_loader, run.accelerator.device, autocast=run.accelerator.autocast
+        [baseline],
+        run.val_loader,
+        run.accelerator.device,
+        autocast=run.accelerator.autocast,
+        frozen=run.frozen_val,
     )
     metrics = split_metrics(predictions.logits[0], predictions.labels)
     top5 = metrics.top5_accuracy

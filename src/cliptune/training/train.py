@@ -26,6 +26,7 @@ from cliptune.evaluation.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.model.classifier import predict_logits
 from cliptune.model.device import is_out_of_memory, memory_errors_in_words
+from cliptune.model.frozen import reused
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
@@ -222,6 +223,7 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
     accelerator = run.accelerator
     total = sum(map(len, group))
     sums = torch.zeros(3, dtype=torch.float64)
+    view = run.progress.epoch
     for i, batch in enumerate(group):
         with section("copy"):
             pixels = batch.pixels.to(accelerator.device, non_blocking=True)
@@ -229,8 +231,8 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
         # Several processes exchange gradients once for each update, not for each micro-batch.
         last = i == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
-            with section("forward"):
-                logits_BC = run.model(pixels)
+            with section("forward"), reused(run.frozen, batch, pixels, view=view) as given:
+                logits_BC = run.model(given)
                 loss = cross_entropy(logits_BC, labels, reduction="sum")
             with section("backward"):
                 accelerator.backward(loss / total)
@@ -246,6 +248,7 @@ def validate(run: Run) -> SplitMetrics:
             run.val_loader,
             run.accelerator.device,
             autocast=run.accelerator.autocast,
+            frozen=run.frozen_val,
         )
     metrics = split_metrics(predictions.logits[0], predictions.labels)
     # Every process measures all of val; they must not part over a rounding when to stop.
