@@ -2,8 +2,9 @@
 
     python benchmarks/bench.py                    every row of the table
     python benchmarks/bench.py --rows step data   some of them
-    python benchmarks/bench.py --curves           cost against classes, rank, batch, workers
-    python benchmarks/bench.py --device cuda      the steps on a GPU, in bfloat16
+    python benchmarks/bench.py --curves           cost and memory against one thing at a time
+    python benchmarks/bench.py --rows training    whole runs: 10 epochs of 1,000 photos
+    python benchmarks/bench.py --device cuda      on a GPU, in bfloat16; under ten minutes
 
 Each contestant runs in a process of its own (`contestants.py`) and waits while another works.
 Results go to benchmarks/results/*.json; a table is printed. Nothing is downloaded: the model is
@@ -26,8 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inputs import lay_out_training, prepare
+
 HERE = Path(__file__).parent
-WORDS = ["a", "photo", "of", "class", "number"]
 
 # row: (what, our contestant, its rival, options, at least, aim); ratio = rival's time / our time.
 # The precision is the rival's; ours is the best of the machine.
@@ -48,11 +50,21 @@ ROWS: dict[str, tuple[str, str, str, dict[str, str], float, float]] = {
     "data": ("data alone, epoch 2 onward, against PIL + CLIPImageProcessor",
              "our_loader", "processor_loader", {}, 5.0, 10.0),
 }  # fmt: skip
+# what changes: (who works, its values). "none" is the default step, for comparison.
 CURVES = {
-    "classes": ["10", "100", "1000"],
-    "rank": ["4", "16", "64"],
-    "batch": ["8", "16", "64"],
+    "none": ("ours", ["default"]),
+    "classes": ("ours", ["100", "1000"]),
+    "rank": ("ours", ["4", "16", "64"]),
+    "batch": ("ours", ["8", "16", "64"]),
+    "resolution": ("ours", ["128", "160", "288"]),
+    "last_layers": ("ours", ["2", "4", "8"]),
+    "patch_dropout": ("ours", ["0.25", "0.5", "0.75"]),
+    "photos": ("our_loader", ["64", "128", "256"]),
+    "workers": ("our_loader", ["0", "1", "2", "4"]),
 }
+GPU_BATCHES = ["32", "256", "1024"]
+# The tutorial's fifteen minutes on an RTX 3070, and a minute on a data-centre card.
+TRAINING = {"cpu": (1_000, 900.0, 450.0), "cuda": (10_000, 60.0, 60.0)}
 
 
 class Contestant:
@@ -134,52 +146,6 @@ def start_up(folder: Path, times: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def prepare(folder: Path, *, photos: int) -> None:
-    """A model of ViT-B/32's size with random weights, drawn photos, and a checkpoint."""
-    import numpy as np
-    import torch
-    from PIL import Image
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig()).save_pretrained(folder / "model")
-    CLIPImageProcessor().save_pretrained(folder / "model")
-    words = ["<s>", "</s>", "<unk>", ".", *WORDS, *map(str, range(2000))]
-    model = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    # CLIP's own prompts of ten words or so; the end token is the highest id, as CLIP expects.
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>",
-        unk_token="<unk>", model_max_length=77,
-    ).save_pretrained(folder / "model")  # fmt: skip
-    rng = np.random.default_rng(0)
-    for i in range(photos):
-        path = folder / "photos" / str(i % 10) / f"{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        fine = rng.normal(0, 12, (375, 500, 3))
-        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)) + fine
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
-    for i in range(30):
-        split = folder / "data" / ("train" if i < 20 else "val") / f"class number {i % 10}"
-        split.mkdir(parents=True, exist_ok=True)
-        (split / f"{i}.jpg").write_bytes(
-            (folder / "photos" / str(i % 10) / f"{i}.jpg").read_bytes()
-        )
-    subprocess.run(
-        [sys.executable, "-m", "cliptune", "train", "--data-dir", folder / "data",
-         "--output-dir", folder / "run", "--set", f"output.log_dir={folder / 'logs'}",
-         "--set", f"model.name={folder / 'model'}", "--set", "training.num_epochs=1",
-         "--set", "data.cache=false", "--set", "hardware.device=cpu"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-
-
 def machine(device: str) -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
@@ -213,7 +179,8 @@ def has_bf16(device: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="*", choices=[*ROWS, "start"], default=[*ROWS, "start"])
+    names = [*ROWS, "start", "training", "memory", "utilisation"]
+    parser.add_argument("--rows", nargs="*", choices=names)
     parser.add_argument("--curves", action="store_true", help="cost against one thing at a time")
     parser.add_argument("--times", type=int, default=5, help="repetitions of each contestant")
     parser.add_argument("--photos", type=int, default=256, help="photos in the folder")
@@ -221,6 +188,9 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, help="keep the inputs here between runs")
     parser.add_argument("--output-dir", type=Path, default=HERE / "results")
     given = parser.parse_args()
+    if given.rows is None:
+        on_gpu = ["step", "step-bf16", "step-120", "bound", "utilisation", "memory", "training"]
+        given.rows = on_gpu if given.device == "cuda" else [*ROWS, "start"]
 
     about = machine(given.device)
     best = "bfloat16" if about["bf16"] else "float32"
@@ -232,6 +202,9 @@ def main() -> None:
             prepare(folder, photos=given.photos)
         print("| what | ours | other | ratio | at least | aim |\n|---|---|---|---|---|---|")
         for row in given.rows:
+            if row in OTHER_ROWS:
+                results["rows"][row] = OTHER_ROWS[row](folder, given.device, best)
+                continue
             if row == "start":
                 what, least, aim = (
                     "`predict` of one photo, share of importing and loading",
@@ -266,14 +239,82 @@ def main() -> None:
     print(f"written: {path}")
 
 
+def training(folder: Path, device: str, precision: str) -> dict[str, Any]:
+    """Whole runs of ten epochs: in full, and with adapters in the last four layers alone."""
+    photos, least, aim = TRAINING[device]
+    lay_out_training(folder, photos)
+    found = {}
+    for name, more in {"all layers": {}, "last 4 layers, cached": {"last_layers": "4"}}.items():
+        options = {"device": device, "batch": "256" if device == "cuda" else "32"} | more
+        (figures,) = race([("our_training", options)], folder, 1)
+        found[name] = figures
+        seconds = figures["median_s"]
+        print(
+            f"| 10 epochs of {photos:,} photos, {name} | {seconds:.0f} s | {least:.0f} s | "
+            f"**{least / seconds:.2f}** | 1.0 | {least / aim:.1f} |",
+            flush=True,
+        )
+    return found
+
+
+def memory(folder: Path, device: str, precision: str) -> dict[str, Any]:
+    """Peak memory of a training step against the batch size."""
+    found = {}
+    for batch in GPU_BATCHES if device == "cuda" else ["8", "32", "128"]:
+        options = {"device": device, "precision": precision, "batch": batch}
+        (figures,) = race([("ours", options)], folder, 3)
+        found[batch] = figures
+        rate, peak = figures["items_per_second"], figures["peak_mib"]
+        print(f"| a step of {batch} photos | {rate:.1f} photos/s | {peak} MiB | | | |", flush=True)
+    return found
+
+
+def utilisation(folder: Path, device: str, precision: str) -> dict[str, Any]:
+    """Model FLOPs of a step at batch 256 (32 on a CPU) against a large product's rate."""
+    options = {"device": device, "precision": precision}
+    options["batch"] = "256" if device == "cuda" else "32"
+    step, best = race([("ours", options), ("ceiling", options)], folder, 5)
+    rate = step_flops(folder) * step["items_per_second"]
+    share = rate / best["items_per_second"]
+    print(
+        f"| model FLOPs of a step | {rate / 1e12:.2f} TFLOP/s | "
+        f"{best['items_per_second'] / 1e12:.2f} TFLOP/s | **{share:.2f}** | | |",
+        flush=True,
+    )
+    return {"step": step, "ceiling": best, "utilisation": share}
+
+
+OTHER_ROWS = {"training": training, "memory": memory, "utilisation": utilisation}
+
+
+def step_flops(folder: Path) -> float:
+    """Floating-point operations of the step's products for one photo, as `products` counts them."""
+    config = json.loads((folder / "model" / "config.json").read_text())["vision_config"]
+    width, inner = config.get("hidden_size", 768), config.get("intermediate_size", 3072)
+    layers, patch = config.get("num_hidden_layers", 12), config.get("patch_size", 32)
+    patches = (config.get("image_size", 224) // patch) ** 2
+    tokens = patches + 1
+    forward = 0.0
+    backward = 0.0
+    for layer in range(layers):
+        last = layer == layers - 1
+        rows = 1 if last else tokens
+        past_attention = rows * (width * width + 2 * width * inner)
+        heads = (2 * tokens + rows if last else 3 * tokens) * width * width
+        attention = 2 * rows * tokens * width
+        forward += heads + attention + past_attention
+        backward += past_attention + 2 * attention + (heads if layer else 0)
+    return 2 * (forward + backward + patches * 3 * patch**2 * width)
+
+
 def curves(folder: Path, device: str, precision: str) -> dict[str, Any]:
     """Our step's cost and peak memory, one thing changed at a time."""
     found: dict[str, Any] = {}
     print("\n| changed | images/s | peak memory |\n|---|---|---|")
-    for key, values in CURVES.items():
+    for key, (who, values) in CURVES.items():
         for value in values:
             options = {"device": device, "precision": precision, key: value}
-            (figures,) = race([("ours", options)], folder, 3)
+            (figures,) = race([(who, options)], folder, 3)
             found[f"{key}={value}"] = figures
             rate, peak = figures["items_per_second"], figures["peak_mib"]
             print(f"| {key} {value} | {rate:.1f} | {peak} MiB |", flush=True)

@@ -34,7 +34,11 @@ class Work:
         self.batch = int(options.get("batch", 32))
         self.classes = int(options.get("classes", 10))
         self.rank = int(options.get("rank", 8))
-        self.resolution = 224
+        self.resolution = int(options.get("resolution", 224))
+        self.last_layers = int(options["last_layers"]) if "last_layers" in options else None
+        self.patch_dropout = float(options.get("patch_dropout", 0))
+        self.photos = int(options["photos"]) if "photos" in options else None
+        self.epochs = int(options.get("epochs", 10))
         self.towers = options.get("towers", "vision")
         self.precision = options.get("precision", "float32")
         self.workers = int(options.get("workers", os.cpu_count() or 1))
@@ -74,17 +78,21 @@ def ours(work: Work) -> Repetition:
     from cliptune.model.fused import fuse
     from cliptune.model.lora import add_adapters
     from cliptune.model.prompts import prompts_for, zero_shot_weights
+    from cliptune.model.tokens import drop_patches
     from cliptune.training.optim import make_optimizer
 
     keep_freed_memory()
-    backbone = load_backbone(str(work.model))
+    backbone = load_backbone(str(work.model), image_size=work.resolution)
     prompts = ["a photo of a {}."]
     head = TextHead(zero_shot_weights(backbone, work.names, prompts), backbone.model.logit_scale)
     tokens = (
         None if work.towers == "vision" else backbone.tokenize(prompts_for(work.names, prompts))
     )
     options: dict[str, Any] = {"r": work.rank, "alpha": 32, "dropout": 0.1, "towers": work.towers}
+    options["last_layers"] = work.last_layers
     model = add_adapters(backbone.model, target_modules=TARGETS, **options)
+    if work.patch_dropout:
+        drop_patches(model, work.patch_dropout)
     classifier = Classifier(model, head, backbone.preprocess, prompt_tokens=tokens)
     classifier = classifier.to(work.device).train()
     fuse(model)
@@ -218,6 +226,50 @@ def products(work: Work) -> Repetition:
     return repeat
 
 
+def ceiling(work: Work) -> Repetition:
+    """One large square product: the rate of products that the machine reaches at its best."""
+    import torch
+
+    size = 8192 if work.device.type == "cuda" else 2048
+    dtype = getattr(torch, work.precision)
+    a, b = (torch.randn(size, size, device=work.device, dtype=dtype) for _ in range(2))
+
+    def repeat() -> int:
+        a @ b
+        work.wait()
+        return 2 * size**3  # floating-point operations
+
+    return repeat
+
+
+def our_training(work: Work) -> Repetition:
+    """`cliptune train` from its start to its last checkpoint, in a process of its own."""
+    import subprocess
+    import tempfile
+
+    def repeat() -> int:
+        with tempfile.TemporaryDirectory(dir=work.folder) as output:
+            settings = [
+                f"model.name={work.model}", f"output.log_dir={output}/logs",
+                f"training.num_epochs={work.epochs}", "training.early_stopping.enabled=false",
+                f"training.batch_size={work.batch}", f"hardware.device={work.device.type}",
+                f"data.num_workers={work.workers}", f"data.cache_dir={work.folder}/cache",
+            ]  # fmt: skip
+            if work.last_layers:
+                settings += [
+                    f"lora.last_layers={work.last_layers}", "data.augmentation.views=2",
+                    "training.cache_activations=true",
+                ]  # fmt: skip
+            subprocess.run(
+                [sys.executable, "-m", "cliptune", "train", "--data-dir", work.folder / "training",
+                 "--output-dir", f"{output}/run", *(x for s in settings for x in ("--set", s))],
+                check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        return work.epochs * len(list((work.folder / "training" / "train").rglob("*.jpg")))
+
+    return repeat
+
+
 def our_prediction(work: Work) -> Repetition:
     """`Predictor` over a folder of photos."""
     from cliptune import Predictor
@@ -283,7 +335,7 @@ def _samples(work: Work) -> Any:
     from cliptune.data.images import Preprocess
 
     processor = AutoImageProcessor.from_pretrained(work.model, backend="pil")
-    paths = sorted((work.folder / "photos").rglob("*.jpg"))
+    paths = sorted((work.folder / "photos").rglob("*.jpg"))[: work.photos]
     return [Sample(path, 0) for path in paths], Preprocess.from_processor(processor)
 
 
@@ -307,6 +359,8 @@ CONTESTANTS: dict[str, Callable[[Work], Repetition]] = {
     "peft_loop": peft_loop,
     "hf_trainer": hf_trainer,
     "products": products,
+    "ceiling": ceiling,
+    "our_training": our_training,
     "our_prediction": our_prediction,
     "pipeline": pipeline,
     "our_loader": our_loader,
@@ -322,7 +376,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print stays out of the answers
     repeat = CONTESTANTS[name](work)
-    repeat()  # warm-up
+    if name != "our_training":  # a whole run, as its user meets it
+        repeat()  # warm-up
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
