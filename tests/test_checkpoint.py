@@ -144,10 +144,30 @@ def lost_layer(folder: Path) -> None:
 def test_a_damaged_checkpoint_is_refused_by_name(
     copy: Path, damage: Callable[[Path], object], words: str
 ) -> None:
+    """Also where the sums say nothing, as in checkpoints of earlier versions."""
     damage(copy)
+    with pytest.raises(CheckpointError, match=r"missing|damaged or changed since") as caught:
+        Predictor(copy)
+    assert str(copy) in str(caught.value)
+    (copy / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match=words) as caught:
         Predictor(copy)
     assert str(copy) in str(caught.value)
+
+
+def test_sums_are_those_of_sha256sum(copy: Path) -> None:
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=copy)
+    assert done.returncode == 0
+    (copy / "README.md").write_text("a note of its owner")
+    Predictor(copy)
+
+
+@pytest.mark.parametrize("name", ["../photo", "/etc/passwd", "a/../../b"])
+def test_sums_never_lead_out_of_the_folder(copy: Path, name: str) -> None:
+    with (copy / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  {name}\n")
+    with pytest.raises(CheckpointError, match="no file of this folder"):
+        Predictor(copy)
 
 
 def test_pickled_files_in_a_checkpoint_are_never_read(copy: Path) -> None:

@@ -86,6 +86,7 @@ class DataSettings(Section):
     data_dir: Folder = Path("data/dogs")
     batch_size: Annotated[int, Field(ge=1)] = 32
     num_workers: Annotated[int, Field(ge=0)] = 4
+    read_timeout: Annotated[int, Field(ge=0)] = 300
     pin_memory: bool = True
     val_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.1
     on_bad_image: Literal["error", "skip"] = "error"
@@ -124,6 +125,8 @@ class TrainingSettings(Section):
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     cache_activations: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: Annotated[int, Field(ge=1)] = 10
     lr_scheduler: SchedulerSettings = SchedulerSettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 

@@ -6,7 +6,7 @@ Each carries one message that says where, what was found, what was expected and 
     ├── HubError             a model or an archive could not be fetched
     ├── TrainingError        training cannot go on (a loss that is not finite)
     ├── ResourceError        memory or disk ran out
-    ├── Interrupted          the user stopped the run; it was saved (exit code 130)
+    ├── Interrupted          a run was stopped on request and saved (exit code 75: go on later)
     └── UserError            exit code 2: the caller can mend it
         ├── SettingsError    a configuration file or an override
         ├── DataError        a folder of photos
@@ -39,9 +39,9 @@ class ResourceError(CliptuneError):
 
 
 class Interrupted(CliptuneError):
-    """The user stopped the run, and what it had reached was saved."""
+    """A run was stopped on request; what it had reached was saved, and --resume goes on."""
 
-    exit_code = 130
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: not an end, try again
 
 
 class UserError(CliptuneError):

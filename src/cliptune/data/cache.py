@@ -19,6 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cliptune.errors import ImageError
+from cliptune.files import hidden, whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +90,6 @@ def open_store(
     a line in the log, where the store would pass `limit_bytes` or what the disk has room for, or
     the folder cannot be written: photos are then decoded anew.
     """
-    from filelock import FileLock
-
     digest, size = _survey(paths, recipe, pixels_each)
     limit_bytes -= sum(store.num_bytes for store in beside)
     folder = cache_dir / f"photos-{digest}"
@@ -107,7 +107,8 @@ def open_store(
         if shutil.disk_usage(cache_dir).free < 1.2 * size:
             log.warning("%s: no room for a store of %d MiB; going without", cache_dir, size / MIB)
             return None
-        with FileLock(cache_dir / f".{folder.name}.lock"):
+        _clear_leftovers(cache_dir)
+        with _building(folder):
             if store := _existing(folder):  # built meanwhile by another process
                 return store
             log.info("decoding %d photos once into %s (%d MiB)", len(paths), folder, size / MIB)
@@ -116,6 +117,35 @@ def open_store(
     except OSError as error:
         log.warning("%s: no store of decoded photos (%s); going without", cache_dir, error)
         return None
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """Held by one process at a time; the system frees it however that ends."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(hidden(folder, ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: waiting for another process that is building it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear_leftovers(cache_dir: Path) -> None:
+    """Delete what processes that were killed left half built; what is being built stays."""
+    from filelock import FileLock, Timeout
+
+    for partial in cache_dir.glob(".photos-*.partial"):
+        try:
+            with FileLock(partial.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(partial, ignore_errors=True)
+        except Timeout:
+            continue
 
 
 def default_cache_dir() -> Path:
@@ -168,13 +198,10 @@ def _existing(folder: Path) -> PhotoStore | None:
 
 
 def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: bool) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     places: list[tuple[int, int, int] | None] = []
     end = 0
     hidden = None if progress else True  # None: shown on a terminal only
-    try:
+    with whole_folder(folder) as partial:
         with (
             (partial / "pixels.u8").open("wb") as file,
             tqdm(total=len(paths), desc="decoding", unit="img", leave=False, disable=hidden) as bar,
@@ -187,13 +214,8 @@ def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: boo
                     file.write(np.ascontiguousarray(image).data)
                     end += image.size
                 bar.update()
-            file.flush()
-            os.fsync(file.fileno())
         index = json.dumps({"bytes": end, "places": places})
         (partial / "index.json").write_text(index, encoding="utf-8")
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _decoded(paths: Sequence[Path], decode: Decode) -> Iterator[NDArray[np.uint8] | None]:

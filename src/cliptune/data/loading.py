@@ -212,6 +212,7 @@ def make_loader(
     batch_size: int | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
+    read_timeout: int = 0,
 ) -> DataLoader[Any]:
     """A loader over `batches`, or over all photos in their order, `batch_size` at a time.
 
@@ -228,6 +229,7 @@ def make_loader(
         dataset,
         collate_fn=collate,
         num_workers=num_workers,
+        timeout=read_timeout if num_workers else 0,
         persistent_workers=num_workers > 0,
         # Without one of its own, each pass over a loader draws from torch's global generator, and
         # a resumed run, which starts its epoch twice, would draw other dropout masks.

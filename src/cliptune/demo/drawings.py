@@ -5,7 +5,6 @@ Positions are in dog units: x to the head, y up, the dog about 2 long, its feet 
 
 from __future__ import annotations
 
-import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 from tqdm import tqdm
+
+from cliptune.files import whole_folder
 
 Color = tuple[int, int, int]
 OVERSAMPLING = 3  # drawn three times as large, then reduced, for smooth edges
@@ -110,18 +111,13 @@ def draw_dataset(
     Each drawing depends on the seed, its split, breed and number alone. The folder appears whole.
     """
     jobs = [(s, b, i) for s, count in counts.items() for b in breeds for i in range(count)]
-    partial = output_dir.with_name(f".{output_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     hidden = None if progress else True  # None: shown on a terminal only
-    try:
+    with whole_folder(output_dir) as partial:
         for split, breed, index in tqdm(jobs, "drawing", unit="img", leave=False, disable=hidden):
             key = [seed, zlib.crc32(split.encode()), zlib.crc32(breed.encode()), index]
             path = partial / split / breed / f"{breed}_{index + 1:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw_dog(breed, rng=np.random.default_rng(key), size=size).save(path)
-        partial.replace(output_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 class _Dog:

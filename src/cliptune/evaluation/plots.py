@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.evaluation.metrics import class_keys
+from cliptune.files import whole_file
 from cliptune.text import columns, shorten
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # Okabe & Ito, 2008
@@ -159,18 +160,14 @@ def _picture(
 
     # Texts take these when they are made, so they must hold for all of the drawing.
     settings = {"font.family": _fonts(), "text.parse_math": False, "text.usetex": False}
-    partial = path.with_name(f".{path.name}.partial")
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # Without a Chinese font its characters are drawn as boxes; a warning for each says no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(1, panels)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as partial:
             figure.savefig(partial, format="png", dpi=DPI)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _fonts() -> list[str]:

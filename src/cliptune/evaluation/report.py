@@ -33,6 +33,7 @@ from cliptune.evaluation.plots import (
     plot_class_performance,
     plot_confusion_matrix,
 )
+from cliptune.files import whole_file
 from cliptune.text import fit, one_line, shorten
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
@@ -246,9 +247,5 @@ def _write(path: Path, text: str) -> None:
 
     A name that is no valid Unicode (Linux allows such files) is written as JSON's escape.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

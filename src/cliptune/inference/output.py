@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from cliptune.data.images import Unreadable
 from cliptune.errors import ResourceError, UserError
+from cliptune.files import whole_file
 from cliptune.inference.predictor import Prediction
 from cliptune.text import columns, fit, one_line
 
@@ -56,20 +57,17 @@ def open_output(path: Path, *, top_k: int) -> Iterator[Callable[[Result], None]]
     """
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     try:
         with (
+            whole_file(path) as partial,
             partial.open("w", encoding="utf-8", newline="") as file,
             WRITERS[path.suffix.lower()](file, top_k) as write,
         ):
             yield write
-        partial.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(f"{path}: the disk is full; nothing was written.") from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -85,14 +83,22 @@ def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
 
     def write(result: Result) -> None:
         if isinstance(result, Unreadable):
-            writer.writerow([result.path, *[""] * (2 * top_k), result.reason])
+            row = [result.path, *[""] * (2 * top_k), result.reason]
+            writer.writerow(map(_no_formula, row))
             return
         cells: list[Any] = []
         for score in result.scores:
             cells += [score.label, f"{score.probability:.6f}"]
-        writer.writerow([result.source, *cells, *[""] * (2 * top_k - len(cells)), ""])
+        cells = [result.source, *cells, *[""] * (2 * top_k - len(cells)), ""]
+        writer.writerow(map(_no_formula, cells))
 
     yield write
+
+
+def _no_formula(cell: Any) -> str:
+    """A cell that no spreadsheet takes for a formula: such text gets an apostrophe before it."""
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 @contextmanager

@@ -6,6 +6,7 @@
         cliptune.json                                    what the tensors mean (`Record`)
         config.yaml, tokenizer and preprocessor files, README.md
         resume/                                          what only training needs
+        SHA256SUMS                                       of all these but README.md
 
 Written beside its place and moved there whole. Only safetensors, JSON and YAML are ever read.
 """
@@ -16,7 +17,6 @@ import errno
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.errors import CheckpointError, ResourceError
+from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
 from cliptune.model.classifier import Classifier
 from cliptune.model.lora import adapter_state
 
@@ -35,6 +36,7 @@ RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
 NEEDED = (RECORD, "adapter_config.json", ADAPTER, HEAD)
+UNSUMMED = frozenset({"README.md"})  # may be edited by its owner
 NAME = re.compile(r"^checkpoint-(epoch|step)-(\d+)$")
 
 
@@ -86,19 +88,17 @@ def write_checkpoint(
 ) -> Checkpoint:
     """Write a checkpoint folder at `path` and return it; `write_extras` adds files to the folder.
 
-    Nothing appears at `path` before all is written. Raises `ResourceError` on a full disk.
+    Nothing appears at `path` before all is written and on the disk. Raises `ResourceError` on a
+    full disk.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        _write_adapter(partial, classifier.model, record)
-        write_tensors(partial / HEAD, classifier.head.state_dict())
-        (partial / RECORD).write_text(
-            json.dumps(record.model_dump(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        write_extras(partial)
-        move_into_place(partial, path)
+        with whole_folder(path) as folder:
+            _write_adapter(folder, classifier.model, record)
+            write_tensors(folder / HEAD, classifier.head.state_dict())
+            text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False)
+            (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+            write_extras(folder)
+            write_sums(folder, leave_out=UNSUMMED)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
@@ -106,25 +106,13 @@ def write_checkpoint(
                 "untouched. Free some space and go on with --resume."
             ) from error
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Checkpoint(path, record)
-
-
-def move_into_place(source: Path, target: Path) -> None:
-    """Rename the folder `source` to `target`, replacing a folder that is there."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    source.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in the folder `path`, its record checked, its tensors not yet loaded.
 
-    Raises `CheckpointError` when files are missing or the record is damaged.
+    Raises `CheckpointError` when files are missing, damaged or changed since they were written.
     """
     missing = [name for name in NEEDED if not (path / name).is_file()]
     if missing:
@@ -132,6 +120,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a whole cliptune checkpoint: {', '.join(missing)} missing. "
             f"Expected {', '.join(NEEDED)}."
         )
+    if faults := check_sums(path):
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise CheckpointError(f"{path}: {faults[0]}{more}. Use another checkpoint of the run.")
     try:
         record = Record.model_validate_json((path / RECORD).read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
@@ -152,7 +143,7 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
         return read_checkpoint(path)
     if path.is_dir():
         if best := best_checkpoint(path):
-            for damaged in _read_run(path)[1]:
+            for damaged in read_run(path)[1]:
                 log.warning("left out of the choice of the best: %s", damaged)
             return best
         raise CheckpointError(
@@ -166,10 +157,10 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
 
 def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
     """The whole checkpoints of a run, oldest update first."""
-    return _read_run(run_dir)[0]
+    return read_run(run_dir)[0]
 
 
-def _read_run(run_dir: Path) -> tuple[list[Checkpoint], list[str]]:
+def read_run(run_dir: Path) -> tuple[list[Checkpoint], list[str]]:
     """The whole checkpoints of a run, oldest update first, and what is wrong with the others."""
     found, faults = [], []
     for path in sorted(run_dir.iterdir()) if run_dir.is_dir() else ():
@@ -199,18 +190,8 @@ def prune_checkpoints(run_dir: Path, *, keep: int) -> list[Path]:
     deletable = [c.path for c in checkpoints if c.path not in protected]
     excess = max(0, len(checkpoints) - max(keep, len(protected)))
     for path in deletable[:excess]:
-        # Renamed first, so that a half-deleted folder never looks like a checkpoint.
-        doomed = path.with_name(f".{path.name}.old")
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        delete_folder(path)
     return deletable[:excess]
-
-
-def remove_leftovers(run_dir: Path) -> None:
-    """Delete what an interrupted write or deletion left in `run_dir`."""
-    for path in run_dir.glob(".checkpoint-*"):
-        if path.name.endswith((".partial", ".old")):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_adapter(folder: Path, model: Any, record: Record) -> None:

@@ -27,6 +27,7 @@ from cliptune.model.restore import read_tensors
 CHANGEABLE = (
     "data.cache",  # decoded once or anew: the same bytes
     "data.num_workers",
+    "data.read_timeout",
     "data.pin_memory",
     "data.data_dir",
     "evaluation.",
@@ -34,6 +35,7 @@ CHANGEABLE = (
     "model.cache_dir",
     "output.",
     "training.early_stopping.",
+    "training.nonfinite_limit",
     "training.num_epochs",
 )
 
@@ -54,6 +56,8 @@ class Progress:
     top5_correct: int = 0
     train_seconds: float = 0.0  # of the whole run, without validation
     photos_seen: int = 0  # in the whole run
+    skipped: int = 0  # updates left out since their loss or gradient was not finite
+    skipped_in_a_row: int = 0
 
 
 def save_resume(
@@ -64,8 +68,13 @@ def save_resume(
     scaler: dict[str, Any] | None,
     settings: dict[str, Any],
     photos: dict[str, Any],
+    events: dict[str, int],
+    random_states: Sequence[dict[str, torch.Tensor]],
 ) -> None:
-    """Write `resume/` into the checkpoint folder."""
+    """Write `resume/` into the checkpoint folder.
+
+    `events` are the sizes of the event files, `random_states` those of each process.
+    """
     folder = checkpoint / "resume"
     folder.mkdir()
     state = {
@@ -73,11 +82,15 @@ def save_resume(
         "scaler": scaler,
         "settings": settings,
         "photos": photos,
+        "events": events,
         "python_random": random.getstate(),
         "numpy_random": _numpy_state(),
     }
     (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    write_tensors(folder / "tensors.safetensors", _optimizer_tensors(optimizer) | _torch_random())
+    tensors = _optimizer_tensors(optimizer)
+    for process, states in enumerate(random_states):
+        tensors |= {f"random.{process}.{kind}": state for kind, state in states.items()}
+    write_tensors(folder / "tensors.safetensors", tensors)
 
 
 def read_resume(checkpoint: Path) -> dict[str, Any]:
@@ -99,9 +112,9 @@ def read_resume(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore_training(
-    checkpoint: Path, state: dict[str, Any], optimizer: torch.optim.Optimizer
+    checkpoint: Path, state: dict[str, Any], optimizer: torch.optim.Optimizer, *, process: int = 0
 ) -> None:
-    """Put the optimizer moments and random states of `checkpoint` in place."""
+    """Put the optimizer moments and the random states of `process` in place."""
     tensors = read_tensors(checkpoint / "resume" / "tensors.safetensors")
     numbers = optimizer.state_dict()
     moments: dict[int, dict[str, torch.Tensor]] = {}
@@ -113,9 +126,7 @@ def restore_training(
     numbers["state"] = moments
     try:
         optimizer.load_state_dict(numbers)
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        _set_torch_random(tensors, process)
         version, internal, gauss = state["python_random"]
         random.setstate((version, tuple(internal), gauss))
         kind, keys, *rest = state["numpy_random"]
@@ -179,11 +190,28 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
     }
 
 
-def _torch_random() -> dict[str, torch.Tensor]:
-    states = {"random.cpu": torch.get_rng_state()}
+def torch_random() -> dict[str, torch.Tensor]:
+    """The states of torch's generators in this process, by device."""
+    states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states["random.cuda"] = torch.cuda.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
     return states
+
+
+def _set_torch_random(tensors: dict[str, torch.Tensor], process: int) -> None:
+    if f"random.{process}.cpu" not in tensors:  # more processes than before
+        process = 0
+    if "random.cpu" in tensors:  # as earlier versions wrote it
+        torch.set_rng_state(tensors["random.cpu"])
+        return
+    torch.set_rng_state(tensors[f"random.{process}.cpu"])
+    cuda, mps = (tensors.get(f"random.{process}.{kind}") for kind in ("cuda", "mps"))
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    if mps is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(mps)
 
 
 def _numpy_state() -> list[Any]:

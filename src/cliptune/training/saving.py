@@ -7,13 +7,14 @@ import platform
 from pathlib import Path
 
 import yaml
+from accelerate.utils import gather_object
 
 from cliptune import __version__
 from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.timing import section
-from cliptune.training.resume import photo_list, save_resume
+from cliptune.training.resume import photo_list, save_resume, torch_random
 from cliptune.training.setup import Run
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
@@ -24,6 +25,7 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
 
     `metrics` are those of val at this very update, where they were measured.
     """
+    random_states = gather_object([torch_random()])  # of each process: their dropout differs
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
@@ -45,6 +47,8 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
             scaler=scaler.state_dict() if scaler is not None else None,
             settings=settings,
             photos=photo_list(run.train_samples),
+            events=run.events.sizes(),
+            random_states=random_states,
         )
 
     with section("checkpoint"):

@@ -26,6 +26,7 @@ from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import prompts_for, zero_shot_weights
 from cliptune.model.tokens import drop_patches
+from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain, make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import Progress
@@ -64,8 +65,24 @@ class Run:
 
     def start_trackers(self) -> None:
         """Open TensorBoard and the like, once it is sure that the run goes ahead."""
-        name = self.settings.output.output_dir.name
-        self.accelerator.init_trackers(name, config=_flat(self.settings.to_dict()))
+        self.accelerator.init_trackers(
+            self.settings.output.output_dir.name,
+            init_kwargs={"tensorboard": {"filename_suffix": self.events.ending}},
+        )
+        if self.progress.update:
+            return
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":  # its own way writes a second folder of events
+                if self.accelerator.is_main_process:
+                    tracker.writer.add_text("settings", _as_table(self.settings.to_dict()))
+            else:
+                tracker.store_init_configuration(_flat(self.settings.to_dict()))
+
+    @property
+    def events(self) -> EventFiles:
+        """The run's curves in TensorBoard's folder."""
+        output = self.settings.output
+        return EventFiles(output.log_dir / output.output_dir.name, output.output_dir)
 
     def gain_is_over(self) -> bool:
         """Whether early stopping says that val no longer improves.
@@ -260,6 +277,7 @@ def make_loaders(
         beside = [val_set.store] if val_set.store else []
         train_set.keep_decoded(cache_dir, beside=beside, **limits)
     options: dict[str, Any] = {"num_workers": data.num_workers, "pin_memory": data.pin_memory}
+    options["read_timeout"] = data.read_timeout
     return (
         batches,
         make_loader(train_set, batches=batches, **options),
@@ -304,6 +322,12 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
     )  # fmt: skip
     run.accelerator.log({"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}, step=0)
     return asdict(metrics)
+
+
+def _as_table(settings: dict[str, Any]) -> str:
+    """Settings as a table in Markdown, which TensorBoard shows."""
+    rows = [f"| `{key}` | `{value}` |" for key, value in _flat(settings).items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 from cliptune.errors import SettingsError, UserError
-from cliptune.model.checkpoint import Checkpoint, list_checkpoints, remove_leftovers
+from cliptune.files import delete_folder, recover
+from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
 from cliptune.model.restore import load_head, read_adapter
 from cliptune.training.resume import (
     check_photos_agree,
@@ -33,8 +33,10 @@ def check_folder(key: str, folder: Path) -> None:
 
 def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
     """The checkpoint to go on from; None for a new run. Raises `UserError` for neither."""
-    checkpoints = list_checkpoints(output_dir)
+    checkpoints, damaged = read_run(output_dir)
     if resume:
+        for fault in damaged:
+            log.warning("left out, going on from the one before: %s", fault)
         if not checkpoints:
             raise UserError(
                 f"{output_dir}: no checkpoint to resume from. Leave out --resume to start a run, "
@@ -50,12 +52,13 @@ def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkp
     return None
 
 
-def start_afresh(output_dir: Path) -> None:
-    """Clear the output folder of an earlier run's checkpoints, and make it."""
+def start_afresh(run: Run) -> None:
+    """Clear the output folder of an earlier run's checkpoints and curves."""
+    output_dir = run.settings.output.output_dir
     for checkpoint in list_checkpoints(output_dir):
-        shutil.rmtree(checkpoint.path)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output_dir)
+        delete_folder(checkpoint.path)
+    recover(output_dir, "checkpoint-*")
+    run.events.cut_back({})
 
 
 def go_on_from(run: Run, last: Checkpoint) -> None:
@@ -82,10 +85,11 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
         )
     read_adapter(last.path, run.classifier.model)
     run.classifier.head.load_state_dict(load_head(last.path, last.record).state_dict())
-    restore_training(last.path, state, run.optimizer)
+    restore_training(last.path, state, run.optimizer, process=run.accelerator.process_index)
     if run.accelerator.scaler is not None and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
-    remove_leftovers(run.settings.output.output_dir)
+    if run.accelerator.is_main_process:
+        run.events.cut_back(state.get("events", {}))
     log.info("going on from %s (update %d)", last.path, run.progress.update)
 
 

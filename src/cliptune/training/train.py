@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -21,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from cliptune.config import Settings
 from cliptune.data.loading import Batch
-from cliptune.errors import ImageError, Interrupted, TrainingError, listing
+from cliptune.errors import ImageError, Interrupted, ResourceError, TrainingError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.model.classifier import predict_logits
@@ -33,8 +31,13 @@ from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, pe
 from cliptune.training.saving import save
 from cliptune.training.setup import Run, measure_baseline, set_up
 from cliptune.training.start import check_folder, go_on_from, start_afresh, starting_point
+from cliptune.training.stopping import locked, stop_requests
 
 log = logging.getLogger(__name__)
+
+
+class LoadingError(Exception):
+    """The processes that load photos failed or were ended."""
 
 
 def train(
@@ -53,21 +56,25 @@ def train(
     the main process, where they can be timed.
 
     Raises `UserError` for faults of settings, data or model, before anything is written;
-    `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, once all is saved.
+    `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, SIGTERM or SIGUSR1,
+    once all is saved.
     """
     output_dir = settings.output.output_dir
     check_folder("output.output_dir", output_dir)
     check_folder("output.log_dir", settings.output.log_dir)
-    last = starting_point(output_dir, resume=resume, overwrite=overwrite)
     if profile:
         loading = settings.data.model_copy(update={"num_workers": 0})
         settings = settings.model_copy(update={"data": loading})
-    with memory_errors_in_words(settings.training.batch_size):
+    with locked(output_dir) as lock, memory_errors_in_words(settings.training.batch_size):
+        last = starting_point(output_dir, resume=resume, overwrite=overwrite)
         run = set_up(settings, progress=progress)
+        lock.acquire()
         if last is not None:
             go_on_from(run, last)
-        elif run.accelerator.is_main_process:
-            start_afresh(output_dir)
+        else:  # asked again: another run may have begun here before the lock was ours
+            starting_point(output_dir, resume=False, overwrite=overwrite)
+            if run.accelerator.is_main_process:
+                start_afresh(run)
         run.accelerator.wait_for_everyone()
         run.start_trackers()
         try:
@@ -110,19 +117,26 @@ def fit(run: Run, *, progress: bool = True) -> bool:
         every=settings.evaluation.logging_steps,
         shown=progress and run.accelerator.is_main_process,
     )
-    with bar, _stop_requests() as stop:
+    with bar, stop_requests() as stop:
         while state.epoch < num_epochs:
             if run.gain_is_over():
                 return True
-            for group, waited in _groups(run):
-                _update(run, group, waited=waited, bar=bar, total=total)
-                at_epoch_end = state.epoch_updates == run.updates_per_epoch
-                if not at_epoch_end:
-                    _between_epochs(run)
-                if stop.is_set() and not at_epoch_end:
-                    _save_and_stop(run)
+            try:
+                for group, waited in _groups(run):
+                    _update(run, group, waited=waited, bar=bar, total=total)
+                    at_epoch_end = state.epoch_updates == run.updates_per_epoch
+                    if not at_epoch_end:
+                        _between_epochs(run)
+                        if _asked_to_stop(run, stop):
+                            _save_and_stop(run)
+            except LoadingError as error:
+                # A signal to the whole group of processes ends those that load photos, too.
+                if not stop.wait(1):
+                    _save_and_fail(run, error)
+                _save_and_stop(run)
             _finish_epoch(run)
-            if stop.is_set() and state.epoch < num_epochs:
+            over = state.epoch == num_epochs or run.gain_is_over()
+            if _asked_to_stop(run, stop) and not over:
                 raise Interrupted(_how_to_go_on(run))
     return False
 
@@ -147,11 +161,14 @@ def _update(
     )
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = lr
-    loss_sum, correct, top5_correct = step(run, group)
+    outcome = step(run, group)
     photos = sum(map(len, group)) * run.accelerator.num_processes
 
     state.update += 1
     state.epoch_updates += 1
+    if outcome is None:
+        return
+    loss_sum, correct, top5_correct = outcome
     state.photos += photos
     state.photos_seen += photos
     state.loss_sum += loss_sum
@@ -171,8 +188,10 @@ def _update(
     step_done(photos)
 
 
-def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int]:
+def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
     """Forward, backward and one optimizer step; (summed loss, correct, correct in top 5).
+
+    None where loss or gradient was not finite and the settings say to leave such updates out.
 
     Each photo weighs the same however the group is cut into micro-batches: the gradient is that
     of the mean loss over the whole group. Where memory runs out, micro-batches are cut in half,
@@ -202,20 +221,39 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int]:
         optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    total = sum(map(len, group))
+    if accelerator.num_processes > 1:
+        device_sums = sums.float().to(accelerator.device)
+        sums = accelerator.reduce(device_sums, reduction="sum").double().cpu()
     if not torch.isfinite(sums[0]):
-        raise TrainingError(_not_finite(run, group, "loss", float(sums[0]) / total))
+        _leave_out(run, group, "loss", float(sums[0]) / sum(map(len, group)))
+        return None
     with section("optimizer"):
         norm = accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
         # A scaler of fp16 skips such a step by itself; anywhere else it would destroy the weights.
         if accelerator.scaler is None and not torch.isfinite(norm):
-            raise TrainingError(_not_finite(run, group, "gradient", float(norm)))
+            _leave_out(run, group, "gradient", float(norm))
+            return None
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    if accelerator.num_processes > 1:
-        device_sums = sums.float().to(accelerator.device)
-        sums = accelerator.reduce(device_sums, reduction="sum").double().cpu()
+    run.progress.skipped_in_a_row = 0
     return float(sums[0]), int(sums[1]), int(sums[2])
+
+
+def _leave_out(run: Run, group: Sequence[Batch], what: str, value: float) -> None:
+    """Forget this update's gradient and count it; or raise `TrainingError`, by the settings."""
+    training, state = run.settings.training, run.progress
+    message = _not_finite(run, group, what, value)
+    run.optimizer.zero_grad(set_to_none=True)
+    if training.on_nonfinite == "stop":
+        raise TrainingError(message)
+    state.skipped += 1
+    state.skipped_in_a_row += 1
+    if state.skipped_in_a_row >= training.nonfinite_limit:
+        raise TrainingError(
+            f"{state.skipped_in_a_row} updates in a row could not be used, the limit of "
+            f"training.nonfinite_limit. The last: {message}"
+        )
+    log.warning("update %d is left out: the %s became %s", state.update + 1, what, value)
 
 
 def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
@@ -276,17 +314,18 @@ def _finish_epoch(run: Run) -> None:
     """Validate, record the epoch, save its checkpoint, and turn to the next."""
     state = run.progress
     metrics = validate(run)
+    photos = state.photos or math.nan  # none, where every update was left out
     row = {
         "epoch": state.epoch + 1,
         "update": state.update,
-        "train_loss": state.loss_sum / state.photos,
-        "train_accuracy": state.correct / state.photos,
+        "train_loss": state.loss_sum / photos,
+        "train_accuracy": state.correct / photos,
         "val_loss": metrics.loss,
         "val_accuracy": metrics.accuracy,
         "images_per_second": state.photos_seen / state.train_seconds,
     }
     if metrics.top5_accuracy is not None:
-        row["train_top5_accuracy"] = state.top5_correct / state.photos
+        row["train_top5_accuracy"] = state.top5_correct / photos
         row["val_top5_accuracy"] = metrics.top5_accuracy
     state.history.append(row)
     # The same order as that of checkpoints: accuracy, then loss, then the earlier one.
@@ -313,7 +352,12 @@ def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
     batches = iter(run.train_loader)
     while True:
         started = time.perf_counter()
-        group = list(islice(batches, size))
+        try:
+            group = list(islice(batches, size))
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise LoadingError(str(error).splitlines()[0]) from error
         if not group:
             return
         yield group, time.perf_counter() - started
@@ -351,30 +395,33 @@ def _save_and_stop(run: Run) -> None:
     raise Interrupted(_how_to_go_on(run))
 
 
+def _save_and_fail(run: Run, error: LoadingError) -> None:
+    """Save, and say which photos were waited for when the loading processes failed."""
+    size = run.settings.training.gradient_accumulation_steps
+    run.batches.start = run.progress.epoch_updates * size
+    keys = [key for batch in islice(run.batches, size) for key in batch]
+    paths = [str(run.train_samples[key.photo].path) for key in keys]
+    if run.progress.update:
+        save(run, f"checkpoint-step-{run.progress.update}", None)
+    raise ResourceError(
+        f"the processes that load photos failed: {error}. The system may have ended one for want "
+        "of memory, or a disk does not answer. Lower data.num_workers (0: none), or raise "
+        "data.read_timeout, and go on with --resume. The photos waited for:\n"
+        f"{listing(paths, limit=8)}"
+    ) from error
+
+
+def _asked_to_stop(run: Run, stop: threading.Event) -> bool:
+    """Whether any process was asked to stop: they must leave after the same update."""
+    if run.accelerator.num_processes == 1:
+        return stop.is_set()
+    asked = torch.tensor(float(stop.is_set()), device=run.accelerator.device)
+    return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
+
+
 def _how_to_go_on(run: Run) -> str:
     output_dir = run.settings.output.output_dir
     return (
         f"stopped after update {run.progress.update}; everything is saved in {output_dir}. "
         "Go on with the same command and --resume."
     )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; a second one interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def request(signum: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, previous)
-        log.warning("stopping after this update; press Ctrl-C again to leave at once")
-
-    signal.signal(signal.SIGINT, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)

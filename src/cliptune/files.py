@@ -1,0 +1,141 @@
+"""Files and folders that appear whole or not at all, even where the power fails.
+
+Written beside their place under a hidden name, flushed to the disk, renamed, and the folder they
+stand in flushed, too: after a crash either the old or the new is there. `recover` puts right what
+a crash left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
+_PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
+
+
+def hidden(path: Path, ending: str = _PARTIAL) -> Path:
+    """The name beside `path` under which it is written."""
+    return path.with_name(f".{path.name}{ending}")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written there appears at `path` if nothing was raised."""
+    partial = hidden(path)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill; it appears at `path`, in the place of what was there, if all went well.
+
+    Parents are made where need be.
+    """
+    partial = hidden(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for folder, _, files in os.walk(partial):
+            for name in files:
+                sync(Path(folder, name))
+            sync(Path(folder))
+        move_into_place(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename the folder `source` to `target`, replacing a folder that is there."""
+    old = hidden(target, _OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    source.replace(target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def delete_folder(path: Path) -> None:
+    """Delete the folder `path`; renamed first, so that half of it never looks like the whole."""
+    doomed = hidden(path, _DELETED)
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    sync(path.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def recover(folder: Path, pattern: str = "*") -> None:
+    """Put right what a crash left of entries of `folder` whose names match `pattern`.
+
+    What was half written or half deleted goes; what was to be replaced, and was not, comes back.
+    Only for whoever alone writes to `folder`.
+    """
+    for path in folder.glob(f".{pattern}"):
+        target = path.with_name(path.stem[1:])
+        if path.suffix == _OLD and not target.exists():
+            path.rename(target)
+        elif path.suffix in (_PARTIAL, _OLD, _DELETED):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Return once the file or folder `path` is on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows flushes no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_sums(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> None:
+    """Write `folder/SHA256SUMS` over all files below `folder` except those named `leave_out`."""
+    lines = [
+        f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in leave_out | {SUMS}
+    ]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_sums(folder: Path) -> list[str]:
+    """What is wrong with the files named in `folder/SHA256SUMS`; nothing where there is none.
+
+    Names that lead out of the folder, and links, are never followed.
+    """
+    try:
+        text = (folder / SUMS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{SUMS} cannot be read ({error})"]
+    faults = []
+    for line in text.splitlines():
+        digest, _, name = line.partition("  ")
+        place = PurePosixPath(name)
+        path = folder / place
+        if not name or place.is_absolute() or ".." in place.parts or "\0" in name:
+            faults.append(f"{SUMS} names '{name}', which is no file of this folder")
+        elif path.is_symlink() or not path.is_file():
+            faults.append(f"{name} is missing")
+        elif _digest(path) != digest:
+            faults.append(f"{name} was damaged or changed since it was written")
+    return faults
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,126 @@
+"""One run for one folder, and its end on request: locks and signals."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cliptune.errors import UserError
+from cliptune.files import recover
+
+log = logging.getLogger(__name__)
+
+# Asked by a person, by a scheduler that ends a job, by one that warns before it does.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+
+class FolderLock:
+    """Keeps a second run out of an output folder; the system frees it however a process ends.
+
+    With several processes that train together, the first holds it for all.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from filelock import FileLock
+
+        self.folder = folder
+        self._holder = folder / ".lock.json"
+        self._lock = FileLock(folder / ".lock", timeout=0)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return bool(self._lock.is_locked)
+
+    def acquire(self) -> None:
+        """Take the lock, making the folder. Raises `UserError` with the holder's name."""
+        from filelock import Timeout
+
+        if self._lock.is_locked or os.environ.get("RANK", "0") != "0":
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.folder}: another run is writing here ({self._name()}). Wait for it, "
+                "or choose another --output-dir."
+            ) from None
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
+        self._holder.write_text(json.dumps(holder), encoding="utf-8")
+
+    def release(self) -> None:
+        """Free the folder. The empty lock file stays: deleting it could free it for two."""
+        if self._lock.is_locked:
+            self._holder.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _name(self) -> str:
+        try:
+            holder = json.loads(self._holder.read_text(encoding="utf-8"))
+            return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "its name is not known"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[FolderLock]:
+    """The lock of `folder`, held already if the folder is there; a crash's leftovers put right.
+
+    A folder that is not there yet is made when the lock is acquired.
+    """
+    lock = FolderLock(folder)
+    try:
+        if folder.is_dir():
+            lock.acquire()
+            if lock.held:
+                recover(folder, "checkpoint-*")
+        yield lock
+    finally:
+        lock.release()
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM or SIGUSR1 sets; a second Ctrl-C leaves at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    signals = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    previous = {number: signal.getsignal(number) for number in signals}
+
+    def request(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            _leave_at_once()
+        elif not stop.is_set():
+            stop.set()
+            log.warning("stopping after this update, to save; Ctrl-C once more leaves at once")
+
+    for number in signals:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _leave_at_once() -> None:
+    """End the process as it stands: all that is on the disk is whole at any moment."""
+    import multiprocessing
+
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    print("left at once; --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
+    os._exit(128 + signal.SIGINT)
