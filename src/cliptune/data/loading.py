@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -238,6 +240,32 @@ def make_loader(
         pin_memory=pin_memory and torch.cuda.is_available(),
         **options,
     )
+
+
+class LoadingError(Exception):
+    """The processes that load photos failed, were ended, or did not answer in time."""
+
+
+@contextmanager
+def loading_errors() -> Iterator[None]:
+    """Turn what DataLoader raises for its processes into `LoadingError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise LoadingError(str(error).splitlines()[0]) from error
+
+
+def tell_of_dead_workers_when_asked() -> None:
+    """Have a dead loading process raise where its photos are waited for, and nowhere else.
+
+    DataLoader's own handler raises wherever the main process happens to be: in the middle of an
+    update or of a checkpoint.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:

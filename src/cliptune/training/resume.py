@@ -58,6 +58,7 @@ class Progress:
     photos_seen: int = 0  # in the whole run
     skipped: int = 0  # updates left out since their loss or gradient was not finite
     skipped_in_a_row: int = 0
+    pending: bool = False  # this update's validation was not finished
 
 
 def save_resume(

@@ -18,7 +18,12 @@ from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy
 
 from cliptune.config import Settings
-from cliptune.data.loading import Batch
+from cliptune.data.loading import (
+    Batch,
+    LoadingError,
+    loading_errors,
+    tell_of_dead_workers_when_asked,
+)
 from cliptune.errors import ImageError, Interrupted, ResourceError, TrainingError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
@@ -34,10 +39,6 @@ from cliptune.training.start import check_folder, go_on_from, start_afresh, star
 from cliptune.training.stopping import locked, stop_requests
 
 log = logging.getLogger(__name__)
-
-
-class LoadingError(Exception):
-    """The processes that load photos failed or were ended."""
 
 
 def train(
@@ -122,6 +123,8 @@ def fit(run: Run, *, progress: bool = True) -> bool:
             if run.gain_is_over():
                 return True
             try:
+                if state.pending:  # a stop fell into this update's validation
+                    _between_epochs(run)
                 for group, waited in _groups(run):
                     _update(run, group, waited=waited, bar=bar, total=total)
                     at_epoch_end = state.epoch_updates == run.updates_per_epoch
@@ -129,12 +132,12 @@ def fit(run: Run, *, progress: bool = True) -> bool:
                         _between_epochs(run)
                         if _asked_to_stop(run, stop):
                             _save_and_stop(run)
+                _finish_epoch(run)
             except LoadingError as error:
                 # A signal to the whole group of processes ends those that load photos, too.
                 if not stop.wait(1):
                     _save_and_fail(run, error)
                 _save_and_stop(run)
-            _finish_epoch(run)
             over = state.epoch == num_epochs or run.gain_is_over()
             if _asked_to_stop(run, stop) and not over:
                 raise Interrupted(_how_to_go_on(run))
@@ -280,7 +283,7 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
 
 def validate(run: Run) -> SplitMetrics:
     """Loss, top-1 and top-5 on val, without adapters' dropout or augmentation."""
-    with section("validation"):
+    with section("validation"), loading_errors():
         predictions = predict_logits(
             [run.classifier],
             run.val_loader,
@@ -299,6 +302,7 @@ def _between_epochs(run: Run) -> None:
     state, every = run.progress, run.settings.evaluation
     metrics = None
     if state.update % every.eval_steps == 0:
+        state.pending = True
         metrics = validate(run)
         log.info(
             "update %d  val loss %.3f  top-1 %.1f %%",
@@ -306,6 +310,7 @@ def _between_epochs(run: Run) -> None:
         )  # fmt: skip
         values = {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}
         run.accelerator.log(values, step=state.update)
+        state.pending = False
     if state.update % every.save_steps == 0:
         save(run, f"checkpoint-step-{state.update}", metrics)
 
@@ -349,15 +354,13 @@ def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
     size = run.settings.training.gradient_accumulation_steps
     run.batches.epoch = run.progress.epoch
     run.batches.start = run.progress.epoch_updates * size
-    batches = iter(run.train_loader)
+    with loading_errors():
+        batches = iter(run.train_loader)
+    tell_of_dead_workers_when_asked()
     while True:
         started = time.perf_counter()
-        try:
+        with loading_errors():
             group = list(islice(batches, size))
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            raise LoadingError(str(error).splitlines()[0]) from error
         if not group:
             return
         yield group, time.perf_counter() - started
