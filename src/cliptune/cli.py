@@ -307,5 +307,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    from cliptune.messages import for_terminal
+
+    print(f"error: {for_terminal(message)}", file=sys.stderr)
     raise SystemExit(exit_code)

@@ -6,6 +6,13 @@ import errno
 import logging
 import sys
 
+from cliptune.text import one_line
+
+
+def for_terminal(text: str) -> str:
+    """`text`, its lines kept, without characters that a terminal might act on."""
+    return "\n".join(one_line(line) for line in text.split("\n"))
+
 
 class _AboveTheBar(logging.Handler):
     """Writes records to stderr without breaking a progress bar that is being drawn."""
@@ -14,7 +21,7 @@ class _AboveTheBar(logging.Handler):
         from tqdm import tqdm
 
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(prefix + self.format(record), file=sys.stderr)
+        tqdm.write(for_terminal(prefix + self.format(record)), file=sys.stderr)
 
 
 def set_up_logging(*, debug: bool) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -39,6 +41,7 @@ from cliptune.data.breeds import (
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
 from cliptune.data.validate import Counts, counts_table
 from cliptune.errors import DataError, listing
+from cliptune.files import sync
 from cliptune.text import wrap
 
 log = logging.getLogger(__name__)
@@ -313,7 +316,11 @@ def _build(
     # Inside an output_dir that exists: it may be a mount, and a move must not cross disks.
     beside = output_dir if output_dir.exists() else output_dir.parent
     beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.partial-", dir=beside) as work:
+    prefix = f".{output_dir.name}.partial-"
+    with (
+        _alone(output_dir, beside, prefix),
+        tempfile.TemporaryDirectory(prefix=prefix, dir=beside) as work,
+    ):
         tree = Path(work, "tree")
         for folder in sorted({target.parent for target in plan.values()}):
             (tree / folder).mkdir(parents=True)
@@ -323,7 +330,27 @@ def _build(
             disable=None if progress else True,
         ):  # fmt: skip
             pass
+        if hasattr(os, "sync"):
+            os.sync()  # on the disk before it is seen; one by one takes longer for many files
         _move_into_place(tree, output_dir)
+        sync(beside)
+
+
+@contextmanager
+def _alone(output_dir: Path, beside: Path, prefix: str) -> Iterator[None]:
+    """Keeps a second preparation of the same folder out; clears what killed ones left."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(beside / f".{output_dir.name}.lock", timeout=0):
+            for left in beside.glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+    except Timeout:
+        raise DataError(
+            f"{output_dir}: another 'cliptune prepare' is filling this folder. Wait for it, or "
+            "choose another --output-dir."
+        ) from None
 
 
 def _move_into_place(tree: Path, output_dir: Path) -> None:

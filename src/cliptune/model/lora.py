@@ -23,7 +23,7 @@ TOWER_PREFIXES = {
 
 
 _PREFIX = "base_model.model."  # PEFT's before every name in its files
-# Keys of an adapter config that a plain merge understands, or that do not change its result.
+# Keys of an adapter config that we write, or that PEFT does and that do not change the result.
 _PLAIN_KEYS = {
     "base_model_name_or_path", "revision", "peft_type", "task_type", "peft_version", "r",
     "inference_mode", "auto_mapping", "lora_alpha", "lora_dropout", "target_modules", "bias",
@@ -109,6 +109,42 @@ def linear_layers(model: nn.Module, *, towers: str) -> list[str]:
     ]
 
 
+def check_config(config: Any) -> dict[str, Any]:
+    """`config`, what an `adapter_config.json` holds, if `cliptune` could have written it.
+
+    Nothing of it is computed with before: a rank decides how much memory is taken, a pattern how
+    long matching takes. Raises `ModelError` naming the key.
+    """
+    if not isinstance(config, dict):
+        raise ModelError(f"found {type(config).__name__}; expected an object")
+    checks = {
+        "peft_type": config.get("peft_type") == "LORA",
+        "r": _is_number(config.get("r")) and config["r"] in range(1, 1025),
+        "lora_alpha": _is_number(config.get("lora_alpha")) and 0 < config["lora_alpha"] < 1e9,
+        "lora_dropout": _is_number(config.get("lora_dropout")) and 0 <= config["lora_dropout"] < 1,
+        "target_modules": _is_plain_pattern(config.get("target_modules")),
+        "bias": config.get("bias") in ("none", "all", "lora_only"),
+        "init_lora_weights": config.get("init_lora_weights", True) is True,
+    }
+    wrong = [key for key, fine in checks.items() if not fine]
+    wrong += [key for key in config.keys() - _PLAIN_KEYS - {"use_dora"} if config[key]]
+    if wrong:
+        found = ", ".join(f"{key}: {str(config.get(key))[:60]!r}" for key in sorted(wrong))
+        raise ModelError(f"found {found}; cliptune writes no such adapter")
+    return config
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_plain_pattern(pattern: Any) -> bool:
+    """Whether `pattern` is one of `_pattern`'s: names, numbers of layers, and nothing else."""
+    if not isinstance(pattern, str) or len(pattern) > 100_000:
+        return False
+    return re.fullmatch(r"(?:[\w|-]|\\[.-]|\\d\+)+", pattern) is not None
+
+
 def merge(model: Any) -> nn.Module:
     """The base model with the adapters folded into its weights; `model` is used up.
 
@@ -127,13 +163,12 @@ def merge_plain(model: nn.Module, config: dict[str, Any], state: dict[str, torch
 
     `config` is what `adapter_config.json` holds. Returns False, with nothing changed, where it
     asks for more than W + (α/r)·B·A, as for DoRA; PEFT must do it then. Saves half a second
-    of a prediction's start.
+    of a prediction's start. `config` was checked by `check_config`.
 
     Raises `ModelError` unless names and shapes are exactly those the config asks for, or when a
     merged weight is not finite.
     """
-    unusual = any(config[key] for key in config.keys() - _PLAIN_KEYS)
-    if unusual or config["bias"] != "none" or not isinstance(config["target_modules"], str):
+    if config.get("use_dora") or config["bias"] != "none":
         return False
     r, alpha = config["r"], config["lora_alpha"]
     scale = alpha / r**0.5 if config.get("use_rslora") else alpha / r

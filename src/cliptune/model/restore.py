@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from cliptune.model.backbone import BaseModel, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
 from cliptune.model.fused import fuse
-from cliptune.model.lora import load_adapter_state, merge, merge_plain
+from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
 
 
 def load_classifier(
@@ -112,13 +111,16 @@ def _merge_adapter(path: Path, model: Any) -> Any:
     config_path = path / "adapter_config.json"
     state = read_tensors(path / ADAPTER)
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = check_config(json.loads(config_path.read_text(encoding="utf-8")))
+    except ModelError as error:
+        raise CheckpointError(f"{config_path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{config_path}: damaged: {error}") from None
+    try:
         if merge_plain(model, config, state):
             return model
     except ModelError as error:
         raise CheckpointError(f"{path / ADAPTER}: {error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
-        raise CheckpointError(f"{config_path}: damaged: {error}") from None
     return merge(_attach_adapter(path, model))
 
 

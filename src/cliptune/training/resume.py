@@ -121,10 +121,11 @@ def restore_training(
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, _, key = rest.partition(".")
+        index, _, key = rest.partition(".")
+        if kind == "optimizer" and index.isdecimal():
             moments.setdefault(int(index), {})[key] = tensor
     numbers["state"] = moments
+    _check_moments(checkpoint, moments, optimizer)
     try:
         optimizer.load_state_dict(numbers)
         _set_torch_random(tensors, process)
@@ -134,6 +135,21 @@ def restore_training(
         np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint / 'resume'}: does not fit: {error}") from None
+
+
+def _check_moments(
+    checkpoint: Path, moments: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise `CheckpointError` where a moment is not of its parameter's shape."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in moments.items():
+        shape = parameters[index].shape if 0 <= index < len(parameters) else None
+        wrong = [key for key, value in values.items() if value.ndim and value.shape != shape]
+        if shape is None or wrong:
+            raise CheckpointError(
+                f"{checkpoint / 'resume'}: the optimizer's state does not fit the model "
+                f"(parameter {index}); it is of another model or was changed"
+            )
 
 
 def check_settings_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
