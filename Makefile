@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench torture clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -30,6 +30,10 @@ $(READY): pyproject.toml constraints.txt
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py
+
+# Kills, failing disks, hostile files, long runs; three quarters of an hour on two cores. Needs gcc.
+torture: $(READY)
+	$(BIN)/python benchmarks/torture/run.py
 
 clean:
 	rm -rf $(VENV) demo_run build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

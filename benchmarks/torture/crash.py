@@ -63,7 +63,8 @@ def faults_at_calls(count: int, folder: Path, *, kinds: tuple[str, ...] = KINDS)
             except AssertionError as error:
                 faults.append(f"{kind} at call {at} of {calls}: {error}")
             shutil.rmtree(run.place)
-    note = f"{calls} calls that change files; {len(messages)} different messages"
+    note = f"of {calls} calls that change files"
+    note += f"; {len(messages)} different messages" if messages else ""
     return Outcome(f"a fault in the file system ({', '.join(kinds)}), resumed", tried, faults, note)
 
 

@@ -68,8 +68,8 @@ def images(count: int, folder: Path, *, seed: int = 0, photos: Path | None = Non
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            whole = Image.open(path)
-            whole.load()  # raises where the file is cut short: then nothing was to be taken
+            with Image.open(path) as whole:
+                whole.load()  # raises where the file is cut short: then nothing was to be taken
         if image.mode != "RGB" or not np.asarray(image).size:
             raise Fault(f"read as {image.mode} {image.size}")
         return True
@@ -201,6 +201,7 @@ def _work(case: Case, numbers: range, folder: Path, report: Path) -> None:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
+                    warnings.filterwarnings("ignore", message="Corrupt EXIF data|.*exceeds limit")
                     took = case(number, place)
                 if outside:
                     raise Fault(f"wrote outside: {outside[:2]}")
@@ -226,7 +227,7 @@ def _note_write(event: str, args: Any, allowed: tuple[str, ...], outside: list[s
         return
     if event in ("os.mkdir", "os.remove", "os.rmdir") and args[-1] not in (-1, None, 0o777):
         return  # relative to a folder's handle, as shutil.rmtree works
-    path = os.fsdecode(args[0])
+    path = os.fsdecode(args[1] if event in ("os.link", "os.symlink") else args[0])
     if not os.path.abspath(path).startswith(allowed) and "__pycache__" not in path:  # noqa: PTH100
         outside.append(f"{event} {path}")
 

@@ -127,8 +127,8 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
             continue
         how = rng.randrange(8)
         if how < 3 and path.suffix == ".json":
-            values = mangled(rng, json.loads(path.read_text(errors="replace") or "{}"))
-            path.write_text(json.dumps(values), errors="replace")
+            if (values := _parsed(path.read_bytes())) is not None:
+                path.write_text(json.dumps(mangled(rng, values)), errors="replace")
         elif how < 3 and path.suffix == ".safetensors":
             path.write_bytes(_safetensors(rng, path.read_bytes()))
         elif how == 3:
@@ -138,10 +138,18 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
             path.write_bytes(scrambled(rng, bytearray(path.read_bytes())))
 
 
+def _parsed(text: bytes) -> Any:
+    """What the JSON `text` says, or None where an earlier mutation broke it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
 def _safetensors(rng: random.Random, data: bytes) -> bytes:
     """A safetensors file whose header was changed, its length set right again or not."""
-    length = struct.unpack("<Q", data[:8])[0]
-    header = mangled(rng, json.loads(data[8 : 8 + length]))
+    length = int.from_bytes(data[:8], "little")
+    header = mangled(rng, _parsed(data[8 : 8 + length]))
     text = json.dumps(header).encode(errors="replace")
     stated = len(text) if rng.random() < 0.8 else rng.choice([0, 2**31, 2**63, len(text) - 1])
     return struct.pack("<Q", stated) + text + data[8 + length :]

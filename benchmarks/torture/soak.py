@@ -72,6 +72,7 @@ def training_stays_flat(updates: int, folder: Path) -> Outcome:
 
     from cliptune import load_settings, train
 
+    folder = folder / "long"
     make_inputs(folder, counts={"train": 334, "val": 4, "test": 4})
     epochs = -(-updates // 501)  # 1,002 photos, two at a time
     run = Run(folder, folder / "soak", **{

@@ -74,15 +74,17 @@ def import_all() -> None:
         PreTrainedTokenizerFast,
     )
 
-    import cliptune.screen
     import cliptune.training.train  # noqa: F401
+    from cliptune.screen import quiet_libraries
 
+    quiet_libraries(debug=False)
     torch.set_num_threads(1)
 
 
 def make_inputs(folder: Path, *, counts: dict[str, int] | None = None) -> None:
     """`folder/model` and `folder/data`, `counts` photos a class, by a process of its own."""
     if not (folder / "data").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
         script = (
             "import sys; from pathlib import Path; from conftest import make_model, make_photos\n"
             "make_model(Path(sys.argv[1], 'model'))\n"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
+import threading
+import warnings
 
 from cliptune.text import one_line
 
@@ -31,13 +34,22 @@ def set_up_logging(*, debug: bool) -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
+    threading.excepthook = _in_a_thread
+    # Pillow's: a photo whose EXIF is cut short is read without, a very large one is read.
+    warnings.filterwarnings("ignore", message="Corrupt EXIF data|.*exceeds limit of .* pixels")
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
 
+def _in_a_thread(fault: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writing thread ends on a full disk; the main one raises the same error."""
+    if not isinstance(fault.exc_value, OSError):
+        threading.__excepthook__(fault)
+
+
 def system_error_in_words(error: OSError) -> str:
     """One line for an error of the operating system."""
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}the disk is full. Free some space and run the command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -89,6 +89,7 @@ def array_to_image(array: NDArray[Any]) -> Image.Image:
         array.dtype != np.uint8
         or array.ndim not in (2, 3)
         or array.shape[2:] not in ((), (3,), (4,))
+        or not array.size
     ):
         raise ImageError(
             f"an image array has shape {array.shape} and type {array.dtype}; "
@@ -217,11 +218,31 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
-        """The inverse of `to_dict`; lists may stand for tuples."""
+        """The inverse of `to_dict`; lists may stand for tuples.
+
+        Raises `TypeError` or `ValueError` for values that `to_dict` does not give.
+        """
         as_tuples: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
-        return cls(**as_tuples)
+        made = cls(**as_tuples)
+        sizes = [made.resize, made.crop]
+        edges = [edge for size in sizes for edge in (size if isinstance(size, tuple) else (size,))]
+        shapes = (
+            all(edge is None or (type(edge) is int and 0 < edge <= 4096) for edge in edges)
+            and (made.crop is None or isinstance(made.crop, tuple))
+            and all(not isinstance(size, tuple) or len(size) == 2 for size in sizes)
+        )
+        if not shapes:
+            raise ValueError(f"resize {made.resize!r:.60}, crop {made.crop!r:.60} are no sizes")
+        if made.resample not in (0, 1, 2, 3, 4, 5):
+            raise ValueError(f"resample {made.resample!r:.60} is no filter of Pillow")
+        if not all(isinstance(x, tuple) and len(x) == 3 for x in (made.mean, made.std)):
+            raise ValueError("mean and std are not three numbers each")
+        numbers = (made.rescale, *made.mean, *made.std)
+        if not all(isinstance(x, int | float) and np.isfinite(x) for x in numbers) or 0 in made.std:
+            raise ValueError("rescale, mean and std are not finite numbers, or std is zero")
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliptune.data.images import Unreadable, array_to_image, read_image, to_rgb
-from cliptune.errors import ImageError, UserError, listing
+from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device
 from cliptune.model.restore import load_classifier, saved_settings
@@ -159,6 +159,11 @@ class Predictor:
                 logits_BC = self._classifier(pixels_BCHW, self._weights)
                 result: NDArray[np.float32] = logits_BC.softmax(dim=-1).cpu().numpy()
         step_done(len(pixels))
+        if not np.isfinite(result).all():
+            raise CheckpointError(
+                f"{self.checkpoint}: its answers are not finite numbers. Its training diverged, "
+                "or its weights were changed: use another checkpoint of the run."
+            )
         return result
 
     def _best(self, row: NDArray[np.float32], source: str | None, top_k: int) -> Prediction:

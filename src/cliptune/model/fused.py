@@ -267,6 +267,8 @@ def _agree(fused: FusedEncoder) -> bool:
     expected = fused.layers[0](x, None)
     found = fused._layer(0, x, x.dtype, None, False, slice(None))
     fused.train(was_training)
+    if not bool(torch.isfinite(expected).all()):
+        return False  # no comparison to be had; whoever predicts with it finds out
     return torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 

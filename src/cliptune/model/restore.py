@@ -55,7 +55,7 @@ def load_preprocess(checkpoint: Checkpoint) -> Preprocess:
     """How photos are brought to the base model's size. Raises `CheckpointError`."""
     try:
         return Preprocess.from_dict(checkpoint.record.preprocess)
-    except TypeError as error:
+    except (TypeError, ValueError, ModelError) as error:
         raise CheckpointError(f"{checkpoint.path / RECORD}: preprocess: {error}") from None
 
 
@@ -69,6 +69,11 @@ def load_head(path: Path, record: Record) -> Head:
         raise CheckpointError(
             f"{path / HEAD}: class weights {found}; expected ({count}, feature size) "
             f"for the {count} classes of {RECORD}"
+        )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise CheckpointError(
+            f"{path / HEAD}: not all weights are finite numbers; training diverged, or the file "
+            "was changed. Use another checkpoint of the run."
         )
     head: Head
     if record.head == "text":

@@ -84,7 +84,8 @@ def locked(folder: Path) -> Iterator[FolderLock]:
         if folder.is_dir():
             lock.acquire()
             if lock.held:
-                recover(folder, "checkpoint-*")
+                for pattern in ("checkpoint-*", "training_curves*"):
+                    recover(folder, pattern)
         yield lock
     finally:
         lock.release()
