@@ -162,6 +162,14 @@ def test_sums_are_those_of_sha256sum(copy: Path) -> None:
     Predictor(copy)
 
 
+def test_what_only_training_needs_may_be_taken_away(copy: Path) -> None:
+    (copy / "resume" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"resume/state\.json is missing"):
+        Predictor(copy)
+    shutil.rmtree(copy / "resume")
+    Predictor(copy)
+
+
 @pytest.mark.parametrize("name", ["../photo", "/etc/passwd", "a/../../b"])
 def test_sums_never_lead_out_of_the_folder(copy: Path, name: str) -> None:
     with (copy / "SHA256SUMS").open("a") as file:

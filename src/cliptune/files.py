@@ -111,9 +111,10 @@ def write_sums(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> None
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def check_sums(folder: Path) -> list[str]:
+def check_sums(folder: Path, *, may_lack: str = "") -> list[str]:
     """What is wrong with the files named in `folder/SHA256SUMS`; nothing where there is none.
 
+    The sub-folder `may_lack` may have been taken away as a whole.
     Names that lead out of the folder are never followed.
     """
     sums = folder / SUMS
@@ -126,12 +127,15 @@ def check_sums(folder: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         return [f"{SUMS} cannot be read ({error})"]
     faults = []
+    lacking = bool(may_lack) and not (folder / may_lack).exists()
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         place = PurePosixPath(name)
         path = folder / place
         if not name or place.is_absolute() or ".." in place.parts or "\0" in name:
             faults.append(f"{SUMS} names '{name}', which is no file of this folder")
+        elif lacking and place.parts[0] == may_lack:
+            continue
         elif not path.is_file():
             faults.append(f"{name} is missing")
         elif _digest(path) != digest:

@@ -120,7 +120,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a whole cliptune checkpoint: {', '.join(missing)} missing. "
             f"Expected {', '.join(NEEDED)}."
         )
-    if faults := check_sums(path):
+    if faults := check_sums(path, may_lack="resume"):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise CheckpointError(f"{path}: {faults[0]}{more}. Use another checkpoint of the run.")
     try:

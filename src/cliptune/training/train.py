@@ -26,7 +26,7 @@ from cliptune.data.loading import (
 )
 from cliptune.errors import ImageError, Interrupted, ResourceError, TrainingError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
-from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
+from cliptune.model.checkpoint import best_checkpoint, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
 from cliptune.model.device import is_out_of_memory, memory_errors_in_words
 from cliptune.model.frozen import reused
@@ -68,6 +68,8 @@ def train(
         settings = settings.model_copy(update={"data": loading})
     with locked(output_dir) as lock, memory_errors_in_words(settings.training.batch_size):
         last = starting_point(output_dir, resume=resume, overwrite=overwrite)
+        if last is not None and lock.held:  # a stop may have come between a save and this
+            prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
         run = set_up(settings, progress=progress)
         lock.acquire()
         if last is not None:
