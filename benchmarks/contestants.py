@@ -294,8 +294,8 @@ def pipeline(work: Work) -> Repetition:
 
 def our_loader(work: Work) -> Repetition:
     """An epoch of training photos, decoded in an epoch before."""
+    from cliptune.data.augment import Augmentation
     from cliptune.data.cache import MIB
-    from cliptune.data.images import Augmentation
     from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 
     samples, preprocess = _samples(work)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cliptune.data.augment import Augmentation
 from cliptune.data.cache import MIB, PhotoStore
 from cliptune.data.folder import Sample, load_training_splits
-from cliptune.data.images import Augmentation, Unreadable
 from cliptune.data.loading import Key, PhotoDataset
+from cliptune.data.reading import Unreadable
 from test_loading import PREPROCESS
 
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from cliptune import Predictor, load_settings, train
+from cliptune.data.augment import Augmentation
 from cliptune.data.folder import load_split
-from cliptune.data.images import Augmentation
 from cliptune.data.loading import Key, PhotoDataset
 from cliptune.errors import ModelError, SettingsError
 from cliptune.model.backbone import image_features, load_backbone

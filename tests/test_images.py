@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cliptune.data.images import Augmentation, Preprocess, find_unreadable, read_image
+from cliptune.data import reading
+from cliptune.data.augment import Augmentation
+from cliptune.data.images import Preprocess
+from cliptune.data.reading import find_unreadable, read_image
 from cliptune.errors import ImageError, ModelError
 
 
@@ -167,3 +172,26 @@ def test_augmentation_that_changes_nothing_is_a_plain_resize() -> None:
     difference = np.abs(view.astype(int) - preprocess.pixels(image))
     assert difference.max() <= 2  # torch's resize of bytes against Pillow's
     assert (difference > 0).mean() < 0.02
+
+
+def test_a_disk_that_fails_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    real_open, fails = Image.open, 2
+
+    def open_at_last(*args: Any, **options: Any) -> Any:
+        nonlocal fails
+        fails -= 1
+        if fails >= 0:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real_open(*args, **options)
+
+    monkeypatch.setattr(reading, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(Image, "open", open_at_last)
+    assert read_image(path).size == (8, 8)
+    fails = 9
+    with pytest.raises(ImageError, match="the disk cannot read it: Stale file handle"):
+        read_image(path)
+    assert fails == 6

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from cliptune.data.augment import Augmentation
 from cliptune.data.folder import Sample, load_training_splits
-from cliptune.data.images import Augmentation, Preprocess
+from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, epoch_order, make_loader
 from cliptune.data.photos import LabelledPhotos, create_dataloaders
 

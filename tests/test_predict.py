@@ -11,7 +11,7 @@ from PIL import Image
 
 from cliptune import Prediction, Predictor
 from cliptune.config import load_settings
-from cliptune.data.images import Unreadable, read_image
+from cliptune.data.reading import Unreadable, read_image
 from cliptune.errors import ImageError, UserError
 from cliptune.evaluation.evaluate import evaluate
 from cliptune.inference.output import bar_chart, open_output

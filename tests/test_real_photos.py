@@ -9,7 +9,7 @@ import torch
 
 from cliptune.config import load_settings
 from cliptune.data.folder import load_split
-from cliptune.data.images import read_image
+from cliptune.data.reading import read_image
 from cliptune.evaluation.evaluate import evaluate
 from cliptune.model.backbone import image_features
 from cliptune.model.checkpoint import read_checkpoint

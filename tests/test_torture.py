@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cliptune.config import Settings, load_settings
 from cliptune.data.folder import scan_classes
-from cliptune.data.images import Unreadable
+from cliptune.data.reading import Unreadable
 from cliptune.errors import SettingsError
 from cliptune.files import check_sums, write_sums
 from cliptune.inference.output import open_output

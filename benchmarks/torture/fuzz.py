@@ -39,9 +39,11 @@ def images(count: int, folder: Path, *, seed: int = 0, photos: Path | None = Non
     import numpy as np
     from PIL import Image, ImageFile
 
+    from cliptune.data.augment import Augmentation
     from cliptune.data.folder import Sample
-    from cliptune.data.images import Augmentation, Preprocess, Unreadable, read_image
+    from cliptune.data.images import Preprocess
     from cliptune.data.loading import PhotoDataset
+    from cliptune.data.reading import Unreadable, read_image
     from cliptune.errors import ImageError
 
     seeds = photo_seeds(photos)

@@ -11,8 +11,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
@@ -88,6 +92,16 @@ def recover(folder: Path, pattern: str = "*") -> None:
             path.rename(target)
         elif path.suffix in (_PARTIAL, _OLD, _DELETED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def free(lock: BaseFileLock) -> None:
+    """Release `lock` and leave no file of it.
+
+    Deleted while it is held; filelock sees where a file it waited for has no name any more.
+    """
+    with suppress(OSError):  # Windows: it deletes by itself
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def sync(path: Path) -> None:

@@ -112,7 +112,7 @@ def _show_or_write(
     predictor: Predictor, paths: list[Path], *, top_k: int, output: Path | None
 ) -> int:
     """How many images could not be read."""
-    from cliptune.data.images import Unreadable
+    from cliptune.data.reading import Unreadable
     from cliptune.errors import ImageError
     from cliptune.inference.output import bar_chart, open_output, result_line
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cliptune.errors import ImageError
-from cliptune.files import hidden, whole_folder
+from cliptune.files import free, hidden, whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _building(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        free(lock)
 
 
 def _clear_leftovers(cache_dir: Path) -> None:
@@ -141,11 +141,13 @@ def _clear_leftovers(cache_dir: Path) -> None:
     from filelock import FileLock, Timeout
 
     for partial in cache_dir.glob(".photos-*.partial"):
+        lock = FileLock(partial.with_suffix(".lock"), timeout=0)
         try:
-            with FileLock(partial.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(partial, ignore_errors=True)
+            lock.acquire()
         except Timeout:
             continue
+        shutil.rmtree(partial, ignore_errors=True)
+        free(lock)
 
 
 def default_cache_dir() -> Path:

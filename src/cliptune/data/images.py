@@ -1,166 +1,22 @@
-"""From an image file to the pixels a base model expects.
+"""From an RGB image to the pixels a base model expects.
 
 Shape suffixes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
+from PIL import Image
 
-from cliptune.errors import ImageError, ModelError
+from cliptune.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
-
-
-class Unreadable(NamedTuple):
-    """An image file that could not be decoded, and why."""
-
-    path: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-def read_image(path: Path) -> Image.Image:
-    """The image in `path` as it is meant to be seen: RGB, upright by its EXIF orientation.
-
-    Raises `ImageError`, whose message is the reason without the path.
-    """
-    with _open(path) as image:
-        _load(image)
-        return to_rgb(image)
-
-
-def read_reduced(path: Path, *, edge: int, resample: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8: the image in `path`, its shorter edge at most `edge` pixels.
-
-    For training only: a JPEG much larger than that is decoded at a half, a quarter or an eighth
-    of its size, which is not quite what a decoder and a resize give. Smaller images stay as they
-    are. Raises `ImageError`.
-    """
-    with _open(path) as image:
-        image.draft("RGB", (edge, edge))
-        _load(image)
-        rgb = to_rgb(image)
-    if min(rgb.size) > edge:
-        factor = edge / min(rgb.size)
-        width, height = (max(edge, round(side * factor)) for side in rgb.size)
-        rgb = rgb.resize((width, height), resample=resample)
-    return np.array(rgb)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` upright and in 8-bit RGB, whatever its mode.
-
-    Transparent pixels lie on white; 16-bit grey is scaled to 8 bits, not cut off.
-    """
-    image = _upright(image)
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return _grey16_to_rgb(np.asarray(image, dtype=np.uint16))
-    if image.mode in ("I", "F"):  # 32-bit containers; photos in them hold 16-bit values
-        return _grey16_to_rgb(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def array_to_image(array: NDArray[Any]) -> Image.Image:
-    """An image from `array`: uint8, shape (H, W), (H, W, 3) or (H, W, 4).
-
-    Raises `ImageError` for any other shape or type.
-    """
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or array.shape[2:] not in ((), (3,), (4,))
-        or not array.size
-    ):
-        raise ImageError(
-            f"an image array has shape {array.shape} and type {array.dtype}; "
-            "expected uint8 of shape (height, width), (height, width, 3) or (height, width, 4)"
-        )
-    return to_rgb(Image.fromarray(array))
-
-
-def find_unreadable(paths: Sequence[Path], *, progress: bool = False) -> list[Unreadable]:
-    """Those of `paths` that cannot be decoded to the last byte, in the order given.
-
-    JPEGs are decoded at an eighth of their size: all their data is read, at a third of the cost.
-    """
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(_fault, paths, chunksize=16)
-        hidden = None if progress else True  # None: shown on a terminal only
-        bar = tqdm(results, "reading", len(paths), unit="img", leave=False, disable=hidden)
-        return [fault for fault in bar if fault is not None]
-
-
-def _fault(path: Path) -> Unreadable | None:
-    try:
-        with _open(path) as image:
-            image.draft("RGB", (1, 1))
-            _load(image)
-            _upright(image)
-    except ImageError as error:
-        return Unreadable(path, str(error))
-    return None
-
-
-def _open(path: Path) -> Image.Image:
-    """Open without decoding; every fault of the file becomes an `ImageError`."""
-    if path.is_dir():
-        raise ImageError("this is a folder, not an image")
-    try:
-        if path.stat().st_size == 0:
-            raise ImageError("the file is empty")
-        image = Image.open(path)
-    except FileNotFoundError:
-        raise ImageError("there is no such file") from None
-    except PermissionError:
-        raise ImageError("no permission to read it") from None
-    except UnidentifiedImageError:
-        raise ImageError("not an image in a format that can be read") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(str(error)) from None
-    return image
-
-
-def _load(image: Image.Image) -> None:
-    try:
-        image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders meet hostile bytes and raise nearly anything
-        raise ImageError(f"damaged: {error}") from None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # EXIF is parsed from hostile bytes, too
-        raise ImageError(f"damaged EXIF data: {error}") from None
-
-
-def _grey16_to_rgb(grey_HW: NDArray[np.uint16]) -> Image.Image:
-    return Image.fromarray((grey_HW // 257).astype(np.uint8)).convert("RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,94 +170,6 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=pixels_BCHW.device).view(shape)
         std = torch.tensor(self.std, device=pixels_BCHW.device).view(shape)
         return (pixels_BCHW.float() * self.rescale - mean) / std
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """Random views for training: resized crop, horizontal flip, mild colour.
-
-    `crop_scale` is the range of the crop's share of the image area, `crop_ratio` that of its
-    width to its height (Szegedy et al., arXiv 1409.4842); `color` the largest relative change
-    of brightness, contrast and saturation.
-    """
-
-    crop_scale: tuple[float, float] = (0.6, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    color: float = 0.1
-    views: int | None = None  # as many different views of a photo; None: a new one each epoch
-
-    def room(self, preprocess: Preprocess) -> int:
-        """The shorter edge, in pixels, from which even the smallest square crop need not grow."""
-        return int(np.ceil(max(preprocess.image_size) / np.sqrt(self.crop_scale[0])))
-
-    def pixels(
-        self, image_HWC: NDArray[np.uint8], preprocess: Preprocess, rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
-        """(3, H, W) uint8: one random view of the RGB image, at the model's size."""
-        left, top, right, bottom = self._crop_box(image_HWC.shape[:2], rng)
-        crop_HWC = image_HWC[top:bottom, left:right]
-        view_CHW = _resize(crop_HWC, preprocess.image_size, preprocess.resample)
-        if rng.random() < self.flip:
-            view_CHW = view_CHW[:, :, ::-1]
-        if self.color > 0:
-            brightness, contrast, saturation = 1 + self.color * rng.uniform(-1, 1, 3)
-            view_CHW = _recolor(view_CHW, brightness, contrast, saturation)
-        return np.ascontiguousarray(view_CHW)
-
-    def _crop_box(
-        self, size: tuple[int, ...], rng: np.random.Generator
-    ) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) of a random crop inside an image of `size` (height, width)."""
-        height, width = size
-        area = width * height * rng.uniform(*self.crop_scale)
-        ratio = np.exp(rng.uniform(*np.log(self.crop_ratio)))
-        crop_width = max(1, min(width, round(float(np.sqrt(area * ratio)))))
-        crop_height = max(1, min(height, round(float(np.sqrt(area / ratio)))))
-        left = int(rng.integers(width - crop_width + 1))
-        top = int(rng.integers(height - crop_height + 1))
-        return left, top, left + crop_width, top + crop_height
-
-
-def _resize(
-    image_HWC: NDArray[np.uint8], size: tuple[int, int], resample: int
-) -> NDArray[np.uint8]:
-    """(3, height, width) uint8: resized with antialiasing.
-
-    torch does this for bytes four times as fast as Pillow and within two of 256 levels.
-    """
-    import torch
-
-    modes = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
-    mode = modes.get(Image.Resampling(resample))
-    if mode is None:
-        height, width = size
-        return to_CHW(Image.fromarray(image_HWC).resize((width, height), resample=resample))
-    if image_HWC.shape[:2] == size:
-        return image_HWC.transpose(2, 0, 1)
-    image_BCHW = torch.from_numpy(image_HWC).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(image_BCHW, size=size, mode=mode, antialias=True)
-    result: NDArray[np.uint8] = resized[0].numpy()
-    return result
-
-
-def _recolor(
-    image_CHW: NDArray[np.uint8], brightness: float, contrast: float, saturation: float
-) -> NDArray[np.uint8]:
-    """Brightness, contrast and saturation scaled by these factors, in one pass.
-
-    As Pillow's ImageEnhance defines them one after the other (towards black, towards the mean
-    grey, towards each pixel's grey), but rounded and clipped once, at the end.
-    """
-    import torch
-
-    image = torch.from_numpy(np.ascontiguousarray(image_CHW)).float().mul_(brightness)
-    grey = image[0] * 0.299 + image[1] * 0.587 + image[2] * 0.114
-    mean = float(grey.mean())
-    image.mul_(contrast * saturation).add_(grey, alpha=contrast * (1 - saturation))
-    image.add_(mean * (1 - contrast)).clamp_(0, 255).round_()
-    result: NDArray[np.uint8] = image.byte().numpy()
-    return result
 
 
 def to_CHW(image: Image.Image) -> NDArray[np.uint8]:

@@ -21,15 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cliptune.data.augment import Augmentation
 from cliptune.data.cache import PhotoStore, open_store
 from cliptune.data.folder import Sample
-from cliptune.data.images import (
-    Augmentation,
-    Preprocess,
-    Unreadable,
-    read_image,
-    read_reduced,
-)
+from cliptune.data.images import Preprocess
+from cliptune.data.reading import Unreadable, read_image, read_reduced
 from cliptune.errors import ImageError
 from cliptune.timing import section
 

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from cliptune.data.augment import Augmentation
 from cliptune.data.folder import Split, load_split, load_training_splits
-from cliptune.data.images import Augmentation, Preprocess, read_image
+from cliptune.data.images import Preprocess
+from cliptune.data.reading import read_image
 from cliptune.errors import ImageError
 
 # OpenAI's CLIP at 224 pixels (github.com/openai/CLIP, clip.py): used where no processor is given.

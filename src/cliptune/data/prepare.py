@@ -41,7 +41,7 @@ from cliptune.data.breeds import (
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
 from cliptune.data.validate import Counts, counts_table
 from cliptune.errors import DataError, listing
-from cliptune.files import sync
+from cliptune.files import free, sync
 from cliptune.text import wrap
 
 log = logging.getLogger(__name__)
@@ -341,16 +341,20 @@ def _alone(output_dir: Path, beside: Path, prefix: str) -> Iterator[None]:
     """Keeps a second preparation of the same folder out; clears what killed ones left."""
     from filelock import FileLock, Timeout
 
+    lock = FileLock(beside / f".{output_dir.name}.lock", timeout=0)
     try:
-        with FileLock(beside / f".{output_dir.name}.lock", timeout=0):
-            for left in beside.glob(f"{prefix}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            yield
+        lock.acquire()
     except Timeout:
         raise DataError(
             f"{output_dir}: another 'cliptune prepare' is filling this folder. Wait for it, or "
             "choose another --output-dir."
         ) from None
+    try:
+        for left in beside.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        free(lock)
 
 
 def _move_into_place(tree: Path, output_dir: Path) -> None:

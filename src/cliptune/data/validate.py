@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliptune.data.archive import disk_errors
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
-from cliptune.data.images import find_unreadable
+from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError
 from cliptune.text import columns, fit, wrap
 

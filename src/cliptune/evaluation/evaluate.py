@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from cliptune.config import Settings
 from cliptune.data.folder import SPLITS, Split, load_split, load_training_splits
-from cliptune.data.images import Unreadable
 from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.data.reading import Unreadable
 from cliptune.errors import DataError, ImageError, UserError, listing
 from cliptune.evaluation.report import Evaluation, build_evaluation, write_report
 from cliptune.model.backbone import load_backbone

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from cliptune.data.images import Unreadable
+from cliptune.data.reading import Unreadable
 from cliptune.errors import ResourceError, UserError
 from cliptune.files import whole_file
 from cliptune.inference.predictor import Prediction

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliptune.data.images import Unreadable, array_to_image, read_image, to_rgb
+from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device

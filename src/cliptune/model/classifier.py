@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import linear, normalize
 
-from cliptune.data.images import Preprocess, Unreadable
+from cliptune.data.images import Preprocess
 from cliptune.data.loading import Batch
+from cliptune.data.reading import Unreadable
 from cliptune.model.backbone import image_features
 from cliptune.model.frozen import FrozenStates, reused
 from cliptune.model.prompts import class_features

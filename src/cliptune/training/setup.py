@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cliptune.config import Settings
+from cliptune.data.augment import Augmentation
 from cliptune.data.cache import MIB, default_cache_dir
 from cliptune.data.folder import Sample, Split, load_training_splits, without
-from cliptune.data.images import Augmentation, find_unreadable
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
+from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.errors import UserError
-from cliptune.files import recover
+from cliptune.files import free, recover
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,10 @@ class FolderLock:
         self._holder.write_text(json.dumps(holder), encoding="utf-8")
 
     def release(self) -> None:
-        """Free the folder. The empty lock file stays: deleting it could free it for two."""
+        """Free the folder; nothing of the lock stays in it."""
         if self._lock.is_locked:
             self._holder.unlink(missing_ok=True)
-            self._lock.release()
+            free(self._lock)
 
     def _name(self) -> str:
         try:

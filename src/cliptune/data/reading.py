@@ -1,0 +1,202 @@
+"""From an image file to an RGB image, or to the reason why not.
+
+Shape suffixes: H height, W width.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from cliptune.errors import ImageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Errors of a disk that may pass, and how long to wait before each further try, in seconds.
+DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN)
+PAUSES = (0.5, 1.0, 2.0)
+
+
+class Unreadable(NamedTuple):
+    """An image file that could not be decoded, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class _DiskError(ImageError):
+    """The disk failed, perhaps for a moment: the file itself may be good."""
+
+
+def _patiently(read: Callable[P, T]) -> Callable[P, T]:
+    """`read`, tried again a few times where a disk (of the network, as a rule) failed."""
+
+    @functools.wraps(read)
+    def patient(*args: P.args, **options: P.kwargs) -> T:
+        for pause in PAUSES:
+            try:
+                return read(*args, **options)
+            except _DiskError:
+                time.sleep(pause)
+        return read(*args, **options)
+
+    return patient
+
+
+@_patiently
+def read_image(path: Path) -> Image.Image:
+    """The image in `path` as it is meant to be seen: RGB, upright by its EXIF orientation.
+
+    Raises `ImageError`, whose message is the reason without the path.
+    """
+    with _open(path) as image:
+        _load(image)
+        return to_rgb(image)
+
+
+@_patiently
+def read_reduced(path: Path, *, edge: int, resample: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: the image in `path`, its shorter edge at most `edge` pixels.
+
+    For training only: a JPEG much larger than that is decoded at a half, a quarter or an eighth
+    of its size, which is not quite what a decoder and a resize give. Smaller images stay as they
+    are. Raises `ImageError`.
+    """
+    with _open(path) as image:
+        image.draft("RGB", (edge, edge))
+        _load(image)
+        rgb = to_rgb(image)
+    if min(rgb.size) > edge:
+        factor = edge / min(rgb.size)
+        width, height = (max(edge, round(side * factor)) for side in rgb.size)
+        rgb = rgb.resize((width, height), resample=resample)
+    return np.array(rgb)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image` upright and in 8-bit RGB, whatever its mode.
+
+    Transparent pixels lie on white; 16-bit grey is scaled to 8 bits, not cut off.
+    """
+    image = _upright(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return _grey16_to_rgb(np.asarray(image, dtype=np.uint16))
+    if image.mode in ("I", "F"):  # 32-bit containers; photos in them hold 16-bit values
+        return _grey16_to_rgb(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def array_to_image(array: NDArray[Any]) -> Image.Image:
+    """An image from `array`: uint8, shape (H, W), (H, W, 3) or (H, W, 4).
+
+    Raises `ImageError` for any other shape or type.
+    """
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or array.shape[2:] not in ((), (3,), (4,))
+        or not array.size
+    ):
+        raise ImageError(
+            f"an image array has shape {array.shape} and type {array.dtype}; "
+            "expected uint8 of shape (height, width), (height, width, 3) or (height, width, 4)"
+        )
+    return to_rgb(Image.fromarray(array))
+
+
+def find_unreadable(paths: Sequence[Path], *, progress: bool = False) -> list[Unreadable]:
+    """Those of `paths` that cannot be decoded to the last byte, in the order given.
+
+    JPEGs are decoded at an eighth of their size: all their data is read, at a third of the cost.
+    """
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(_fault, paths, chunksize=16)
+        hidden = None if progress else True  # None: shown on a terminal only
+        bar = tqdm(results, "reading", len(paths), unit="img", leave=False, disable=hidden)
+        return [fault for fault in bar if fault is not None]
+
+
+@_patiently
+def _read_through(path: Path) -> None:
+    with _open(path) as image:
+        image.draft("RGB", (1, 1))
+        _load(image)
+        _upright(image)
+
+
+def _fault(path: Path) -> Unreadable | None:
+    try:
+        _read_through(path)
+    except ImageError as error:
+        return Unreadable(path, str(error))
+    return None
+
+
+def _open(path: Path) -> Image.Image:
+    """Open without decoding; every fault of the file becomes an `ImageError`."""
+    if path.is_dir():
+        raise ImageError("this is a folder, not an image")
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError("the file is empty")
+        image = Image.open(path)
+    except FileNotFoundError:
+        raise ImageError("there is no such file") from None
+    except PermissionError:
+        raise ImageError("no permission to read it") from None
+    except UnidentifiedImageError:
+        raise ImageError("not an image in a format that can be read") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _reason(error) from None
+    return image
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet hostile bytes and raise nearly anything
+        raise _reason(error, "damaged: ") from None
+
+
+def _reason(error: Exception, before: str = "") -> ImageError:
+    """What an error of the system or of a decoder means for the photo."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return _DiskError(f"the disk cannot read it: {error.strerror}")
+    return ImageError(f"{before}{error}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # EXIF is parsed from hostile bytes, too
+        raise ImageError(f"damaged EXIF data: {error}") from None
+
+
+def _grey16_to_rgb(grey_HW: NDArray[np.uint16]) -> Image.Image:
+    return Image.fromarray((grey_HW // 257).astype(np.uint8)).convert("RGB")
