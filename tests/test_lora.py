@@ -12,6 +12,7 @@ from cliptune.model.backbone import image_features, load_backbone, text_features
 from cliptune.model.lora import (
     adapter_state,
     add_adapters,
+    check_config,
     find_targets,
     merge,
     merge_plain,
@@ -150,3 +151,27 @@ def test_targets_that_miss_one_of_both_towers_are_refused(tmp_path: Path) -> Non
     model = load_backbone(str(make_model(tmp_path, "chinese_clip"))).model
     with pytest.raises(ModelError, match=r"'q_proj, v_proj' matches no linear layer of the text"):
         find_targets(model, ["q_proj", "v_proj"], towers="both")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"target_modules": "(a+)+$"},
+        {"target_modules": ["q_proj"]},
+        {"r": 10**9},
+        {"r": True},
+        {"lora_alpha": float("nan")},
+        {"rank_pattern": {"(a+)+$": 2}},
+        {"peft_type": "IA3"},
+    ],
+)
+def test_an_adapter_config_that_we_do_not_write_is_refused_by_its_key(
+    clip_folder: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    for extra in ({}, {"use_dora": True}, {"last_layers": 1}, {"bias": "all", "towers": "both"}):
+        tuned = add_adapters(load_backbone(str(clip_folder)).model, **OPTIONS | extra)
+        tuned.peft_config["default"].save_pretrained(str(tmp_path))
+        config = json.loads((tmp_path / "adapter_config.json").read_text())
+        assert check_config(config) == config
+    with pytest.raises(ModelError, match=next(iter(changed))):
+        check_config(config | changed)

@@ -168,7 +168,7 @@ def merge_plain(model: nn.Module, config: dict[str, Any], state: dict[str, torch
     Raises `ModelError` unless names and shapes are exactly those the config asks for, or when a
     merged weight is not finite.
     """
-    if config.get("use_dora") or config["bias"] != "none":
+    if any(config[key] for key in config.keys() - _PLAIN_KEYS) or config["bias"] != "none":
         return False
     r, alpha = config["r"], config["lora_alpha"]
     scale = alpha / r**0.5 if config.get("use_rslora") else alpha / r
