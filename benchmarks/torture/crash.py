@@ -94,7 +94,7 @@ def _message(run: Run, code: int) -> str:
     assert "Traceback" not in said, f"a traceback: {said[-300:]}"
     assert len(errors) == 1, f"{len(errors)} errors: {said[-300:]}"
     assert "fault of cliptune" not in said, errors[0]
-    assert "disk is full" in said or "nput/output error" in said, errors[0]
+    assert "disk is full" in said or "input/output error" in said, errors[0]
     return errors[0].replace(str(run.place), "")
 
 

@@ -111,6 +111,8 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:  # the system names no file here
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(handle)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -36,7 +40,8 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
         settings = run.settings.to_dict()
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         (folder / "config.yaml").write_text(text, encoding="utf-8")
-        run.backbone.tokenizer.save_pretrained(folder)
+        with _system_errors():
+            run.backbone.tokenizer.save_pretrained(folder)
         run.backbone.processor.save_pretrained(folder)
         (folder / "README.md").write_text(model_card(run, record), encoding="utf-8")
         scaler = run.accelerator.scaler
@@ -62,6 +67,18 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
             output.output_dir / "training_curves.png",
             baseline_accuracy=run.progress.baseline.get("accuracy"),
         )
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise as `OSError` what the tokenizers library tells of the system as text."""
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def make_record(run: Run, metrics: SplitMetrics | None) -> Record:

@@ -1,7 +1,4 @@
-"""Fine-tune a CLIP-like model with LoRA: setup, fit, validate, all visible here.
-
-Shape suffixes: B micro-batch, C classes.
-"""
+"""Fine-tune a CLIP-like model with LoRA: set up, fit, validate; `step` is one update."""
 
 from __future__ import annotations
 
@@ -10,12 +7,10 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from itertools import islice
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch.nn.functional import cross_entropy
 
 from cliptune.config import Settings
 from cliptune.data.loading import (
@@ -24,19 +19,19 @@ from cliptune.data.loading import (
     loading_errors,
     tell_of_dead_workers_when_asked,
 )
-from cliptune.errors import ImageError, Interrupted, ResourceError, TrainingError, listing
+from cliptune.errors import Interrupted, ResourceError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
-from cliptune.model.device import is_out_of_memory, memory_errors_in_words
-from cliptune.model.frozen import reused
+from cliptune.model.device import memory_errors_in_words
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
 from cliptune.training.saving import save
 from cliptune.training.setup import Run, measure_baseline, set_up
 from cliptune.training.start import check_folder, go_on_from, start_afresh, starting_point
-from cliptune.training.stopping import locked, stop_requests
+from cliptune.training.step import refuse_unreadable, step
+from cliptune.training.stopping import disk_errors_in_words, locked, stop_requests
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +61,11 @@ def train(
     if profile:
         loading = settings.data.model_copy(update={"num_workers": 0})
         settings = settings.model_copy(update={"data": loading})
-    with locked(output_dir) as lock, memory_errors_in_words(settings.training.batch_size):
+    with (
+        disk_errors_in_words(output_dir),
+        memory_errors_in_words(settings.training.batch_size),
+        locked(output_dir) as lock,
+    ):
         last = starting_point(output_dir, resume=resume, overwrite=overwrite)
         if last is not None and lock.held:  # a stop may have come between a save and this
             prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
@@ -155,7 +154,7 @@ def _update(
     """
     settings, state = run.settings.training, run.progress
     started = time.perf_counter()
-    _refuse_unreadable(run, group)
+    refuse_unreadable(run, group)
     group = [batch for batch in group if len(batch)]
     lr = settings.learning_rate * lr_factor(
         state.update,
@@ -191,96 +190,6 @@ def _update(
         with section("logging"):
             run.accelerator.log(values, step=state.update)
     step_done(photos)
-
-
-def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
-    """Forward, backward and one optimizer step; (summed loss, correct, correct in top 5).
-
-    None where loss or gradient was not finite and the settings say to leave such updates out.
-
-    Each photo weighs the same however the group is cut into micro-batches: the gradient is that
-    of the mean loss over the whole group. Where memory runs out, micro-batches are cut in half,
-    for the rest of the run, and the update is taken again.
-    """
-    accelerator, optimizer = run.accelerator, run.optimizer
-    run.model.train()
-    while True:
-        try:
-            sums = _gradient(run, [part for batch in group for part in batch.cut(run.pieces)])
-            break
-        except (MemoryError, RuntimeError) as error:
-            largest = max(map(len, group))
-            # Several processes step together: one alone cannot take its update again.
-            if (
-                not is_out_of_memory(error)
-                or run.pieces >= largest
-                or accelerator.num_processes > 1
-            ):
-                raise
-            run.pieces *= 2
-            log.warning(
-                "out of memory: going on with micro-batches of %d photos; each update still takes "
-                "%d", -(-largest // run.pieces), sum(map(len, group)),
-            )  # fmt: skip
-        # Outside of `except`: the error's traceback holds the tensors of the failed attempt.
-        optimizer.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    if accelerator.num_processes > 1:
-        device_sums = sums.float().to(accelerator.device)
-        sums = accelerator.reduce(device_sums, reduction="sum").double().cpu()
-    if not torch.isfinite(sums[0]):
-        _leave_out(run, group, "loss", float(sums[0]) / sum(map(len, group)))
-        return None
-    with section("optimizer"):
-        norm = accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
-        # A scaler of fp16 skips such a step by itself; anywhere else it would destroy the weights.
-        if accelerator.scaler is None and not torch.isfinite(norm):
-            _leave_out(run, group, "gradient", float(norm))
-            return None
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    run.progress.skipped_in_a_row = 0
-    return float(sums[0]), int(sums[1]), int(sums[2])
-
-
-def _leave_out(run: Run, group: Sequence[Batch], what: str, value: float) -> None:
-    """Forget this update's gradient and count it; or raise `TrainingError`, by the settings."""
-    training, state = run.settings.training, run.progress
-    message = _not_finite(run, group, what, value)
-    run.optimizer.zero_grad(set_to_none=True)
-    if training.on_nonfinite == "stop":
-        raise TrainingError(message)
-    state.skipped += 1
-    state.skipped_in_a_row += 1
-    if state.skipped_in_a_row >= training.nonfinite_limit:
-        raise TrainingError(
-            f"{state.skipped_in_a_row} updates in a row could not be used, the limit of "
-            f"training.nonfinite_limit. The last: {message}"
-        )
-    log.warning("update %d is left out: the %s became %s", state.update + 1, what, value)
-
-
-def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
-    """Add the gradient of the group's mean loss to the parameters'; `_outcome`'s sums over it."""
-    accelerator = run.accelerator
-    total = sum(map(len, group))
-    sums = torch.zeros(3, dtype=torch.float64)
-    view = run.progress.epoch
-    for i, batch in enumerate(group):
-        with section("copy"):
-            pixels = batch.pixels.to(accelerator.device, non_blocking=True)
-            labels = batch.labels.to(accelerator.device, non_blocking=True)
-        # Several processes exchange gradients once for each update, not for each micro-batch.
-        last = i == len(group) - 1
-        with nullcontext() if last else accelerator.no_sync(run.model):
-            with section("forward"), reused(run.frozen, batch, pixels, view=view) as given:
-                logits_BC = run.model(given)
-                loss = cross_entropy(logits_BC, labels, reduction="sum")
-            with section("backward"):
-                accelerator.backward(loss / total)
-        sums += _outcome(loss.detach(), logits_BC.detach(), labels)
-    return sums
 
 
 def validate(run: Run) -> SplitMetrics:
@@ -366,33 +275,6 @@ def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
         if not group:
             return
         yield group, time.perf_counter() - started
-
-
-def _outcome(loss: torch.Tensor, logits_BC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """float64 (3,) on the CPU: summed loss, number correct, number with the truth in the top 5."""
-    ranked = logits_BC.topk(min(5, logits_BC.shape[1])).indices == labels[:, None]
-    sums = torch.stack([loss.float(), ranked[:, 0].sum().float(), ranked.sum().float()])
-    return sums.cpu().double()  # on the CPU: not every device has float64
-
-
-def _refuse_unreadable(run: Run, group: Sequence[Batch]) -> None:
-    """A file that could be read at the start and cannot now; by the settings, an end or a line."""
-    unreadable = [fault for batch in group for fault in batch.unreadable]
-    if not unreadable:
-        return
-    lines = listing([str(fault) for fault in unreadable])
-    if run.settings.data.on_bad_image == "error" or not sum(map(len, group)):
-        raise ImageError(f"unreadable images met during training:\n{lines}")
-    log.warning("skipped %d unreadable images:\n%s", len(unreadable), lines)
-
-
-def _not_finite(run: Run, group: Sequence[Batch], what: str, value: float) -> str:
-    paths = [str(run.train_samples[i].path) for batch in group for i in batch.indices.tolist()]
-    return (
-        f"the {what} became {value} in update {run.progress.update + 1}. Lower "
-        "training.learning_rate, or set hardware.mixed_precision to false. "
-        f"The photos of that update:\n{listing(paths, limit=8)}"
-    )
 
 
 def _save_and_stop(run: Run) -> None:
