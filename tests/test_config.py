@@ -140,3 +140,29 @@ def test_any_values_are_accepted_or_refused_in_words(values: dict[str, object]) 
     else:
         outcome = settings.to_dict()
     assert outcome
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lora: &x\n  r: *x\n",
+        "a: &a {p: 1, q: 2}\n"
+        + "".join(
+            f"{y}: &{y} {{{', '.join(f'{k}: *{x}' for k in 'stuvw')}}}\n"
+            for x, y in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+    ],
+)
+def test_aliases_that_stand_for_endlessly_much_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="stand for too many keys, or for themselves"):
+        load_settings(path)
+
+
+def test_what_was_found_is_shown_in_short(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"lora: {{r: {[1] * 100_000}}}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert len(str(caught.value)) < 500

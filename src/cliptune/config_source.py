@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -42,6 +43,11 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+MOST_KEYS = 1_000  # in a file; there are some 60 settings
+_SHORT = reprlib.Repr()  # what was found may be a list of a million
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 @dataclass
@@ -125,8 +131,14 @@ def _read_yaml(path: Path) -> Source:
         raise SettingsError(f"{path}: expected sections such as 'model:' and 'training:'")
     lines: dict[str, int] = {}
     repeated: list[str] = []
-    if root is not None:
-        _walk(root, "", lines, repeated)
+    try:
+        if root is not None:
+            _walk(root, "", lines, repeated)
+    except (ValueError, RecursionError):
+        raise SettingsError(
+            f"{path}: its aliases ('*name') stand for too many keys, or for themselves. "
+            "Write the settings out."
+        ) from None
     if repeated:
         raise SettingsError(f"{path}: written twice: {', '.join(repeated)}. Keep one of each")
     # A section with nothing under it is a section of defaults.
@@ -136,6 +148,8 @@ def _read_yaml(path: Path) -> Source:
 def _walk(node: yaml.Node, prefix: str, lines: dict[str, int], repeated: list[str]) -> None:
     if not isinstance(node, yaml.MappingNode):
         return
+    if len(lines) > MOST_KEYS:  # aliases: a few lines may stand for endlessly many
+        raise ValueError(f"it stands for more than {MOST_KEYS} keys, or for itself")
     for key_node, value_node in node.value:
         key = f"{prefix}{key_node.value}"
         if key in lines:
@@ -157,7 +171,7 @@ def describe_faults(error: ValidationError, source: Source, root: type[BaseModel
         elif fault["type"] == "extra_forbidden":
             faults.append(f"{where}: {_unknown_key(keys, root)}")
         else:
-            faults.append(f"{where}: {key}: found {fault['input']!r}; {_allowed(fault)}")
+            faults.append(f"{where}: {key}: found {_SHORT.repr(fault['input'])}; {_allowed(fault)}")
     return faults
 
 

@@ -36,7 +36,7 @@ def set_up_logging(*, debug: bool) -> None:
     logger.propagate = False
     threading.excepthook = _in_a_thread
     # Pillow's: a photo whose EXIF is cut short is read without, a very large one is read.
-    warnings.filterwarnings("ignore", message="Corrupt EXIF data|.*exceeds limit of .* pixels")
+    warnings.filterwarnings("ignore", module="PIL")
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
