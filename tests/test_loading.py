@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from cliptune.data.augment import Augmentation
@@ -9,6 +10,7 @@ from cliptune.data.folder import Sample, load_training_splits
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, epoch_order, make_loader
 from cliptune.data.photos import LabelledPhotos, create_dataloaders
+from cliptune.errors import DataError
 
 PREPROCESS = Preprocess(
     resize=32, crop=(32, 32), resample=3, rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3
@@ -91,3 +93,18 @@ def test_tutorial_dataset_gives_pixels_and_labels(photos: Path) -> None:
     labels = [label for b in loaders.test for label in b["labels"].tolist()]
     assert labels == [0] * 4 + [1] * 4 + [2] * 4
     assert LabelledPhotos(photos, "val").class_names == ("amber", "blue", "cyan")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_labels_follow_the_names_asked_for_in_every_split(photos: Path, split: str) -> None:
+    data = LabelledPhotos(photos, split, class_names=("cyan", "unseen", "amber"))
+    assert data.class_names == ("cyan", "unseen", "amber")
+    for sample in data.split.samples:
+        assert sample.path.parent.name == data.class_names[sample.label]
+    assert data.split.missing_classes == ("unseen",)
+    assert data.split.extra_classes == ("blue",)
+
+
+def test_an_unknown_split_is_refused(photos: Path) -> None:
+    with pytest.raises(DataError, match="split 'dev': expected one of train, val, test"):
+        LabelledPhotos(photos, "dev")
