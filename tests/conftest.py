@@ -133,6 +133,21 @@ def make_photos(
     return data_dir
 
 
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """What training changes: adapters and head, by file and name."""
+    from safetensors.torch import load_file
+
+    files = ("adapter_model.safetensors", "head.safetensors")
+    return {f"{file}/{k}": v for file in files for k, v in load_file(checkpoint / file).items()}
+
+
+def names(run_dir: Path) -> list[str]:
+    """The checkpoints of a run, oldest first."""
+    from cliptune.model.checkpoint import list_checkpoints
+
+    return [checkpoint.path.name for checkpoint in list_checkpoints(run_dir)]
+
+
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "clip")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from cliptune.config import load_settings
@@ -25,23 +24,13 @@ from cliptune.errors import (
     UserError,
 )
 from cliptune.files import recover
-from cliptune.model.checkpoint import list_checkpoints
 from cliptune.training import train as training
 from cliptune.training.setup import set_up
 from cliptune.training.stopping import FolderLock
 from cliptune.training.train import step, train
-from conftest import make_model, make_photos
+from conftest import make_model, make_photos, names, tensors
 
 Overrides = dict[str, Any]
-
-
-def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
-    files = ("adapter_model.safetensors", "head.safetensors")
-    return {f"{file}/{k}": v for file in files for k, v in load_file(checkpoint / file).items()}
-
-
-def names(run_dir: Path) -> list[str]:
-    return [checkpoint.path.name for checkpoint in list_checkpoints(run_dir)]
 
 
 def points(logs: Path) -> list[tuple[str, int, float]]:

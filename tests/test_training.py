@@ -26,18 +26,9 @@ from cliptune.errors import (
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.training.setup import measure_baseline, set_up
 from cliptune.training.train import step, train
-from conftest import make_photos
+from conftest import make_photos, names, tensors
 
 Overrides = dict[str, Any]
-
-
-def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
-    files = ("adapter_model.safetensors", "head.safetensors")
-    return {f"{file}/{k}": v for file in files for k, v in load_file(checkpoint / file).items()}
-
-
-def names(run_dir: Path) -> list[str]:
-    return [checkpoint.path.name for checkpoint in list_checkpoints(run_dir)]
 
 
 def test_training_beats_the_baseline_and_reports_it(overrides: Overrides) -> None:
