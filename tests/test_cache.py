@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cliptune import load_settings, train
 from cliptune.data.augment import Augmentation
 from cliptune.data.cache import MIB, PhotoStore
 from cliptune.data.folder import Sample, load_training_splits
@@ -141,3 +143,20 @@ def test_a_store_deleted_under_a_run_costs_time_and_nothing_else(
     assert not isinstance(expected, Unreadable)
     assert not isinstance(found, Unreadable)
     assert torch.equal(found[0], expected[0])
+
+
+def test_what_killed_builders_left_goes_and_a_held_lock_stays(
+    overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    from filelock import FileLock
+
+    cache = tmp_path / "cache"
+    more = {"data.cache": True, "data.cache_dir": str(cache), "training.num_epochs": 1}
+    train(load_settings(overrides=overrides | more), progress=False)
+    (cache / ".photos-dead.partial").mkdir()
+    (cache / ".photos-done.lock").touch()
+    with FileLock(cache / ".photos-alive.lock"):
+        (cache / ".photos-alive.partial").mkdir()
+        train(load_settings(overrides=overrides | more), overwrite=True, progress=False)
+        hidden = sorted(path.name for path in cache.glob(".*"))
+    assert hidden == [".photos-alive.lock", ".photos-alive.partial"]

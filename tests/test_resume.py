@@ -321,3 +321,14 @@ def test_resuming_with_photos_added_or_renamed_is_refused(
         overrides=overrides | {"training.num_epochs": 3, "data.data_dir": str(moved)}
     )
     assert train(again, resume=True, progress=False).epochs == 3
+
+
+def test_a_picture_that_a_stop_kept_back_is_drawn_on_resuming(overrides: Overrides) -> None:
+    settings = load_settings(overrides=overrides)
+    train(settings, progress=False)
+    picture = settings.output.output_dir / "training_curves.png"
+    drawn = picture.read_bytes()
+    picture.unlink()
+    with pytest.raises(SettingsError, match="epochs of this run are done"):
+        train(settings, resume=True, progress=False)
+    assert picture.read_bytes() == drawn

@@ -82,7 +82,7 @@ def _undisturbed(folder: Path) -> tuple[dict[str, object], float]:
 def _compare(run: Run, expected: dict[str, object]) -> None:
     wrong = differences(run.result(), expected)
     assert not wrong, f"other than undisturbed: {', '.join(wrong)}"
-    left = leftovers(run.output)
+    left = leftovers(run.place)
     assert not left, f"left behind: {left[:3]}"
 
 

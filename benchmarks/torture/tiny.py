@@ -188,6 +188,7 @@ class Run:
             "metrics": json.loads((last / "cliptune.json").read_text())["metrics"],
             "history": history,
             "event points": event_points(self.logs),
+            "picture of the curves": (self.output / "training_curves.png").read_bytes(),
             "checkpoints": sorted(path.name for path in self.output.glob("checkpoint-*")),
         }
 
@@ -233,5 +234,5 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Names below `folder` that only an unfinished write or deletion has."""
-    ending = re.compile(r"\.(partial|old|deleted|tmp)$")
+    ending = re.compile(r"\.(partial|old|deleted|tmp|lock)$")
     return [str(path) for path in folder.rglob("*") if ending.search(path.name)]

@@ -19,7 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def open_store(
     limit_bytes -= sum(store.num_bytes for store in beside)
     folder = cache_dir / f"photos-{digest}"
     try:
+        _clear_leftovers(cache_dir)
         if store := _existing(folder):
             return store
         if size > limit_bytes:
@@ -107,7 +108,6 @@ def open_store(
         if shutil.disk_usage(cache_dir).free < 1.2 * size:
             log.warning("%s: no room for a store of %d MiB; going without", cache_dir, size / MIB)
             return None
-        _clear_leftovers(cache_dir)
         with _building(folder):
             if store := _existing(folder):  # built meanwhile by another process
                 return store
@@ -137,17 +137,16 @@ def _building(folder: Path) -> Iterator[None]:
 
 
 def _clear_leftovers(cache_dir: Path) -> None:
-    """Delete what processes that were killed left half built; what is being built stays."""
+    """Delete half-built stores and locks of processes that were killed; what is in use stays."""
     from filelock import FileLock, Timeout
 
-    for partial in cache_dir.glob(".photos-*.partial"):
-        lock = FileLock(partial.with_suffix(".lock"), timeout=0)
-        try:
+    left = [path for path in cache_dir.glob(".photos-*") if path.suffix in (".partial", ".lock")]
+    for path in {path.with_suffix(".lock") for path in left}:
+        lock = FileLock(path, timeout=0)
+        with suppress(Timeout, OSError):  # OSError: a cache that can only be read still serves
             lock.acquire()
-        except Timeout:
-            continue
-        shutil.rmtree(partial, ignore_errors=True)
-        free(lock)
+            shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
+            free(lock)
 
 
 def default_cache_dir() -> Path:

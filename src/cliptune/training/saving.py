@@ -61,10 +61,16 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
             output.output_dir / name, run.classifier, record, write_extras=write_extras
         )
         prune_checkpoints(output.output_dir, keep=output.save_total_limit)
-    if metrics is not None and run.progress.history:
+    if metrics is not None:
+        draw_curves(run)
+
+
+def draw_curves(run: Run) -> None:
+    """Draw the curves of the epochs so far, where there are any."""
+    if run.progress.history:
         plot_training_curves(
             run.progress.history,
-            output.output_dir / "training_curves.png",
+            run.settings.output.output_dir / "training_curves.png",
             baseline_accuracy=run.progress.baseline.get("accuracy"),
         )
 

@@ -17,6 +17,7 @@ from cliptune.training.resume import (
     read_resume,
     restore_training,
 )
+from cliptune.training.saving import draw_curves
 from cliptune.training.setup import Run
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     if "photos" in state:  # earlier checkpoints have none
         check_photos_agree(last.path, state["photos"], photo_list(run.train_samples))
     run.progress = state["progress"]
+    if run.accelerator.is_main_process:
+        draw_curves(run)  # a stop may have come between the checkpoint and its picture
     if run.progress.epoch >= run.settings.training.num_epochs:
         raise SettingsError(
             f"{last.path}: all {run.progress.epoch} epochs of this run are done. To train "
