@@ -161,6 +161,7 @@ def test_targets_that_miss_one_of_both_towers_are_refused(tmp_path: Path) -> Non
         {"r": 10**9},
         {"r": True},
         {"lora_alpha": float("nan")},
+        {"lora_alpha": float("inf")},
         {"rank_pattern": {"(a+)+$": 2}},
         {"peft_type": "IA3"},
     ],

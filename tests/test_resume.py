@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tiny import event_points
 
 from cliptune.config import load_settings
 from cliptune.errors import (
@@ -31,17 +31,6 @@ from cliptune.training.train import step, train
 from conftest import make_model, make_photos, names, tensors
 
 Overrides = dict[str, Any]
-
-
-def points(logs: Path) -> list[tuple[str, int, float]]:
-    """Every (curve, update, value) in the event files below `logs`, but for those of speed."""
-    return sorted(
-        (value.tag, event.step, value.tensor.float_val[0])
-        for path in logs.rglob("*tfevents*")
-        for event in EventFileLoader(str(path)).Load()
-        for value in event.summary.value
-        if value.tensor.float_val and "images_per_second" not in value.tag
-    )
 
 
 def stop_at(patch: pytest.MonkeyPatch, update: int, number: int = signal.SIGINT) -> None:
@@ -66,7 +55,7 @@ def test_curves_hold_each_point_once_however_a_run_was_stopped(
     overrides |= {"training.batch_size": 4, "evaluation.logging_steps": 1}
     overrides |= {"evaluation.save_steps": 4, "evaluation.eval_steps": 3}
     train(load_settings(overrides=overrides), progress=False)
-    expected = points(Path(overrides["output.log_dir"]))
+    expected = event_points(Path(overrides["output.log_dir"]))
     overrides |= {"output.log_dir": str(tmp_path / "other-logs")}
     overrides |= {"output.output_dir": str(tmp_path / "stopped")}
     settings = load_settings(overrides=overrides)
@@ -76,9 +65,9 @@ def test_curves_hold_each_point_once_however_a_run_was_stopped(
             train(settings, progress=False)
     # As after a kill: later points were logged, and no checkpoint saved since.
     shutil.rmtree(tmp_path / "stopped" / "checkpoint-step-9")
-    assert len(points(tmp_path / "other-logs")) > 0
+    assert len(event_points(tmp_path / "other-logs")) > 0
     train(settings, resume=True, progress=False)
-    found = points(tmp_path / "other-logs")
+    found = event_points(tmp_path / "other-logs")
     assert [point[:2] for point in found] == [point[:2] for point in expected]
     assert found == expected
 
@@ -89,11 +78,11 @@ def test_a_new_run_in_the_place_of_another_starts_its_curves_anew(
     settings = load_settings(overrides=overrides | {"evaluation.logging_steps": 1})
     train(settings, progress=False)
     logs = Path(overrides["output.log_dir"])
-    once = points(logs)
+    once = event_points(logs)
     neighbour = logs / settings.output.output_dir.name / "events.out.tfevents.1.of.another.run"
     neighbour.write_bytes(b"")
     train(settings, overwrite=True, progress=False)
-    assert points(logs) == once
+    assert event_points(logs) == once
     assert neighbour.exists()
 
 

@@ -37,7 +37,7 @@ class Fault(AssertionError):
 def images(count: int, folder: Path, *, seed: int = 0, photos: Path | None = None) -> Outcome:
     """Mutated photos through prediction's reader and training's loader."""
     import numpy as np
-    from PIL import Image, ImageFile
+    from PIL import Image, ImageFile, ImageOps
 
     from cliptune.data.augment import Augmentation
     from cliptune.data.folder import Sample
@@ -70,8 +70,13 @@ def images(count: int, folder: Path, *, seed: int = 0, photos: Path | None = Non
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as whole:
-                whole.load()  # raises where the file is cut short: then nothing was to be taken
+            with Image.open(path) as opened:
+                opened.load()  # raises where the file is cut short: then nothing was to be taken
+                whole = ImageOps.exif_transpose(opened)
+        if whole.mode in ("RGB", "L") and "transparency" not in whole.info:
+            expected = np.asarray(whole.convert("RGB"))
+            if not np.array_equal(np.asarray(image), expected):
+                raise Fault("other pixels than Pillow's")
         if image.mode != "RGB" or not np.asarray(image).size:
             raise Fault(f"read as {image.mode} {image.size}")
         return True
@@ -199,7 +204,7 @@ def _work(case: Case, numbers: range, folder: Path, report: Path) -> None:
     with report.open("a", buffering=1) as said:
         outside: list[str] = []
         place = Path(tempfile.mkdtemp(prefix="case-", dir=folder))
-        allowed = (str(place), "/dev/null", "/tmp/cliptune-torture-cache")
+        allowed = (f"{place}/", "/dev/null/")
         sys.addaudithook(lambda event, args: _note_write(event, args, allowed, outside))
         for number in numbers:
             signal.alarm(SECONDS)  # its default action ends the process
@@ -231,10 +236,12 @@ def _note_write(event: str, args: Any, allowed: tuple[str, ...], outside: list[s
             return
     elif event not in WRITES:
         return
-    if event in ("os.mkdir", "os.remove", "os.rmdir") and args[-1] not in (-1, None, 0o777):
+    if event in ("os.mkdir", "os.remove", "os.rmdir") and args[-1] not in (-1, None):
         return  # relative to a folder's handle, as shutil.rmtree works
     path = os.fsdecode(args[1] if event in ("os.link", "os.symlink") else args[0])
-    if not os.path.abspath(path).startswith(allowed) and "__pycache__" not in path:  # noqa: PTH100
+    # The folder itself or what is below it; not a neighbour whose name begins like it.
+    whole = f"{os.path.abspath(path)}/"  # noqa: PTH100
+    if not whole.startswith(allowed) and "__pycache__" not in path:
         outside.append(f"{event} {path}")
 
 

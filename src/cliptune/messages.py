@@ -11,6 +11,8 @@ import warnings
 
 from cliptune.text import one_line
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
 
 def for_terminal(text: str) -> str:
     """`text`, its lines kept, without characters that a terminal might act on."""
@@ -43,7 +45,8 @@ def set_up_logging(*, debug: bool) -> None:
 
 def _in_a_thread(fault: threading.ExceptHookArgs) -> None:
     """TensorBoard's writing thread ends on a full disk; the main one raises the same error."""
-    if not isinstance(fault.exc_value, OSError):
+    error = fault.exc_value
+    if not (isinstance(error, OSError) and error.errno in DISK_ERRORS):
         threading.__excepthook__(fault)
 
 

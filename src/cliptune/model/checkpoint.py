@@ -17,7 +17,7 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,8 +142,9 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
     if (path / RECORD).is_file() or (NAME.match(path.name) and path.is_dir()):
         return read_checkpoint(path)
     if path.is_dir():
-        if best := best_checkpoint(path):
-            for damaged in read_run(path)[1]:
+        checkpoints, faults = read_run(path)
+        if best := best_of(checkpoints):
+            for damaged in faults:
                 log.warning("left out of the choice of the best: %s", damaged)
             return best
         raise CheckpointError(
@@ -174,8 +175,13 @@ def read_run(run_dir: Path) -> tuple[list[Checkpoint], list[str]]:
 
 
 def best_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """The checkpoint with the highest val accuracy, then the lowest val loss, then the earliest."""
-    measured = [c for c in list_checkpoints(run_dir) if c.val_accuracy is not None]
+    """The best of a run's whole checkpoints, as `best_of` chooses."""
+    return best_of(list_checkpoints(run_dir))
+
+
+def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The one with the highest val accuracy, then the lowest val loss, then the earliest."""
+    measured = [c for c in checkpoints if c.val_accuracy is not None]
     return min(measured, key=_rank, default=None)
 
 
@@ -185,7 +191,7 @@ def prune_checkpoints(run_dir: Path, *, keep: int) -> list[Path]:
     The newest, from which a run goes on, and the best are never deleted.
     """
     checkpoints = list_checkpoints(run_dir)
-    best = best_checkpoint(run_dir)
+    best = best_of(checkpoints)
     protected = {c.path for c in (checkpoints[-1:] + ([best] if best else []))}
     deletable = [c.path for c in checkpoints if c.path not in protected]
     excess = max(0, len(checkpoints) - max(keep, len(protected)))
@@ -227,7 +233,7 @@ def _existing(run_dir: Path) -> str:
     if not checkpoints:
         return f"{run_dir} holds none. Train one with 'cliptune train'."
     names = ", ".join(c.path.name for c in checkpoints)
-    best = best_checkpoint(run_dir)
+    best = best_of(checkpoints)
     hint = f" The best is {best.path}" if best else ""
     if best and best.val_accuracy is not None:
         hint += f" (val accuracy {best.val_accuracy:.1%})."

@@ -120,7 +120,8 @@ def check_config(config: Any) -> dict[str, Any]:
     checks = {
         "peft_type": config.get("peft_type") == "LORA",
         "r": _is_number(config.get("r")) and config["r"] in range(1, 1025),
-        "lora_alpha": _is_number(config.get("lora_alpha")) and 0 < config["lora_alpha"] < 1e9,
+        "lora_alpha": _is_number(config.get("lora_alpha"))
+        and 0 < config["lora_alpha"] < float("inf"),
         "lora_dropout": _is_number(config.get("lora_dropout")) and 0 <= config["lora_dropout"] < 1,
         "target_modules": _is_plain_pattern(config.get("target_modules")),
         "bias": config.get("bias") in ("none", "all", "lora_only"),

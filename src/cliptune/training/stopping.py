@@ -122,7 +122,9 @@ def stop_requests() -> Iterator[threading.Event]:
         yield stop
         return
     signals = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    previous = {number: signal.getsignal(number) for number in signals}
+    # SIGCHLD, too: while training, dead loading processes are told of where photos are awaited.
+    touched = [*signals, *([signal.SIGCHLD] if hasattr(signal, "SIGCHLD") else [])]
+    previous = {number: signal.getsignal(number) for number in touched}
 
     def request(number: int, frame: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:

@@ -21,7 +21,7 @@ from cliptune.data.loading import (
 )
 from cliptune.errors import Interrupted, ResourceError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
-from cliptune.model.checkpoint import best_checkpoint, list_checkpoints, prune_checkpoints
+from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
 from cliptune.model.device import memory_errors_in_words
 from cliptune.timing import measured, section, step_done
@@ -91,7 +91,7 @@ def train(
     done = run.progress
     return TrainResult(
         output_dir=output_dir,
-        best=best_checkpoint(output_dir),
+        best=best_of(checkpoints),
         last=checkpoints[-1] if checkpoints else None,
         baseline_accuracy=done.baseline.get("accuracy"),
         epochs=len(done.history),
@@ -284,17 +284,18 @@ def _save_and_stop(run: Run) -> None:
 
 def _save_and_fail(run: Run, error: LoadingError) -> None:
     """Save, and say which photos were waited for when the loading processes failed."""
+    validating = run.progress.pending or run.progress.epoch_updates == run.updates_per_epoch
     size = run.settings.training.gradient_accumulation_steps
     run.batches.start = run.progress.epoch_updates * size
     keys = [key for batch in islice(run.batches, size) for key in batch]
     paths = [str(run.train_samples[key.photo].path) for key in keys]
+    waited_for = "those of val" if validating else f"\n{listing(paths, limit=8)}"
     if run.progress.update:
         save(run, f"checkpoint-step-{run.progress.update}", None)
     raise ResourceError(
         f"the processes that load photos failed: {error}. The system may have ended one for want "
         "of memory, or a disk does not answer. Lower data.num_workers (0: none), or raise "
-        "data.read_timeout, and go on with --resume. The photos waited for:\n"
-        f"{listing(paths, limit=8)}"
+        f"data.read_timeout, and go on with --resume. The photos waited for: {waited_for}"
     ) from error
 
 
