@@ -23,12 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cliptune.data.archive import NothingFetchedError, RemoteFile, disk_errors, download
 from cliptune.data.breeds import BREED_OF_FOLDER, BREEDS
+from cliptune.data.download import NothingFetchedError, RemoteFile, download
 from cliptune.data.folder import SPLITS, find_images, load_split, load_training_splits
-from cliptune.data.prepare import PrepareResult, prepare, split_photos
+from cliptune.data.manifest import MANIFEST
+from cliptune.data.prepare import PrepareResult, prepare
+from cliptune.data.splitting import split_photos
 from cliptune.data.validate import validate
 from cliptune.errors import DataError, HubError, ResourceError
+from cliptune.files import disk_errors
 
 FOLDER_OF_BREED = {breed: folder for folder, breed in BREED_OF_FOLDER.items()}
 
@@ -78,11 +81,11 @@ def add_member(path: Path, **fields: object) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder`: relative path -> content."""
+    """Every file below `folder` but its manifest: relative path -> content."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != MANIFEST
     }
 
 
@@ -108,23 +111,26 @@ def test_there_are_120_breeds_and_no_two_share_a_folder() -> None:
 @given(
     number=st.integers(3, 300),
     train_ratio=st.floats(0.01, 0.99),
+    share_of_rest=st.none() | st.floats(0.01, 0.99),
     seed=st.integers(0, 2**32),
-    limit=st.none() | st.integers(3, 300),
 )
 def test_a_split_deals_out_each_photo_once_and_leaves_no_part_empty(
-    number: int, train_ratio: float, seed: int, limit: int | None
+    number: int, train_ratio: float, share_of_rest: float | None, seed: int
 ) -> None:
+    val_ratio = None if share_of_rest is None else share_of_rest * (1 - train_ratio)
     photos = list(range(number))
-    parts = split_photos(photos, name="pug", train_ratio=train_ratio, seed=seed, limit=limit)
-    dealt = [photo for part in parts.values() for photo in part]
-    taken = min(number, limit or number)
-    assert len(dealt) == len(set(dealt)) == taken
-    assert set(dealt) <= set(photos)
-    assert all(parts.values())
-    assert 0 <= len(parts["test"]) - len(parts["val"]) <= 1
-    # Where no part would be empty, train's size is within half a photo of its ratio.
-    if 1 <= train_ratio * taken <= taken - 2:
-        assert abs(len(parts["train"]) - train_ratio * taken) <= 0.5 + 1e-9
+    parts = split_photos(
+        photos, name="pug", train_ratio=train_ratio, val_ratio=val_ratio, seed=seed
+    )
+    dealt = [photo for split in SPLITS for photo in parts[split]]
+    assert sorted(dealt) == photos
+    assert all(parts[split] for split in SPLITS)
+    if number > 20:
+        assert abs(len(parts["train"]) - train_ratio * number) <= 2
+    if val_ratio is None:
+        assert len(parts["test"]) - len(parts["val"]) in (0, 1)
+    elif number > 20:
+        assert abs(len(parts["val"]) - val_ratio * number) <= 2
 
 
 def test_seed_and_class_name_move_photos_and_nothing_else_does() -> None:
@@ -215,7 +221,6 @@ def test_an_unknown_class_is_answered_with_the_nearest_names(tmp_path: Path) -> 
         ({"classes": ["pug", "boxer"], "num_classes": 3}, "Leave one of the two out"),
         ({"train_ratio": 1.0}, "--train-ratio 1.0"),
         ({"seed": -1}, "--seed -1"),
-        ({"max_per_class": 2}, "max_per_class 2"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_made(
@@ -235,8 +240,8 @@ def test_only_photos_are_copied_whatever_the_case_of_their_suffix(tmp_path: Path
     result = make(tmp_path / "out", source=source)
     names = {path.name for path in find_images(tmp_path / "out")}
     assert names == {*(f"{c}_{i}.jpg" for c in "ab" for i in range(3)), "SHOUT.JPEG"}
-    assert "3 files that are not" in result.summary()
-    assert "1 photos lie in no class folder" in result.summary()
+    assert "3 files are not" in result.summary()
+    assert "1 photo lies in no class folder" in result.summary()
 
 
 def test_files_that_differ_in_case_or_folder_only_are_all_kept(tmp_path: Path) -> None:
@@ -262,19 +267,30 @@ def test_all_classes_with_too_few_photos_are_named_together(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_already_split_is_not_split_again(tmp_path: Path, dogs_tar: Path) -> None:
+def test_a_folder_that_is_already_split_keeps_its_splits(tmp_path: Path, dogs_tar: Path) -> None:
     make(tmp_path / "out", source=dogs_tar)
-    with pytest.raises(DataError, match="already split into test, train, val"):
-        make(tmp_path / "again", source=tmp_path / "out")
+    again = make(tmp_path / "again", source=tmp_path / "out")
+    assert tree(tmp_path / "again") == tree(tmp_path / "out")
+    assert "The splits are the source's own." in again.summary()
+    random = make(tmp_path / "random", source=tmp_path / "out", splits="random", seed=7)
+    assert random.counts == again.counts
+    assert tree(tmp_path / "random").keys() != tree(tmp_path / "out").keys()
 
 
-def test_photos_already_there_are_left_untouched(tmp_path: Path, dogs_tar: Path) -> None:
-    make(tmp_path / "out", source=dogs_tar)
-    before = tree(tmp_path / "out")
-    result = make(tmp_path / "out", source=dogs_tar, seed=7, num_classes=3)
+def test_the_same_command_again_changes_nothing_and_another_is_refused(
+    tmp_path: Path, dogs_tar: Path
+) -> None:
+    out = tmp_path / "out"
+    make(out, source=dogs_tar)
+    before = tree(out) | {MANIFEST: (out / MANIFEST).read_bytes()}
+    result = make(out, source=dogs_tar)
     assert result.kind == "already_there"
-    assert tree(tmp_path / "out") == before
     assert "nothing was changed" in result.summary()
+    with pytest.raises(DataError, match=r"--num-classes: made with the default, now 3\n.*--seed"):
+        make(out, source=dogs_tar, seed=7, num_classes=3)
+    with pytest.raises(DataError, match=r"--source: made with dogs\.tar, now others\.tar"):
+        make(out, source=tmp_path / "others.tar")
+    assert tree(out) | {MANIFEST: (out / MANIFEST).read_bytes()} == before
 
 
 def test_without_archive_and_network_the_empty_tree_is_made_and_later_filled(
@@ -295,7 +311,7 @@ def test_without_archive_and_network_the_empty_tree_is_made_and_later_filled(
     filled = make(out, download=False)
     assert filled.kind == "made"
     assert sorted(path.name for path in (out / "train").iterdir()) == sorted(BREEDS[:2])
-    assert [path.name for path in out.iterdir() if path.name not in SPLITS] == []
+    assert {path.name for path in out.iterdir()} == {*SPLITS, MANIFEST}
 
 
 def test_a_file_of_the_users_is_never_replaced(tmp_path: Path, dogs_tar: Path) -> None:
@@ -338,7 +354,7 @@ output_dir, source, interrupted_event, number = sys.argv[1:]
 seen = []
 
 def interrupt(event, args):
-    if event == interrupted_event and ".partial-" in str(args[0]):
+    if event == interrupted_event and ".partial" in str(args[0]):
         if event == "os.rename" or args[1] in ("w", "x"):
             seen.append(event)
             if len(seen) == int(number):
@@ -354,7 +370,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize(
     ("event", "number", "source"),
-    [("open", 10, "Images"), ("open", 10, "dogs.tar"), ("os.rename", 3, "Images")],
+    [("open", 10, "Images"), ("open", 10, "dogs.tar"), ("os.rename", 4, "Images")],
 )
 def test_ctrl_c_while_copying_or_moving_leaves_nothing_behind(
     tmp_path: Path, dogs_tar: Path, event: str, number: int, source: str

@@ -7,6 +7,7 @@ a crash left.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,11 +16,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from cliptune.errors import DataError, ResourceError
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk below `folder` into `ResourceError`, other `OSError`s into `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceError(
+                f"{folder}: no space left to write to ({error.strerror}). Free some, or choose a "
+                "folder on another disk with --output-dir; then run the same command again."
+            ) from error
+        raise DataError(
+            f"{error.filename or folder}: {error.strerror or error}. "
+            "Expected files that can be read, and a folder that can be written to."
+        ) from error
 
 
 def hidden(path: Path, ending: str = _PARTIAL) -> Path:

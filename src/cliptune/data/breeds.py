@@ -1,4 +1,4 @@
-"""Class names: the 120 breeds of Stanford Dogs, the class folders of any source, choosing some.
+"""Class names: the 120 breeds of Stanford Dogs; choosing some of any source by name or number.
 
 The dataset: Khosla, Jayadevaprakash, Yao and Fei-Fei, "Novel dataset for fine-grained image
 categorization", 2011, http://vision.stanford.edu/aditya86/ImageNetDogs/. Its folders are called
@@ -10,12 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
-from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
 from cliptune.errors import DataError
 
 _DATASET_FOLDERS = """
@@ -78,64 +75,6 @@ BREED_OF_FOLDER: dict[str, str] = {folder: _plain(folder) for folder in _DATASET
 
 # Our names of the 120 breeds, in the order in which they are taken.
 BREEDS: tuple[str, ...] = (*_FIRST, *sorted(set(BREED_OF_FOLDER.values()) - set(_FIRST)))
-
-
-@dataclass(frozen=True)
-class ClassLayout:
-    """The classes of a source of photos."""
-
-    classes: dict[str, list[PurePosixPath]]  # in the order in which classes are taken
-    is_stanford_dogs: bool
-    num_loose: int  # photos that lie in no class folder
-
-    @property
-    def default_number(self) -> int | None:
-        """How many classes to take when nobody says; None means all."""
-        if not self.is_stanford_dogs:
-            return None
-        return min(DEFAULT_NUM_BREEDS, len(self.classes))
-
-
-def find_class_folders(photos: Sequence[PurePosixPath], *, where: Path) -> ClassLayout:
-    """Find the level of the class folders, below single folders such as `Images/`, and name them.
-
-    Raises `DataError` when there are none, when they are splits, or when names collide.
-    """
-    depth = 0
-    while True:
-        folders: dict[str, list[PurePosixPath]] = defaultdict(list)
-        for photo in photos:
-            if len(photo.parts) > depth + 1:
-                folders[photo.parts[depth]].append(photo)
-        inner = [photo for members in folders.values() for photo in members]
-        if len(folders) != 1 or any(len(photo.parts) == depth + 2 for photo in inner):
-            break
-        depth += 1
-    if not folders:
-        raise DataError(
-            f"{where}: no folder of photos in it. Expected one folder for each class, with photos "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))})."
-        )
-    if set(folders) <= set(SPLITS):
-        raise DataError(
-            f"{where}: already split into {', '.join(folders)}. Use it as it is, with --data-dir; "
-            "--source takes one folder for each class."
-        )
-    names = {folder: BREED_OF_FOLDER.get(folder, folder) for folder in folders}
-    by_key: dict[str, list[str]] = defaultdict(list)
-    for folder, name in names.items():
-        by_key[name_key(name)].append(folder)
-    clashes = [" and ".join(same) for same in by_key.values() if len(same) > 1]
-    if clashes:
-        raise DataError(
-            f"{where}: class folders whose names differ in case or prefix only: "
-            f"{'; '.join(clashes)}. Merge or rename them."
-        )
-    is_stanford_dogs = all(folder in BREED_OF_FOLDER for folder in folders)
-    classes = {names[folder]: members for folder, members in sorted(folders.items())}
-    if is_stanford_dogs:
-        classes = {name: classes[name] for name in BREEDS if name in classes}
-    return ClassLayout(classes, is_stanford_dogs, len(photos) - len(inner))
 
 
 def name_key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Make `data/dogs/{train,val,test}/<class>/` from an archive or a folder of photos; check one.
+"""Make `data/dogs/{train,val,test}/<class>/` from labelled photos, and `dataset.json` beside it.
 
 Nothing half-made is ever seen: the tree is built in a hidden folder and moved into place whole.
 """
@@ -8,48 +8,36 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
-import numpy as np
-from tqdm import tqdm
-
-from cliptune.data.archive import (
-    STANFORD_DOGS,
-    FolderPhotos,
-    NothingFetchedError,
-    RemoteFile,
-    TarPhotos,
-    disk_errors,
-    download,
-    open_photos,
-    partial_path,
+from cliptune.data.archive import PhotoStore
+from cliptune.data.breeds import BREEDS, DEFAULT_NUM_BREEDS, choose_classes, name_key
+from cliptune.data.building import (
+    alone,
+    build,
+    finish_or_clear,
+    leftovers,
+    move_into_place,
+    work_folder,
+    write_manifest,
 )
-from cliptune.data.breeds import (
-    BREEDS,
-    DEFAULT_NUM_BREEDS,
-    ClassLayout,
-    choose_classes,
-    find_class_folders,
-    name_key,
-)
+from cliptune.data.download import STANFORD_DOGS
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
-from cliptune.data.validate import Counts, counts_table
+from cliptune.data.hub_dataset import HUB_PREFIX
+from cliptune.data.layouts import ClassLayout
+from cliptune.data.manifest import MANIFEST, Manifest, SourceRecord, count, read_manifest
+from cliptune.data.sources import LAYOUTS, SPLIT_CHOICES, Source, open_source, source_name
+from cliptune.data.splitting import Shares, share_out
+from cliptune.data.stanford import ARCHIVE_NAME, archive_beside, fetch_archive
+from cliptune.data.tree import Counts, counts_table
 from cliptune.errors import DataError, listing
-from cliptune.files import free, sync
+from cliptune.files import disk_errors
 from cliptune.text import wrap
 
 log = logging.getLogger(__name__)
-
-ARCHIVE_NAME = "images.tar"
-MIN_PHOTOS = len(SPLITS)  # one for each split
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,110 +60,158 @@ class PrepareResult:
 def prepare(
     output_dir: Path,
     *,
+    source: Path | str | None = None,
+    layout: str = "auto",
+    splits: str = "auto",
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
-    source: Path | None = None,
-    download: bool = True,
+    shots: int | None = None,
     train_ratio: float = 0.7,
+    val_ratio: float | None = None,
     seed: int = 42,
-    max_per_class: int | None = None,
+    link: bool = False,
+    resize: int | None = None,
+    root: Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    download: bool = True,
     progress: bool = True,
     url: str | None = None,
 ) -> PrepareResult:
-    """Fill `output_dir/{train,val,test}/<class>/` with copies of the photos of `source`.
+    """Fill `output_dir/{train,val,test}/<class>/` with photos of `source`, and `dataset.json`.
 
-    `source` is a tar archive or a folder with one folder of photos for each class. Without it,
-    `images.tar` in or beside `output_dir` serves; else it is downloaded (Stanford Dogs, 794 MB;
-    or `url`). Without an archive and without the network, the empty folders are made for the
-    user to fill. An `output_dir` that already holds photos is left as it is.
+    `source` is whatever `open_source` takes; `layout`, `splits`, `root`, `image_column` and
+    `label_column` are its options. Without it, `images.tar` in or beside `output_dir` serves;
+    else it is downloaded (Stanford Dogs, 794 MB; or `url`). Without an archive and without the
+    network, the empty folders are made for the user to fill.
 
     `classes` chooses by name, `num_classes` by number; neither means ten well-known breeds of
-    Stanford Dogs, or every class of any other source. Of each class, `train_ratio` goes to train,
-    half of the rest to val and half to test, at least one photo to each. Which photo goes where
-    depends on the photos' names, the class name and `seed` alone. `max_per_class` limits the
-    photos taken of each class (None: all of them; Stanford Dogs has 148 to 252 a breed).
+    Stanford Dogs, or every class of any other source. Splits of the source's own are kept, and
+    what they lack is taken from their train. Otherwise `train_ratio` of each class goes to train,
+    `val_ratio` (default: half of the rest) to val and the rest to test, at least one photo to
+    each. `shots` keeps that many photos of each class in train. Which photo goes where depends on
+    the photos' names, the class name and `seed` alone.
 
-    Raises `DataError` for options or photos that cannot be used, `HubError` for a download that
-    broke off, `ResourceError` for a full disk.
+    Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
+    pixels. An `output_dir` that holds photos is left as it is; what a killed run left is finished.
+
+    Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
+    with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
-    _check_options(train_ratio=train_ratio, seed=seed, max_per_class=max_per_class)
-    there = _already_there(output_dir)
+    shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed, shots=shots)
+    if layout not in LAYOUTS or splits not in SPLIT_CHOICES:
+        wrong = f"--layout {layout}" if layout not in LAYOUTS else f"--splits {splits}"
+        known = LAYOUTS if layout not in LAYOUTS else SPLIT_CHOICES
+        raise DataError(f"{wrong}: expected {', '.join(known)}.")
+    if resize is not None and (resize < 16 or link):
+        expected = "no --link beside it" if link else "at least 16 pixels"
+        raise DataError(f"--resize {resize}: expected {expected}.")
+    options = {
+        "layout": layout, "splits": splits, "num_classes": num_classes,
+        "classes": list(classes) if classes is not None else None, "shots": shots,
+        "train_ratio": train_ratio, "val_ratio": val_ratio, "link": link, "resize": resize,
+    }  # fmt: skip
+    source = _hub_or_path(source)
+    there = _already_there(output_dir, options, seed=seed, source=source)
     if there is not None:
         return there
-    _check_nothing_in_the_way(output_dir)
-    source = source or _archive_beside(output_dir)
-    if source is None:
+    _check_apart(source, output_dir)
+    source = source or archive_beside(output_dir)
+    breeds: tuple[str, ...] = ()
+    if source is None:  # a mistake is told before anything is made or fetched
         breeds = choose_classes(
             BREEDS,
             classes=classes,
             num_classes=_number(num_classes, classes, default=DEFAULT_NUM_BREEDS),
             where="Stanford Dogs",
         )
-        source, reason = _fetch_archive(output_dir, allowed=download, url=url, progress=progress)
+    with disk_errors(output_dir), alone(output_dir):
+        finish_or_clear(output_dir)
+        there = _already_there(output_dir, options, seed=seed, source=source)
+        if there is not None:
+            return there
+        _check_nothing_in_the_way(output_dir)
         if source is None:
-            return _make_empty_tree(output_dir, breeds, reason)
-    if source.exists() and output_dir.exists() and source.samefile(output_dir):
-        raise DataError(
-            f"{source}: --source and --output-dir are the same folder. "
-            "Choose another --output-dir; the photos are copied into it."
+            source, why = fetch_archive(output_dir, allowed=download, url=url, progress=progress)
+            if source is None:
+                return _make_empty_tree(output_dir, breeds, why)
+        with open_source(
+            source, layout=layout, splits=splits, root=root, image_column=image_column,
+            label_column=label_column, download_lists=download,
+        ) as opened:  # fmt: skip
+            return _make(
+                opened, output_dir, where=str(source), shares=shares, options=options,
+                progress=progress,
+            )  # fmt: skip
+
+
+def _make(
+    source: Source, output_dir: Path, *, where: str, shares: Shares, options: dict[str, Any],
+    progress: bool,
+) -> PrepareResult:  # fmt: skip
+    """Share out the photos of `source`, build their tree, and move it to `output_dir`."""
+    layout, link = source.layout, options["link"]
+    chosen = choose_classes(
+        list(layout.classes),
+        classes=options["classes"],
+        num_classes=_number(
+            options["num_classes"], options["classes"], default=layout.default_number
+        ),
+        where=where,
+    )
+    taken = {name: layout.classes[name] for name in sorted(chosen)}
+    dealt = share_out(taken, layout.splits, shares, where=where)
+    plan: dict[PurePosixPath, PurePosixPath] = {}  # photo -> split/class/file
+    for name, parts in dealt.items():
+        files = _file_names(taken[name])
+        plan |= {p: PurePosixPath(s, name, files[p]) for s in SPLITS for p in parts[s]}
+    if link and any(source.store.file(photo) is None for photo in plan):
+        raise DataError(f"--link: {where} holds no files of their own to link to. Leave it out.")
+    work = work_folder(output_dir)
+    try:
+        digests = build(
+            source.store, plan, work, link=link, resize=options["resize"], progress=progress
         )
-    inside, outside = output_dir.resolve(), source.resolve()
-    if source.is_dir() and (inside.is_relative_to(outside) or outside.is_relative_to(inside)):
-        raise DataError(
-            f"{output_dir}: --output-dir and --source {source} lie inside each other, so the "
-            "copies would become photos of the source. Choose another --output-dir."
-        )
-    with disk_errors(output_dir), open_photos(source) as photos:
-        layout = find_class_folders(photos.photos, where=source)
-        chosen = choose_classes(
-            list(layout.classes),
-            classes=classes,
-            num_classes=_number(num_classes, classes, default=layout.default_number),
-            where=str(source),
-        )
-        taken = {name: layout.classes[name] for name in sorted(chosen)}
-        _check_enough(taken, where=source)
-        plan: dict[PurePosixPath, PurePosixPath] = {}  # photo -> split/class/file
-        counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-        for name, members in taken.items():
-            files = _file_names(members)
-            parts = split_photos(
-                members, name=name, train_ratio=train_ratio, seed=seed, limit=max_per_class
-            )
-            for split, part in parts.items():
-                counts[split][name] = len(part)
-                plan |= {photo: PurePosixPath(split, name, files[photo]) for photo in part}
-        _build(photos, plan, output_dir=output_dir, progress=progress)
+        manifest = _manifest(source, options, seed=shares.seed, digests=digests)
+        write_manifest(manifest, work)
+        move_into_place(work, output_dir)
+    except BaseException:  # Ctrl-C included
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     log.info("%s: %d photos of %d classes", output_dir, len(plan), len(taken))
     return PrepareResult(
         output_dir=output_dir,
         class_names=tuple(taken),
-        counts=counts,
+        counts=manifest.counts,
         kind="made",
         headline=f"{output_dir}: {len(plan):,} photos of {len(taken)} classes, "
-        f"copied from {source}.",
-        notes=_notes(layout, num_taken=len(taken), num_others=photos.num_others),
+        f"{'linked to' if link else 'copied from'} {where}.",
+        notes=_notes(source, num_taken=len(taken), shares=shares),
     )
 
 
-def split_photos(
-    photos: Sequence[T], *, name: str, train_ratio: float, seed: int, limit: int | None = None
-) -> dict[str, list[T]]:
-    """`photos` (3 or more) of class `name` shared among train, val and test, none left empty.
+def _manifest(
+    source: Source, options: dict[str, Any], *, seed: int, digests: dict[str, str]
+) -> Manifest:
+    from cliptune import __version__
 
-    The order of `photos`, `name` and `seed` decide. Train gets `train_ratio` of them; val and
-    test share the rest, an odd one going to test. With `limit`, only so many are taken.
-    """
-    # Seeded by the class's own name: adding a class does not move the others' photos.
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
-    order = [photos[i] for i in rng.permutation(len(photos))[:limit]]
-    num_train = min(max(1, round(train_ratio * len(order))), len(order) - 2)
-    num_val = (len(order) - num_train) // 2
-    return {
-        "train": order[:num_train],
-        "val": order[num_train : num_train + num_val],
-        "test": order[num_train + num_val :],
-    }
+    files = dict(sorted(digests.items()))
+    record = SourceRecord(
+        name=source.name,
+        kind=source.layout.kind,
+        splits="source" if source.layout.splits else "random",
+    )
+    return Manifest(
+        cliptune=__version__, source=record, options=options, seed=seed, counts=count(list(files)),
+        files=files,
+    )  # fmt: skip
+
+
+def _hub_or_path(source: Path | str | None) -> Path | str | None:
+    """A path, unless it names a dataset of the hub."""
+    if source is None or str(source).startswith(HUB_PREFIX):
+        return source if source is None else str(source)
+    return Path(source)
 
 
 def _number(
@@ -185,19 +221,12 @@ def _number(
     return default if num_classes is None and classes is None else num_classes
 
 
-def _check_options(*, train_ratio: float, seed: int, max_per_class: int | None) -> None:
-    if not 0 < train_ratio < 1:
-        raise DataError(f"--train-ratio {train_ratio}: expected a share above 0 and below 1.")
-    if seed < 0:
-        raise DataError(f"--seed {seed}: expected a whole number from 0.")
-    if max_per_class is not None and max_per_class < MIN_PHOTOS:
-        raise DataError(
-            f"max_per_class {max_per_class}: expected at least {MIN_PHOTOS}, "
-            "one photo for each of train, val and test."
-        )
-
-
-def _already_there(output_dir: Path) -> PrepareResult | None:
+def _already_there(
+    output_dir: Path, options: dict[str, Any], *, seed: int, source: Path | str | None
+) -> PrepareResult | None:
+    """That there is nothing to do. Raises `DataError` where it was made in another way."""
+    if leftovers(output_dir):
+        return None  # they are finished or cleared first
     counts = {
         split: {name: len(paths) for name, paths in scan_classes(output_dir / split).items()}
         for split in SPLITS
@@ -206,6 +235,14 @@ def _already_there(output_dir: Path) -> PrepareResult | None:
     num_photos = sum(sum(classes.values()) for classes in counts.values())
     if num_photos == 0:
         return None
+    manifest = read_manifest(output_dir)
+    if manifest is not None:
+        name = None if source is None else source_name(source)
+        if differences := manifest.differences(options, seed=seed, source=name):
+            raise DataError(
+                f"{output_dir}: already made in another way:\n{listing(differences)}\n"
+                "Nothing was changed. Choose another --output-dir, or delete this folder first."
+            )
     return PrepareResult(
         output_dir=output_dir,
         class_names=tuple(counts.get("train", {})),
@@ -214,9 +251,26 @@ def _already_there(output_dir: Path) -> PrepareResult | None:
         headline=f"{output_dir} already holds {num_photos:,} photos; nothing was changed.",
         notes=(
             "To start afresh, choose another --output-dir or delete this folder first. "
-            f"To check it: cliptune prepare --output-dir {output_dir} --validate",
+            f"To check it: cliptune check {output_dir}",
         ),
     )
+
+
+def _check_apart(source: Path | str | None, output_dir: Path) -> None:
+    """Copies must not become photos of their source."""
+    if not isinstance(source, Path) or not source.is_dir():
+        return
+    if output_dir.exists() and source.samefile(output_dir):
+        raise DataError(
+            f"{source}: --source and --output-dir are the same folder. "
+            "Choose another --output-dir; the photos are copied into it."
+        )
+    inside, outside = output_dir.resolve(), source.resolve()
+    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+        raise DataError(
+            f"{output_dir}: --output-dir and --source {source} lie inside each other, so the "
+            "copies would become photos of the source. Choose another --output-dir."
+        )
 
 
 def _check_nothing_in_the_way(output_dir: Path) -> None:
@@ -232,36 +286,17 @@ def _check_nothing_in_the_way(output_dir: Path) -> None:
                     "hold no files yet, or photos in train/<class>/. Move it away, or choose "
                     "another --output-dir."
                 )
-
-
-def _archive_beside(output_dir: Path) -> Path | None:
-    for folder in (output_dir, output_dir.parent):
-        if (folder / ARCHIVE_NAME).is_file():
-            return folder / ARCHIVE_NAME
-    return None
-
-
-def _fetch_archive(
-    output_dir: Path, *, allowed: bool, url: str | None, progress: bool
-) -> tuple[Path | None, str]:
-    """(the downloaded archive, "") or (None, why there is none)."""
-    if not allowed:
-        return None, "downloading is switched off (--no-download)"
-    target = output_dir.parent / ARCHIVE_NAME
-    try:
-        download(RemoteFile(url) if url else STANFORD_DOGS, target, progress=progress)
-    except NothingFetchedError as error:
-        part = partial_path(target)
-        kept = f"; what an earlier try fetched is kept in {part}" if part.exists() else ""
-        return None, f"{error}{kept}"
-    return target, ""
+    if (output_dir / MANIFEST).exists():
+        raise DataError(
+            f"{output_dir / MANIFEST}: it tells of photos that are gone. Delete it, or choose "
+            "another --output-dir."
+        )
 
 
 def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> PrepareResult:
-    with disk_errors(output_dir):
-        for split in SPLITS:
-            for name in breeds:
-                (output_dir / split / name).mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        for name in breeds:
+            (output_dir / split / name).mkdir(parents=True, exist_ok=True)
     return PrepareResult(
         output_dir=output_dir,
         class_names=tuple(sorted(breeds)),
@@ -272,24 +307,14 @@ def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> Pr
             f"There is no archive to take photos from: {reason}.",
             f"What to do now, either: put photos into {output_dir}/train/<class>/ (about 100 a "
             "class), and about 20 a class into val/<class>/ and test/<class>/; remove the classes "
-            "you do not fill. Then check them: "
-            f"cliptune prepare --output-dir {output_dir} --validate",
+            f"you do not fill. Then check them: cliptune check {output_dir}",
             f"Or: fetch {STANFORD_DOGS.url} elsewhere, save it as "
             f"{output_dir.parent / ARCHIVE_NAME}, and run this command again.",
-            "Or: give photos of your own, one folder for each class, with --source FOLDER.",
+            "Or: give photos of your own with --source: a folder with one folder for each class, "
+            "a list (.csv), or other forms; 'cliptune prepare --help' names them.",
             "The classes: " + ", ".join(sorted(breeds)) + ".",
         ),
     )
-
-
-def _check_enough(classes: Mapping[str, Sequence[PurePosixPath]], *, where: Path) -> None:
-    few = [f"{name}: {len(photos)}" for name, photos in classes.items() if len(photos) < MIN_PHOTOS]
-    if few:
-        raise DataError(
-            f"{where}: classes with fewer than {MIN_PHOTOS} photos, one for each of train, val "
-            f"and test:\n{listing(few, limit=120)}\nAdd photos, remove these folders, or choose "
-            "other classes with --classes."
-        )
 
 
 def _file_names(photos: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
@@ -305,87 +330,29 @@ def _file_names(photos: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
     return names
 
 
-def _build(
-    photos: FolderPhotos | TarPhotos,
-    plan: Mapping[PurePosixPath, PurePosixPath],
-    *,
-    output_dir: Path,
-    progress: bool,
-) -> None:
-    """Copy `plan` (photo -> split/class/file) into a hidden folder, then move it into place."""
-    # Inside an output_dir that exists: it may be a mount, and a move must not cross disks.
-    beside = output_dir if output_dir.exists() else output_dir.parent
-    beside.mkdir(parents=True, exist_ok=True)
-    prefix = f".{output_dir.name}.partial-"
-    with (
-        _alone(output_dir, beside, prefix),
-        tempfile.TemporaryDirectory(prefix=prefix, dir=beside) as work,
-    ):
-        tree = Path(work, "tree")
-        for folder in sorted({target.parent for target in plan.values()}):
-            (tree / folder).mkdir(parents=True)
-        copied = photos.copy({photo: tree / target for photo, target in plan.items()})
-        for _ in tqdm(
-            copied, total=len(plan), desc="copying photos", unit="img",
-            disable=None if progress else True,
-        ):  # fmt: skip
-            pass
-        if hasattr(os, "sync"):
-            os.sync()  # on the disk before it is seen; one by one takes longer for many files
-        _move_into_place(tree, output_dir)
-        sync(beside)
-
-
-@contextmanager
-def _alone(output_dir: Path, beside: Path, prefix: str) -> Iterator[None]:
-    """Keeps a second preparation of the same folder out; clears what killed ones left."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(beside / f".{output_dir.name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DataError(
-            f"{output_dir}: another 'cliptune prepare' is filling this folder. Wait for it, or "
-            "choose another --output-dir."
-        ) from None
-    try:
-        for left in beside.glob(f"{prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        free(lock)
-
-
-def _move_into_place(tree: Path, output_dir: Path) -> None:
-    if not output_dir.exists():
-        tree.rename(output_dir)
-        return
-    placed = []
-    try:
-        for split in SPLITS:
-            for root, _, _ in os.walk(output_dir / split, topdown=False):
-                Path(root).rmdir()
-            (tree / split).rename(output_dir / split)
-            placed.append(split)
-    except BaseException:  # Ctrl-C between two moves included
-        for split in placed:
-            (output_dir / split).rename(tree / split)
-        raise
-
-
-def _notes(layout: ClassLayout, *, num_taken: int, num_others: int) -> tuple[str, ...]:
+def _notes(source: Source, *, num_taken: int, shares: Shares) -> tuple[str, ...]:
+    layout: ClassLayout = source.layout
+    store: PhotoStore = source.store
     notes = []
     num_left = len(layout.classes) - num_taken
+    if layout.splits:
+        lacking = [split for split in SPLITS if split not in set(layout.splits.values())]
+        taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
+        notes.append(f"The splits are the source's own.{taken}")
+    if shares.shots is not None:
+        notes.append(f"train/ holds {shares.shots} photos a class (--shots); val/ and test/ all.")
     if num_left:
         notes.append(
             f"{num_left} more classes were left out; --num-classes or --classes takes them."
         )
     if layout.num_loose:
-        notes.append(f"{layout.num_loose} photos lie in no class folder and were left out.")
-    if num_others:
+        where = "class folder" if layout.kind in ("folders", "splits") else "list"
+        lie = "photo lies" if layout.num_loose == 1 else "photos lie"
+        notes.append(f"{layout.num_loose} {lie} in no {where}; left out.")
+    if store.num_others:
+        others = "file is" if store.num_others == 1 else "files are"
         notes.append(
-            f"{num_others} files that are not {', '.join(sorted(IMAGE_SUFFIXES))} were left out."
+            f"{store.num_others} {others} not {', '.join(sorted(IMAGE_SUFFIXES))}; left out."
         )
     if layout.is_stanford_dogs:
         notes.append(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -65,7 +67,7 @@ def read_image(path: Path) -> Image.Image:
     Raises `ImageError`, whose message is the reason without the path.
     """
     with _open(path) as image:
-        _load(image)
+        load(image)
         return to_rgb(image)
 
 
@@ -79,7 +81,7 @@ def read_reduced(path: Path, *, edge: int, resample: int) -> NDArray[np.uint8]:
     """
     with _open(path) as image:
         image.draft("RGB", (edge, edge))
-        _load(image)
+        load(image)
         rgb = to_rgb(image)
     if min(rgb.size) > edge:
         factor = edge / min(rgb.size)
@@ -142,7 +144,7 @@ def find_unreadable(paths: Sequence[Path], *, progress: bool = False) -> list[Un
 def _read_through(path: Path) -> None:
     with _open(path) as image:
         image.draft("RGB", (1, 1))
-        _load(image)
+        load(image)
         _upright(image)
 
 
@@ -156,12 +158,40 @@ def _fault(path: Path) -> Unreadable | None:
 
 def _open(path: Path) -> Image.Image:
     """Open without decoding; every fault of the file becomes an `ImageError`."""
-    if path.is_dir():
-        raise ImageError("this is a folder, not an image")
-    try:
+    with _file_faults(path):
         if path.stat().st_size == 0:
             raise ImageError("the file is empty")
-        image = Image.open(path)
+        return Image.open(path)
+
+
+@_patiently
+def read_content(path: Path) -> bytes:
+    """The bytes of the file `path`, not yet decoded. Raises `ImageError`."""
+    with _file_faults(path):
+        return path.read_bytes()
+
+
+def open_content(content: bytes) -> Image.Image:
+    """The image in `content`, not yet decoded. Raises `ImageError`."""
+    if not content:
+        raise ImageError("the file is empty")
+    with _file_faults(None):
+        return Image.open(io.BytesIO(content))
+
+
+def decode(content: bytes) -> Image.Image:
+    """The image in `content`, as `read_image` gives it. Raises `ImageError`."""
+    with open_content(content) as image:
+        load(image)
+        return to_rgb(image)
+
+
+@contextmanager
+def _file_faults(path: Path | None) -> Iterator[None]:
+    if path is not None and path.is_dir():
+        raise ImageError("this is a folder, not an image")
+    try:
+        yield
     except FileNotFoundError:
         raise ImageError("there is no such file") from None
     except PermissionError:
@@ -170,10 +200,10 @@ def _open(path: Path) -> Image.Image:
         raise ImageError("not an image in a format that can be read") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _reason(error) from None
-    return image
 
 
-def _load(image: Image.Image) -> None:
+def load(image: Image.Image) -> None:
+    """Decode all of `image`; every fault of its data becomes an `ImageError`."""
     try:
         image.load()
     except MemoryError:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliptune.data.archive import disk_errors
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
 from cliptune.data.reading import find_unreadable
+from cliptune.data.tree import Counts, counts_table
 from cliptune.errors import DataError
-from cliptune.text import columns, fit, wrap
-
-Counts = Mapping[str, Mapping[str, int]]  # split -> class -> number of photos
+from cliptune.files import disk_errors
+from cliptune.text import wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,26 +74,6 @@ def validate(data_dir: Path, *, progress: bool = True) -> ValidationResult:
     return ValidationResult(
         data_dir=data_dir, counts=counts, errors=tuple(errors), warnings=tuple(warnings)
     )
-
-
-def counts_table(counts: Counts) -> str:
-    """One row for each class: its photos in each split and in all; the sums in the last row."""
-    names = sorted({name for classes in counts.values() for name in classes})
-    splits = [split for split in SPLITS if split in counts]
-    width = min(44, max(map(columns, [*names, "all classes"])))
-
-    def row(name: str, numbers: Sequence[int | str]) -> str:
-        cells = (f"{number:>9,}" if number != "-" else f"{'-':>9}" for number in numbers)
-        return fit(name, width) + "".join(cells)
-
-    head = fit("class", width) + "".join(f"{title:>9}" for title in [*splits, "total"])
-    lines = [head, "-" * len(head)]
-    for name in names:
-        found = [counts[split].get(name) for split in splits]
-        shown: list[int | str] = ["-" if number is None else number for number in found]
-        lines.append(row(name, [*shown, sum(number or 0 for number in found)]))
-    sums = [sum(counts[split].values()) for split in splits]
-    return "\n".join([*lines, "-" * len(head), row("all classes", [*sums, sum(sums)])])
 
 
 def _tree_faults(data_dir: Path, counts: Counts) -> tuple[list[str], list[str]]:

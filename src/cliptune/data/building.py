@@ -1,0 +1,187 @@
+"""Build a folder of photos beside its place and move it there whole; go on after a kill.
+
+A tree is complete once its `dataset.json` is written, and in place once that file is there: it is
+the last to be written and the last to be moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+from tqdm import tqdm
+
+from cliptune.data.archive import PhotoStore
+from cliptune.data.folder import SPLITS
+from cliptune.data.manifest import MANIFEST, Manifest
+from cliptune.data.reading import decode
+from cliptune.errors import DataError, ImageError, listing
+from cliptune.files import free, sync, whole_file
+
+Plan = Mapping[PurePosixPath, PurePosixPath]  # photo of the source -> split/class/file
+_JPEG_QUALITY = 95
+
+
+def work_folder(output_dir: Path) -> Path:
+    """Where `output_dir` is built: hidden, and on the same disk."""
+    # Inside an output_dir that exists: it may be a mount, and a move must not cross disks.
+    beside = output_dir if output_dir.exists() else output_dir.parent
+    return beside / f".{output_dir.name}.partial"
+
+
+def leftovers(output_dir: Path) -> list[Path]:
+    """Work folders that a killed run left."""
+    name = f".{output_dir.name}.partial"
+    return [path for path in (output_dir / name, output_dir.parent / name) if path.exists()]
+
+
+@contextmanager
+def alone(output_dir: Path) -> Iterator[None]:
+    """Keeps a second preparation of the same folder out."""
+    from filelock import FileLock, Timeout
+
+    beside = work_folder(output_dir).parent
+    beside.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(beside / f".{output_dir.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"{output_dir}: another 'cliptune prepare' is filling this folder. Wait for it, or "
+            "choose another --output-dir."
+        ) from None
+    try:
+        yield
+    finally:
+        free(lock)
+
+
+def finish_or_clear(output_dir: Path) -> None:
+    """After a kill: move a complete tree the rest of the way; delete an incomplete one."""
+    for work in leftovers(output_dir):
+        if (work / MANIFEST).exists() and not (output_dir / MANIFEST).exists():
+            _place(work, output_dir)
+        shutil.rmtree(work)
+
+
+def build(
+    store: PhotoStore, plan: Plan, work: Path, *, link: bool, resize: int | None, progress: bool
+) -> dict[str, str]:
+    """Fill the folder `work` by `plan`: what is to be written -> SHA-256 of its content.
+
+    With `resize`, photos whose shorter edge is longer are re-encoded at that many pixels, upright;
+    with `link`, symbolic links are made. Raises `DataError` naming all photos that cannot be
+    decoded, when they must be.
+    """
+    for folder in sorted({target.parent for target in plan.values()}):
+        (work / folder).mkdir(parents=True)
+    bar = tqdm(
+        store.read(plan), "linking photos" if link else "copying photos", len(plan),
+        unit="img", disable=None if progress else True,
+    )  # fmt: skip
+    if not resize:
+        return {
+            plan[photo].as_posix(): _write(store, photo, content, work / plan[photo], link=link)
+            for photo, content in bar
+        }
+    digests, faults, contents = {}, [], iter(bar)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while some := list(islice(contents, 64)):  # no more of them in memory than that
+            resized = pool.map(lambda item: _try_resize(item[1], item[0], resize), some)
+            for (photo, _), content in zip(some, resized, strict=True):
+                if isinstance(content, ImageError):
+                    faults.append(f"{photo}: {content}")
+                    continue
+                target = plan[photo]
+                digests[target.as_posix()] = _write(
+                    store, photo, content, work / target, link=False
+                )
+    if faults:
+        raise DataError(
+            f"{len(faults)} photos cannot be decoded, so they cannot be resized:\n"
+            f"{listing(faults)}\nRemove them from the source, or prepare without --resize and let "
+            "'cliptune check --fix' set them aside."
+        )
+    return digests
+
+
+def _write(
+    store: PhotoStore, photo: PurePosixPath, content: bytes, path: Path, *, link: bool
+) -> str:
+    if link:
+        file = store.file(photo)
+        assert file is not None  # refused earlier for stores without files
+        path.symlink_to(file.resolve())
+    else:
+        path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _try_resize(content: bytes, photo: PurePosixPath, edge: int) -> bytes | ImageError:
+    try:
+        return resized(content, photo.suffix.lower(), edge)
+    except ImageError as error:
+        return error
+
+
+def resized(content: bytes, suffix: str, edge: int) -> bytes:
+    """The photo in `content` with a shorter edge of at most `edge` pixels.
+
+    A photo that is small enough comes back as it is. Others are turned upright and encoded anew as
+    `suffix` says, JPEG and WebP at quality 95. Raises `ImageError`.
+    """
+    image = decode(content)
+    if min(image.size) <= edge:
+        return content
+    factor = edge / min(image.size)
+    width, height = (max(edge, round(side * factor)) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    format_ = Image.registered_extensions()[suffix]
+    options = {"quality": _JPEG_QUALITY} if format_ in ("JPEG", "WEBP") else {}
+    small.save(file, format_, **options)
+    return file.getvalue()
+
+
+def write_manifest(manifest: Manifest, work: Path) -> None:
+    """Say that the tree in `work` is complete, after what is in it is on the disk."""
+    if hasattr(os, "sync"):
+        os.sync()  # one file after another takes longer when they are many
+    with whole_file(work / MANIFEST) as path:
+        manifest.write(path)
+
+
+def move_into_place(work: Path, output_dir: Path) -> None:
+    """Make the complete tree in `work` that of `output_dir`."""
+    _place(work, output_dir)
+    if work.exists():
+        work.rmdir()
+    sync(output_dir.parent)
+
+
+def _place(work: Path, output_dir: Path) -> None:
+    if not output_dir.exists():
+        work.rename(output_dir)
+        return
+    placed = []
+    try:
+        for split in SPLITS:
+            if not (work / split).exists():
+                continue  # moved before a kill
+            for root, _, _ in os.walk(output_dir / split, topdown=False):
+                Path(root).rmdir()
+            (work / split).rename(output_dir / split)
+            placed.append(split)
+        (work / MANIFEST).rename(output_dir / MANIFEST)
+    except BaseException:  # Ctrl-C between two moves included
+        for split in placed:
+            (output_dir / split).rename(work / split)
+        raise

@@ -1,0 +1,89 @@
+"""`dataset.json`: where a prepared folder came from, how it was made, and what it must hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cliptune.data.folder import SPLITS
+from cliptune.errors import DataError, listing
+
+MANIFEST = "dataset.json"
+
+
+class SourceRecord(BaseModel):
+    """Where the photos came from, and whose splits they are in."""
+
+    name: str
+    kind: str
+    splits: Literal["source", "random"]
+
+
+class Manifest(BaseModel):
+    """What `prepare` made. The same photos, options and version give the same bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    cliptune: str  # the version that wrote it
+    source: SourceRecord
+    options: dict[str, Any]  # as asked for: those of the command line, None where not given
+    seed: int
+    counts: dict[str, dict[str, int]]  # split -> class -> photos
+    files: dict[str, str]  # split/class/file -> SHA-256 of its content
+
+    def write(self, path: Path) -> None:
+        """Write it to the file `path`."""
+        text = json.dumps(self.model_dump(), indent=1, ensure_ascii=False, sort_keys=False)
+        # Names that are no text (bytes of another encoding) stay what they are on the disk.
+        path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+
+    def differences(self, options: dict[str, Any], *, seed: int, source: str | None) -> list[str]:
+        """How a request differs from what was made, a line for each option."""
+        made = self.options | {"seed": self.seed}
+        asked = options | {"seed": seed}
+        if source is not None:
+            made, asked = made | {"source": self.source.name}, asked | {"source": source}
+        return [
+            f"--{key.replace('_', '-')}: made with {_shown(made.get(key))}, now "
+            f"{_shown(asked.get(key))}"
+            for key in asked
+            if made.get(key) != asked[key]
+        ]
+
+
+def count(files: list[str]) -> dict[str, dict[str, int]]:
+    """Split -> class -> number of photos, for paths `split/class/file`."""
+    numbers = Counter(tuple(name.split("/")[:2]) for name in files)
+    classes = sorted({name for _, name in numbers})
+    return {split: {name: numbers[split, name] for name in classes} for split in SPLITS}
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of `folder`, or None where it has none. Raises `DataError` for a damaged one."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        return Manifest.model_validate(json.loads(text))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise DataError(
+            f"{path}: damaged, or of another format version (this cliptune reads format 1):\n"
+            f"{listing(faults, limit=3)}\nMove it away to use the photos without it."
+        ) from None
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not JSON ({error}). Move it away to use the photos without it."
+        ) from None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "the default" if value is None else str(value)
