@@ -23,13 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cliptune.data.audit import check
 from cliptune.data.breeds import BREED_OF_FOLDER, BREEDS
+from cliptune.data.check_report import check_text
 from cliptune.data.download import NothingFetchedError, RemoteFile, download
 from cliptune.data.folder import SPLITS, find_images, load_split, load_training_splits
 from cliptune.data.manifest import MANIFEST
 from cliptune.data.prepare import PrepareResult, prepare
 from cliptune.data.splitting import split_photos
-from cliptune.data.validate import validate
 from cliptune.errors import DataError, HubError, ResourceError
 from cliptune.files import disk_errors
 
@@ -196,7 +197,7 @@ def test_what_prepare_makes_is_what_training_and_evaluation_read(
     for split in (train, val, test):
         assert split.class_names == result.class_names
         assert len(split) == sum(result.counts[split.name].values())
-    assert validate(tmp_path / "out", progress=False).errors == ()
+    assert check(tmp_path / "out", progress=False).errors == ()
 
 
 def test_classes_are_chosen_by_any_spelling_of_their_name(tmp_path: Path, dogs_tar: Path) -> None:
@@ -303,7 +304,7 @@ def test_without_archive_and_network_the_empty_tree_is_made_and_later_filled(
     breeds = sorted(BREEDS[:3])
     assert made == sorted([*SPLITS, *(f"{split}/{name}" for split in SPLITS for name in breeds)])
     assert "--no-download" in result.summary()
-    assert "no photos yet" in validate(out, progress=False).errors[0]
+    assert "no photos yet" in check(out, progress=False).errors[0].detail
     assert make(out, num_classes=3, download=False).kind == "empty_tree"
 
     folders = {FOLDER_OF_BREED[name]: 5 for name in BREEDS[:2]}
@@ -630,75 +631,6 @@ def test_a_download_that_broke_off_makes_no_tree(
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["images.tar.part"]
 
 
-def test_validate_counts_what_is_there(tmp_path: Path, dogs_tar: Path) -> None:
-    made = make(tmp_path / "out", source=dogs_tar)
-    found = validate(tmp_path / "out", progress=False)
-    assert found.counts == made.counts
-    assert found.errors == found.warnings == ()
-
-
-def test_validate_names_every_unreadable_photo_and_why(tmp_path: Path, dogs_tar: Path) -> None:
-    make(tmp_path / "out", source=dogs_tar)
-    photos = find_images(tmp_path / "out")
-    whole = photos[0].read_bytes()
-    photos[0].write_bytes(whole[: len(whole) // 2])
-    photos[1].write_bytes(b"")
-    photos[2].write_text("<html>not found</html>")
-    found = validate(tmp_path / "out", progress=False)
-    assert len(found.errors) == 3
-    for path, error in zip(photos[:3], found.errors, strict=True):
-        assert error.startswith(f"{path}: ")
-        assert str(path) in found.summary()
-
-
-def test_validate_tells_what_stops_training_from_what_does_not(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    write_photos(data / "train", {"a": 3, "b": 3, "empty": 0})
-    write_photos(data / "val", {"a": 1, "stranger": 1})
-    (data / "train" / "a" / "photo.heic").write_bytes(b"x")
-    found = validate(data, progress=False)
-    errors, warnings = "\n".join(found.errors), "\n".join(found.warnings)
-    assert "train/empty: no photo" in errors
-    assert "val: classes that train/ lacks: stranger" in errors
-    assert len(found.errors) == 2
-    assert "val: no photos of b, empty" in warnings
-    assert "test: no such folder" in warnings
-    assert "1 .heic" in warnings
-    assert len(found.warnings) == 3
-
-
-@pytest.mark.parametrize(
-    ("classes", "trains"),
-    [
-        ({"train": {"a": 4, "b": 4}}, True),
-        ({"train": {"a": 4, "b": 4}, "val": {"a": 1}}, True),
-        ({"train": {"a": 4, "b": 0}}, False),
-        ({"train": {"a": 4}}, False),
-        ({"train": {"a": 4, "b": 4}, "val": {"c": 1}}, False),
-        ({"train": {"a": 4, "b": 4}, "val": {"a": 0}}, False),
-        ({"train": {"a": 0, "b": 0}}, False),
-        ({"val": {"a": 4, "b": 4}}, False),
-        ({}, False),
-    ],
-)
-def test_validate_finds_errors_exactly_where_training_would_refuse(
-    tmp_path: Path, classes: dict[str, dict[str, int]], trains: bool
-) -> None:
-    for split, numbers in classes.items():
-        write_photos(tmp_path / split, numbers)
-    assert (not validate(tmp_path, progress=False).errors) == trains
-    if trains:
-        load_training_splits(tmp_path, val_ratio=0.1, seed=0)
-    else:
-        with pytest.raises(DataError):
-            load_training_splits(tmp_path, val_ratio=0.1, seed=0)
-
-
-def test_validate_needs_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        validate(tmp_path / "nowhere", progress=False)
-
-
 def test_summaries_fit_80_columns_with_120_classes_and_long_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -707,7 +639,8 @@ def test_summaries_fit_80_columns_with_120_classes_and_long_names(
     names = {"狗" * 30: 3, "x" * 60: 3, **{f"class {i}": 3 for i in range(118)}}
     made = make(Path("own"), source=write_photos(Path("photos"), names, side=1))
     assert made.summary().count("\n") > 120
-    for text in (empty.summary(), made.summary(), validate(Path("own"), progress=False).summary()):
+    checked = check_text(check(Path("own"), progress=False))
+    for text in (empty.summary(), made.summary(), checked):
         for line in text.splitlines():
             # Chinese characters take two columns.
             assert len(line) + sum("一" <= char <= "鿿" for char in line) <= 80, line

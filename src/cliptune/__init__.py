@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliptune.config import Settings, load_settings
+    from cliptune.data.audit import CheckResult, check
     from cliptune.data.prepare import prepare
-    from cliptune.data.validate import validate
     from cliptune.demo.run import run_demo
     from cliptune.errors import CliptuneError, UserError
     from cliptune.evaluation.evaluate import evaluate
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckResult",
     "ClassScore",
     "CliptuneError",
     "Evaluation",
@@ -38,15 +39,16 @@ __all__ = [
     "TrainResult",
     "UserError",
     "__version__",
+    "check",
     "evaluate",
     "load_settings",
     "prepare",
     "run_demo",
     "train",
-    "validate",
 ]
 
 _HOMES = {
+    "CheckResult": "cliptune.data.audit",
     "ClassScore": "cliptune.inference.predictor",
     "CliptuneError": "cliptune.errors",
     "Evaluation": "cliptune.evaluation.report",
@@ -55,12 +57,12 @@ _HOMES = {
     "Settings": "cliptune.config",
     "TrainResult": "cliptune.training.reporting",
     "UserError": "cliptune.errors",
+    "check": "cliptune.data.audit",
     "evaluate": "cliptune.evaluation.evaluate",
     "load_settings": "cliptune.config",
     "prepare": "cliptune.data.prepare",
     "run_demo": "cliptune.demo.run",
     "train": "cliptune.training.train",
-    "validate": "cliptune.data.validate",
 }
 
 

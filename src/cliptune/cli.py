@@ -122,12 +122,14 @@ def prepare(
 ) -> None:
     """Make train/, val/ and test/ from labelled photos of any form, and dataset.json."""
     from cliptune.data.prepare import prepare as run_preparation
-    from cliptune.data.validate import validate as run_validation
 
     if validate:
-        checked = run_validation(output_dir)
-        print(checked.summary())
-        raise typer.Exit(2 if checked.errors else 0)
+        from cliptune.data.audit import check as run_check
+        from cliptune.data.check_report import check_text
+
+        checked = run_check(output_dir)
+        print(check_text(checked))
+        raise typer.Exit(checked.exit_code())
     result = run_preparation(
         output_dir,
         num_classes=num_classes,
@@ -147,6 +149,33 @@ def prepare(
         seed=seed,
     )
     print(result.summary())
+
+
+@app.command(epilog="Example: cliptune check data/dogs --output outputs/check")
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder with train/, val/ and test/.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--output-dir", help="Where check.html and check.json go.")
+    ] = Path("outputs/check"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 3 where there are warnings, too.")
+    ] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Move unreadable files, copies and leaks to DATA/.quarantine; delete none.",
+        ),
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Bring back what the last --fix moved.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
+    from cliptune.screen import check_to_screen
+
+    raise typer.Exit(check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo))
 
 
 @app.command(epilog="Example: cliptune train --config config.yaml --set training.num_epochs=5")

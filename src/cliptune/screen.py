@@ -35,6 +35,40 @@ def quiet_libraries(*, debug: bool) -> None:
     transformers_logging.disable_progress_bar()
 
 
+def check_to_screen(data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool) -> int:
+    """Check, show and write what was found; set aside or bring back. Returns the exit code."""
+    from cliptune.data.audit import check
+    from cliptune.data.check_report import check_text, write_check
+    from cliptune.data.quarantine import QUARANTINE, finish
+    from cliptune.data.quarantine import fix as set_aside
+    from cliptune.data.quarantine import undo as bring_back
+
+    if fix and undo:
+        raise UserError("--fix and --undo: choose one of the two.")
+    if undo:
+        back = bring_back(data_dir)
+        print(f"{data_dir}: {_files(len(back))} brought back from {data_dir / QUARANTINE}")
+        return 0
+    if fix and (moved := finish(data_dir)):
+        print(f"{data_dir}: finished a --fix that was broken off; {_files(len(moved))} set aside.")
+        return 0
+    result = check(data_dir)
+    page = write_check(result, output)[1]
+    print(f"{check_text(result)}\n\nPictures: {page}")
+    if not fix:
+        return result.exit_code(strict=strict)
+    moved = set_aside(data_dir, result.offenders)
+    print(f"\n{_files(len(moved))} set aside in {data_dir / QUARANTINE}; none was deleted.")
+    if moved:
+        print(f"To bring them back: cliptune check {data_dir} --undo")
+    # What no file's absence mends is left: a missing folder, say.
+    return 2 if any(not finding.offenders for finding in result.errors) else 0
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
 def training_summary(result: TrainResult, settings: Settings) -> None:
     """The final table of a run, and the command that evaluates its best checkpoint."""
     from cliptune.training.reporting import clock

@@ -37,36 +37,52 @@ def work_folder(output_dir: Path) -> Path:
     return beside / f".{output_dir.name}.partial"
 
 
-def leftovers(output_dir: Path) -> list[Path]:
-    """Work folders that a killed run left."""
+def unfinished(output_dir: Path) -> bool:
+    """Whether a run that fills or mends `output_dir` is at work, or was killed."""
+    return bool(_leftovers(output_dir) or any(lock.exists() for lock in _locks(output_dir)))
+
+
+def _leftovers(output_dir: Path) -> list[Path]:
     name = f".{output_dir.name}.partial"
     return [path for path in (output_dir / name, output_dir.parent / name) if path.exists()]
 
 
+def _locks(output_dir: Path) -> list[Path]:
+    """Where locks lie: inside a folder that exists, else beside it."""
+    name = f".{output_dir.name}.lock"
+    inside, beside = output_dir / name, output_dir.parent / name
+    return [inside, beside] if output_dir.exists() else [beside]
+
+
 @contextmanager
 def alone(output_dir: Path) -> Iterator[None]:
-    """Keeps a second preparation of the same folder out."""
+    """Keeps a second process that would fill or mend the same folder out."""
     from filelock import FileLock, Timeout
 
-    beside = work_folder(output_dir).parent
-    beside.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(beside / f".{output_dir.name}.lock", timeout=0)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = _locks(output_dir)
+    # Of a run that began before the folder was there: held by it, or left by a kill.
+    wanted = [first, *(lock for lock in others if lock.exists())]
+    held: list[FileLock] = []
     try:
-        lock.acquire()
+        for path in wanted:
+            lock = FileLock(path, timeout=0)
+            lock.acquire()
+            held.append(lock)
+        yield
     except Timeout:
         raise DataError(
-            f"{output_dir}: another 'cliptune prepare' is filling this folder. Wait for it, or "
-            "choose another --output-dir."
+            f"{output_dir}: another 'cliptune prepare' or 'check --fix' is at work in this folder. "
+            "Wait for it, or choose another folder."
         ) from None
-    try:
-        yield
     finally:
-        free(lock)
+        for lock in held:
+            free(lock)
 
 
 def finish_or_clear(output_dir: Path) -> None:
     """After a kill: move a complete tree the rest of the way; delete an incomplete one."""
-    for work in leftovers(output_dir):
+    for work in _leftovers(output_dir):
         if (work / MANIFEST).exists() and not (output_dir / MANIFEST).exists():
             _place(work, output_dir)
         shutil.rmtree(work)

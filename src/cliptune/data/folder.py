@@ -20,7 +20,12 @@ from cliptune.errors import DataError, listing
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+# Endings of photos, and what Pillow calls their formats; MPO is a JPEG of some cameras.
+IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
+    ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",), ".webp": ("WEBP",),
+    ".bmp": ("BMP", "DIB"),
+}  # fmt: skip
+IMAGE_SUFFIXES = frozenset(IMAGE_FORMATS)
 
 
 class Sample(NamedTuple):

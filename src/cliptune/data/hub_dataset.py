@@ -13,13 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-from cliptune.data.folder import IMAGE_SUFFIXES
+from cliptune.data.folder import IMAGE_FORMATS, IMAGE_SUFFIXES
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
 from cliptune.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, find_column
 from cliptune.errors import DataError, HubError, MissingExtra
 
 HUB_PREFIX = "hf:"
-SUFFIX_OF_FORMAT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
+SUFFIX_OF_FORMAT = {formats[0]: suffix for suffix, formats in reversed(IMAGE_FORMATS.items())}
 
 
 class HubPhotos:

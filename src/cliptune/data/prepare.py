@@ -19,8 +19,8 @@ from cliptune.data.building import (
     alone,
     build,
     finish_or_clear,
-    leftovers,
     move_into_place,
+    unfinished,
     work_folder,
     write_manifest,
 )
@@ -112,9 +112,11 @@ def prepare(
         "train_ratio": train_ratio, "val_ratio": val_ratio, "link": link, "resize": resize,
     }  # fmt: skip
     source = _hub_or_path(source)
-    there = _already_there(output_dir, options, seed=seed, source=source)
-    if there is not None:
-        return there
+    # What a killed run left is finished or cleared first.
+    if not unfinished(output_dir):
+        there = _already_there(output_dir, options, seed=seed, source=source)
+        if there is not None:
+            return there
     _check_apart(source, output_dir)
     source = source or archive_beside(output_dir)
     breeds: tuple[str, ...] = ()
@@ -225,8 +227,6 @@ def _already_there(
     output_dir: Path, options: dict[str, Any], *, seed: int, source: Path | str | None
 ) -> PrepareResult | None:
     """That there is nothing to do. Raises `DataError` where it was made in another way."""
-    if leftovers(output_dir):
-        return None  # they are finished or cleared first
     counts = {
         split: {name: len(paths) for name, paths in scan_classes(output_dir / split).items()}
         for split in SPLITS

@@ -1,0 +1,47 @@
+"""Perceptual hashes of a photo and of its usual altered copies: mirrored, or cut at an edge.
+
+The hash is the difference hash of the library ImageHash: 256 bits, each telling whether a cell of
+a 17 × 16 grey picture is darker than the one to its right. Scaling, compressing, brightening and
+turning grey change few bits. Mirroring and cutting change many, so a photo has a hash for each of
+the `VIEWS`: a copy that was cut by 5 % has nearly the hash that the photo has when cut by 5 %.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+HASH_EDGE = 16
+HASH_BITS = HASH_EDGE**2
+THUMB_EDGE = 64
+
+# What each hash of a photo is taken of: (left, top, right, bottom) as shares of its size.
+VIEWS: dict[str, tuple[float, float, float, float]] = {
+    "as it is": (0, 0, 1, 1),
+    "mirrored": (0, 0, 1, 1),
+    "cut on all sides": (0.025, 0.025, 0.975, 0.975),
+    "cut on all sides by more": (0.05, 0.05, 0.95, 0.95),
+    "cut on the left": (0.05, 0, 1, 1),
+    "cut on the right": (0, 0, 0.95, 1),
+    "cut at the top": (0, 0.05, 1, 1),
+    "cut at the bottom": (0, 0, 1, 0.95),
+}
+
+
+def fingerprint(grey: Image.Image) -> NDArray[np.uint8]:
+    """(V, 32) packed bits: the hash of each of the `VIEWS` of a grey picture (mode "L")."""
+    from imagehash import dhash
+
+    thumb = grey.resize((THUMB_EDGE, THUMB_EDGE), Image.Resampling.BOX)
+    hashes = []
+    for name, box in VIEWS.items():
+        seen = ImageOps.mirror(thumb) if name == "mirrored" else thumb
+        left, top, right, bottom = (THUMB_EDGE * share for share in box)
+        cells = seen.resize(
+            (HASH_EDGE + 1, HASH_EDGE),
+            Image.Resampling.BILINEAR,
+            box=(left, top, right, bottom),
+        )
+        hashes.append(dhash(cells, hash_size=HASH_EDGE).hash.ravel())
+    return np.packbits(np.array(hashes), axis=1)
