@@ -538,3 +538,40 @@ def test_validate_of_prepare_is_the_same_check(
     (clean / "val" / "akita" / "akita_0.jpg").write_bytes(b"")
     code, text, _ = cli(capsys, "prepare", "--output_dir", clean, "--validate")
     assert (code, "files without content (1)" in text) == (2, True)
+
+
+# -- the page in a browser ----------------------------------------------------------------------
+
+
+def test_the_page_shows_every_group_with_pictures_in_a_real_browser(
+    clean: Path, tmp_path: Path
+) -> None:
+    from browser import browser, wider_than_window
+
+    spoil(clean)
+    result = run(clean)
+    page = write_check(result, tmp_path / "out")[1]
+    with browser(tmp_path / "profile") as chrome:
+        chrome.get(page.as_uri())
+        assert "data: what is wrong with it" in chrome.title
+        for kind in kinds(result):
+            assert len(chrome.find_elements("css selector", f"section#{kind}")) == 1
+        groups = [f for f in result.findings if f.kind.startswith(("copies", "near"))]
+        assert len(chrome.find_elements("css selector", ".group")) == len(groups)
+        sizes = chrome.execute_script(
+            "return [...document.images].map(image => [image.complete, image.naturalWidth])"
+        )
+        assert len(sizes) == sum(len(finding.files) for finding in groups)
+        assert all(complete and width > 0 for complete, width in sizes)
+        chrome.find_element("css selector", "a[href='#copies_across_splits']").click()
+        top = chrome.execute_script(
+            "return document.getElementById('copies_across_splits').getBoundingClientRect().top"
+        )
+        assert abs(top) < 900
+        loaded = chrome.execute_script(
+            "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        )
+        assert all(name.startswith("data:") for name in loaded)
+        for width in (1200, 380):
+            chrome.set_window_size(width, 900)
+            assert not wider_than_window(chrome), width

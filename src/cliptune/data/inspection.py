@@ -24,7 +24,7 @@ _DECODED_EDGE = 96
 _CHUNK = 64  # files a process takes at a time
 _ORIENTATION = 0x0112  # EXIF
 _GREY_SPREAD = 6  # levels of 255 between the channels that compression alone can make
-_BLANK_SPREAD = 3.0  # standard deviation in levels of 255
+_BLANK_SPREAD = 8  # levels of 255 between the darkest and the brightest of 16 × 16 cells
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _look(path: Path, content: bytes, digest: str) -> Inspected:
         small = to_rgb(image)
         orientation = image.getexif().get(_ORIENTATION, 1)  # parsed by to_rgb without a fault
     cells = np.asarray(small.resize((16, 16), Image.Resampling.BOX), dtype=np.int16)
-    blank = bool(cells.std(axis=(0, 1)).max() < _BLANK_SPREAD)
+    blank = bool(np.ptp(cells, axis=(0, 1)).max() < _BLANK_SPREAD)
     return Inspected(
         path, len(content), digest, format=format_, mode=mode, width=width, height=height,
         orientation=orientation if orientation in range(1, 9) else 1, frames=frames,
