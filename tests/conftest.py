@@ -178,6 +178,8 @@ def overrides(clip_folder: Path, photos: Path, tmp_path: Path) -> dict[str, Any]
         "output.output_dir": str(tmp_path / "run"),
         "output.log_dir": str(tmp_path / "logs"),
         "hardware.device": "cpu",
+        # Laws are proved in float32; processors that compute in bf16 would round them away.
+        "hardware.mixed_precision": False,
     }
 
 

@@ -42,6 +42,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "output.output_dir": str(folder / "run"),
             "output.log_dir": str(folder / "logs"),
             "hardware.device": "cpu",
+            "hardware.mixed_precision": False,
         }
     )
     return train(settings, progress=False).output_dir

@@ -33,6 +33,7 @@ def run_dir(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFa
             "output.output_dir": str(folder / "run"),
             "output.log_dir": str(folder / "logs"),
             "hardware.device": "cpu",
+            "hardware.mixed_precision": False,
         }
     )
     return train(settings, progress=False).output_dir
@@ -223,6 +224,7 @@ def test_val_without_a_folder_is_the_part_of_train_that_training_held_out(
             "data.num_workers": 0,
             "data.val_ratio": 0.3,
             "training.num_epochs": 1,
+            "hardware.mixed_precision": False,
             "output.output_dir": str(tmp_path / "run"),
             "output.log_dir": str(tmp_path / "logs"),
         }

@@ -54,10 +54,14 @@ def test_plain_peft_gives_the_same_image_features_on_real_photos(
     ours = load_classifier(read_checkpoint(run_dir / "checkpoint-epoch-1"))
     images = [read_image(path) for path in sorted((dogs10 / "test").rglob("*.jpg"))[::25]]
     with torch.no_grad():
-        expected = image_features(theirs, processor(images, return_tensors="pt")["pixel_values"])
+        pixel_values = processor(images, return_tensors="pt")["pixel_values"]
+        in_float32 = image_features(theirs, pixel_values)
+        exact = image_features(theirs.double(), pixel_values.double())
         pixels = torch.stack([torch.from_numpy(ours.preprocess.pixels(i)) for i in images])
         found = ours.image_features(pixels)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # How much float32 rounds depends on the processor: ours may round as much as theirs, twice.
+    assert (found - exact).abs().max() <= 2 * (in_float32 - exact).abs().max()
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_zero_shot_is_neither_chance_nor_perfect_and_training_does_not_break_it(
