@@ -50,9 +50,8 @@ def class_features(
     if len(set(counts)) == 1:  # as it mostly is: one mean instead of C of them
         means_CD = features_ND.view(len(counts), counts[0], -1).mean(dim=1)
     else:
-        means_CD = torch.stack(
-            [rows_PD.mean(0) for rows_PD in torch.split(features_ND, list(counts))]
-        )
+        parts = torch.split(features_ND, list(counts))
+        means_CD = torch.stack([part_PD.mean(dim=0) for part_PD in parts])
     return normalize(means_CD, dim=-1)
 
 
