@@ -35,6 +35,7 @@ MOST_KEYS = 100_000  # in a file; ImageNet's 21,841 classes would take some 65,0
 SYNSET = re.compile(r"^n\d{8}[-_]")  # the WordNet id before a folder's name in ImageNet's sets
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 2  # aliases: a few lines may be a list of lists without end
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def display_names(class_names: Sequence[str], given: Mapping[str, str]) -> dict[
 
     Classes whose readable names are alike ("n02110958-pug" and "pug") are shown by class name.
     """
-    counts = Counter(map(spoken_name, class_names))
-    default = {name: spoken_name(name) for name in class_names}
+    readable = {name: spoken_name(name) for name in class_names}
+    counts = Counter(readable.values())
     return {
         name: given.get(name) or (spoken if counts[spoken] == 1 else name)
-        for name, spoken in default.items()
+        for name, spoken in readable.items()
     }
 
 
@@ -102,8 +103,7 @@ def read_names(data_dir: Path, class_names: Sequence[str]) -> GivenNames:
             display[key] = name
         if "prompts" in parts and (names := entries.prompts(key, parts["prompts"])):
             prompts[key] = names
-    shown = display_names(class_names, display)
-    entries.refuse_same(shown)
+    entries.refuse_same(display_names(class_names, display))
     if entries.faults:
         raise DataError(_together(path, entries.faults))
     default = display_names(class_names, {})
@@ -214,8 +214,13 @@ class _Entries:
 
 
 def _unknown(key: Any, class_names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(key), class_names, n=3)
-    hint = f"nearest: {', '.join(near)}" if near else f"classes: {_some(class_names)}"
+    by_spoken = {spoken_name(name).casefold(): name for name in class_names}
+    near = difflib.get_close_matches(spoken_name(str(key)).casefold(), list(by_spoken), n=3)
+    hint = (
+        f"nearest: {', '.join(by_spoken[name] for name in near)}"
+        if near
+        else f"classes: {_some(class_names)}"
+    )
     return f"unknown class {_SHORT.repr(key)} ({hint})"
 
 
