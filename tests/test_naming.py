@@ -26,6 +26,7 @@ from cliptune.inference.output import bar_chart, open_output
 from cliptune.model.backbone import load_backbone, text_features
 from cliptune.model.checkpoint import read_checkpoint
 from cliptune.model.prompts import class_features, prompt_counts, prompts_for, zero_shot_weights
+from cliptune.training.setup import set_up
 from conftest import make_photos, tensors
 
 Overrides = dict[str, Any]
@@ -394,11 +395,14 @@ def test_prompt_names_reach_training_its_baseline_and_the_evaluation(
     write_names(own_photos, json.dumps({name: {"prompts": p} for name, p in PROMPT_NAMES.items()}))
     overrides |= {"data.data_dir": str(own_photos), "lora.towers": towers}
     overrides |= {"hardware.mixed_precision": False, "model.prompts": TEMPLATES}
-    result = train(load_settings(overrides=overrides), progress=False)
-    assert result.last is not None
-    assert result.last.record.prompt_names == PROMPT_NAMES
+    settings = load_settings(overrides=overrides)
     backbone = load_backbone(overrides["model.name"])
     expected = zero_shot_weights(backbone, CLASSES, TEMPLATES, prompt_names=PROMPT_NAMES)
+    start = set_up(settings, progress=False).classifier.eval()
+    torch.testing.assert_close(start.class_weights().detach(), expected)
+    result = train(settings, progress=False)
+    assert result.last is not None
+    assert result.last.record.prompt_names == PROMPT_NAMES
     found = zero_shot_classifier(result.last).class_weights()
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, zero_shot_weights(backbone, CLASSES, TEMPLATES), atol=1e-3)

@@ -216,11 +216,8 @@ class _Entries:
 def _unknown(key: Any, class_names: Sequence[str]) -> str:
     by_spoken = {spoken_name(name).casefold(): name for name in class_names}
     near = difflib.get_close_matches(spoken_name(str(key)).casefold(), list(by_spoken), n=3)
-    hint = (
-        f"nearest: {', '.join(by_spoken[name] for name in near)}"
-        if near
-        else f"classes: {_some(class_names)}"
-    )
+    nearest = ", ".join(by_spoken[name] for name in near)
+    hint = f"nearest: {nearest}" if near else f"classes: {_some(class_names)}"
     return f"unknown class {_SHORT.repr(key)} ({hint})"
 
 
