@@ -9,7 +9,7 @@ from PIL import Image
 from cliptune.errors import ModelError
 from cliptune.model.backbone import fingerprint, load_backbone
 from cliptune.model.classifier import Classifier, TextHead
-from cliptune.model.prompts import prompts_for, spoken_name, zero_shot_weights
+from cliptune.model.prompts import prompts_for, zero_shot_weights
 from conftest import make_model
 
 NAMES = ("amber", "blue", "cyan")
@@ -55,10 +55,7 @@ def test_class_weights_do_not_depend_on_how_many_are_encoded_at_once(clip_folder
     torch.testing.assert_close(whole, single, rtol=1e-5, atol=1e-6)
 
 
-def test_names_are_spoken_without_synset_and_underscores() -> None:
-    assert spoken_name("n02099601-golden_retriever") == "golden retriever"
-    assert spoken_name("Shih-Tzu") == "Shih Tzu"
-    assert spoken_name("___") == "___"
+def test_every_template_is_filled_with_the_readable_name() -> None:
     assert prompts_for(["a_b"], ["{}!", "{}?"]) == ["a b!", "a b?"]
 
 

@@ -113,7 +113,7 @@ def test_the_four_files_are_written_and_agree(tmp_path: Path, classes: int) -> N
     assert np.trace(results["confusion_matrix"]) == round(evaluation.accuracy * 8 * classes)
     text = (tmp_path / "evaluation_report.txt").read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 80
-    assert all(name in text for name in evaluation.class_names)
+    assert all(f"breed number {i} " in text for i in range(classes))
     for name in ("confusion_matrix.png", "class_performance.png"):
         with Image.open(tmp_path / name) as picture:
             colors = picture.convert("RGB").getcolors(maxcolors=2**24)

@@ -135,7 +135,7 @@ def test_confused_pairs_are_told_in_words() -> None:
     labels = np.repeat([0, 1], 20)
     predicted = np.where(np.arange(40) < 5, 1, labels)
     text = report_text(evaluation_of(("eskimo_dog", "malamute"), np.eye(2)[predicted], labels))
-    assert "eskimo_dog taken for malamute: 5 of 20" in text
+    assert "eskimo dog taken for malamute: 5 of 20" in text
 
 
 def test_names_that_are_no_valid_unicode_survive_the_report(tmp_path: Path) -> None:

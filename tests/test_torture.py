@@ -93,7 +93,7 @@ def test_a_csv_gives_back_each_name_and_no_formula(
     path = tmp_path_factory.mktemp("csv") / "out.csv"
     label, reason = (text.encode("utf-8", "replace").decode() for text in (label, reason))
     with open_output(path, top_k=1) as write:
-        write(Prediction((ClassScore(label, 0.5),), "photo.jpg"))
+        write(Prediction((ClassScore(label, 0.5, label),), "photo.jpg"))
         write(Unreadable(Path("photo.jpg"), reason))
     text = path.read_bytes().decode()
     rows = list(csv.reader(io.StringIO(text, newline="")))

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cliptune.errors import SettingsError
+from cliptune.errors import SettingsError, UserError
 
 # Names other tools use for our keys, which spelling alone would not bring together.
 SYNONYMS = {
@@ -46,6 +46,7 @@ Loader.add_implicit_resolver(
 
 
 MOST_KEYS = 1_000  # in a file; there are some 60 settings
+MOST_BYTES = 4 * 2**20  # of any YAML file of ours; to read as much takes a minute
 _SHORT = reprlib.Repr()  # what was found may be a list of a million
 _SHORT.maxstring = _SHORT.maxother = 120
 
@@ -111,51 +112,80 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _read_yaml(path: Path) -> Source:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
-    try:
-        root = yaml.compose(text, Loader)
-        values = yaml.load(text, Loader) if root is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise SettingsError(f"{where}: not valid YAML: {problem}") from None
-    except (ValueError, RecursionError) as error:  # 2024-99-99 reads as a date that is none
-        raise SettingsError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected sections such as 'model:' and 'training:'")
-    lines: dict[str, int] = {}
-    repeated: list[str] = []
-    try:
-        if root is not None:
-            _walk(root, "", lines, repeated)
-    except (ValueError, RecursionError):
-        raise SettingsError(
-            f"{path}: its aliases ('*name') stand for too many keys, or for themselves. "
-            "Write the settings out."
-        ) from None
+    values, lines, repeated = read_mapping(
+        path,
+        refusal=SettingsError,
+        what="configuration file",
+        expected="sections such as 'model:' and 'training:'",
+        most_keys=MOST_KEYS,
+    )
     if repeated:
         raise SettingsError(f"{path}: written twice: {', '.join(repeated)}. Keep one of each")
     # A section with nothing under it is a section of defaults.
     return Source(str(path), {k: v if v is not None else {} for k, v in values.items()}, lines)
 
 
-def _walk(node: yaml.Node, prefix: str, lines: dict[str, int], repeated: list[str]) -> None:
+def read_mapping(
+    path: Path,
+    *,
+    refusal: type[UserError],
+    what: str,
+    expected: str,
+    most_keys: int,
+    loader: type[Loader] = Loader,
+) -> tuple[dict[Any, Any], dict[str, int], list[str]]:
+    """The mapping in the YAML file `path`, the line of each dotted key, and keys written twice.
+
+    Keys written twice are told in words, with their lines; it is for the caller to refuse them.
+    Raises `refusal` where there is no file, no UTF-8, no YAML, no mapping, or more than
+    `MOST_BYTES` or `most_keys` (aliases may stand for endlessly many).
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise refusal(f"{path}: larger than {MOST_BYTES // 2**20} MiB, no {what}.")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise refusal(f"{path}: no such {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise refusal(f"{path}: cannot be read: {error}") from None
+    try:
+        root = yaml.compose(text, loader)
+        values = yaml.load(text, loader) if root is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise refusal(f"{where}: not valid YAML: {problem}") from None
+    except (ValueError, RecursionError) as error:  # 2024-99-99 reads as a date that is none
+        raise refusal(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise refusal(f"{path}: expected {expected}")
+    lines: dict[str, int] = {}
+    repeated: list[str] = []
+    try:
+        if root is not None:
+            _walk(root, "", lines, repeated, most_keys)
+    except (ValueError, RecursionError):
+        raise refusal(
+            f"{path}: its aliases ('*name') stand for too many keys, or for themselves. "
+            "Write them out."
+        ) from None
+    return values, lines, repeated
+
+
+def _walk(
+    node: yaml.Node, prefix: str, lines: dict[str, int], repeated: list[str], most_keys: int
+) -> None:
     if not isinstance(node, yaml.MappingNode):
         return
-    if len(lines) > MOST_KEYS:  # aliases: a few lines may stand for endlessly many
-        raise ValueError(f"it stands for more than {MOST_KEYS} keys, or for itself")
+    if len(lines) > most_keys:  # aliases: a few lines may stand for endlessly many
+        raise ValueError(f"it stands for more than {most_keys} keys, or for itself")
     for key_node, value_node in node.value:
         key = f"{prefix}{key_node.value}"
         if key in lines:
             repeated.append(f"'{key}' (lines {lines[key]} and {key_node.start_mark.line + 1})")
         lines[key] = key_node.start_mark.line + 1
-        _walk(value_node, f"{key}.", lines, repeated)
+        _walk(value_node, f"{key}.", lines, repeated, most_keys)
 
 
 def describe_faults(error: ValidationError, source: Source, root: type[BaseModel]) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
 
 from cliptune.data.folder import IMAGE_SUFFIXES, find_images
+from cliptune.data.naming import CLASSES_FILE
 from cliptune.errors import DataError
 
 # Photos hardly compress: what unpacks to a hundred times its size holds something else.
@@ -59,6 +60,7 @@ def folder_photos(folder: Path) -> FilePhotos:
     """The photos below `folder`, by their paths relative to it."""
     # Class folders may be links to elsewhere; below them links are not followed.
     tops = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    tops = [entry for entry in tops if entry.name != CLASSES_FILE]  # no file that is left out
     found = [path for top in tops if top.is_dir() for path in find_images(top)]
     found += [top for top in tops if top.is_file() and is_photo(PurePosixPath(top.name))]
     num_files = sum(top.is_file() for top in tops) + sum(

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from cliptune.data.archive import PhotoStore
 from cliptune.data.folder import SPLITS
 from cliptune.data.manifest import MANIFEST, Manifest
+from cliptune.data.naming import CLASSES_FILE
 from cliptune.data.reading import decode
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import free, sync, whole_file
@@ -187,17 +188,19 @@ def _place(work: Path, output_dir: Path) -> None:
     if not output_dir.exists():
         work.rename(output_dir)
         return
+    if os.path.lexists(output_dir / CLASSES_FILE):
+        (work / CLASSES_FILE).unlink(missing_ok=True)  # the user's own stays
     placed = []
     try:
-        for split in SPLITS:
-            if not (work / split).exists():
+        for name in (*SPLITS, CLASSES_FILE):
+            if not (work / name).exists():
                 continue  # moved before a kill
-            for root, _, _ in os.walk(output_dir / split, topdown=False):
+            for root, _, _ in os.walk(output_dir / name, topdown=False):
                 Path(root).rmdir()
-            (work / split).rename(output_dir / split)
-            placed.append(split)
+            (work / name).rename(output_dir / name)
+            placed.append(name)
         (work / MANIFEST).rename(output_dir / MANIFEST)
     except BaseException:  # Ctrl-C between two moves included
-        for split in placed:
-            (output_dir / split).rename(work / split)
+        for name in placed:
+            (output_dir / name).rename(work / name)
         raise

@@ -29,6 +29,7 @@ from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
 from cliptune.data.hub_dataset import HUB_PREFIX
 from cliptune.data.layouts import ClassLayout
 from cliptune.data.manifest import MANIFEST, Manifest, SourceRecord, count, read_manifest
+from cliptune.data.naming import CLASSES_FILE, entries_of
 from cliptune.data.sources import LAYOUTS, SPLIT_CHOICES, Source, open_source, source_name
 from cliptune.data.splitting import Shares, share_out
 from cliptune.data.stanford import ARCHIVE_NAME, archive_beside, fetch_archive
@@ -93,7 +94,9 @@ def prepare(
     the photos' names, the class name and `seed` alone.
 
     Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
-    pixels. An `output_dir` that holds photos is left as it is; what a killed run left is finished.
+    pixels. What a `classes.yaml` in the folder `source` says of the classes taken comes along,
+    unless `output_dir` has one. An `output_dir` that holds photos is left as it is; what a killed
+    run left is finished.
 
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
@@ -169,11 +172,14 @@ def _make(
         plan |= {p: PurePosixPath(s, name, files[p]) for s in SPLITS for p in parts[s]}
     if link and any(source.store.file(photo) is None for photo in plan):
         raise DataError(f"--link: {where} holds no files of their own to link to. Leave it out.")
+    names = entries_of(Path(where), known=list(layout.classes), chosen=list(taken))
     work = work_folder(output_dir)
     try:
         digests = build(
             source.store, plan, work, link=link, resize=options["resize"], progress=progress
         )
+        if names is not None:
+            (work / CLASSES_FILE).write_text(names, encoding="utf-8")
         manifest = _manifest(source, options, seed=shares.seed, digests=digests)
         write_manifest(manifest, work)
         move_into_place(work, output_dir)

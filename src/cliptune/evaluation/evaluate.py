@@ -92,6 +92,7 @@ def evaluate(
         labels_N=predictions.labels,
         baseline_logits_NC=predictions.logits[1] if baseline else None,
         class_names=photos.class_names,
+        given_names=found.record.display_names,
         checkpoint=str(found.path),
         data_dir=str(folder),
         split=split,
@@ -124,7 +125,9 @@ def zero_shot_classifier(
         image_size=height if height == width else None,
     )
     check_base(checkpoint, backbone.source)
-    weights = zero_shot_weights(backbone, record.class_names, record.prompts)
+    weights = zero_shot_weights(
+        backbone, record.class_names, record.prompts, prompt_names=record.prompt_names
+    )
     head = TextHead(weights, backbone.model.logit_scale)
     classifier = Classifier(backbone.model, head, backbone.preprocess).eval().requires_grad_(False)
     if fast:

@@ -42,15 +42,15 @@ FONTS = (
 
 
 def plot_confusion_matrix(
-    confusion_CC: NDArray[np.int64], class_names: Sequence[str], path: Path, *, title: str
+    confusion_CC: NDArray[np.int64], shown_names: Sequence[str], path: Path, *, title: str
 ) -> None:
     """Shares of each true class (row) as colours; up to 30 classes, counts as numbers too."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    count, many = len(class_names), len(class_names) > MANY
+    count, many = len(shown_names), len(shown_names) > MANY
     shares_CC = confusion_CC / np.maximum(confusion_CC.sum(axis=1, keepdims=True), 1)
-    names = [shorten(name, NAME_COLUMNS) for name in class_names]
+    names = [shorten(name, NAME_COLUMNS) for name in shown_names]
     cell, size = (0.125, 6) if many else (0.42, 9)  # inches, points
     side = float(np.clip(cell * count, 3.2, 30))  # 30 inches: 4,500 pixels
     label_room = 0.0088 * size * max(map(columns, names))
@@ -78,12 +78,15 @@ def plot_confusion_matrix(
 
 
 def plot_class_performance(
-    report: Mapping[str, Any], class_names: Sequence[str], path: Path, *, title: str
+    report: Mapping[str, Any], display_names: Mapping[str, str], path: Path, *, title: str
 ) -> None:
-    """Precision, recall and F1 of each class from scikit-learn's `report`, the weakest last."""
+    """Precision, recall and F1 of each class from scikit-learn's `report`, the weakest last.
+
+    `display_names`: class name -> the name shown.
+    """
     rows = [
         (report[key], f"{shorten(name, NAME_COLUMNS)}  ({int(report[key]['support'])})")
-        for name, key in zip(class_names, class_keys(class_names), strict=True)
+        for name, key in zip(display_names.values(), class_keys([*display_names]), strict=True)
     ]
     rows.sort(key=lambda row: row[0]["f1-score"])
     precision, recall, f1 = (

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune import __version__
+from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError
 from cliptune.evaluation.metrics import (
     ConfusedPair,
@@ -42,13 +44,18 @@ FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A checkpoint measured on one split; `baseline` is zero-shot CLIP on the same photos."""
+    """A checkpoint measured on one split; `baseline` is zero-shot CLIP on the same photos.
+
+    Everything here goes by class name; `display_names` are for people's eyes: class name -> the
+    name shown.
+    """
 
     checkpoint: str
     base_model: str
     data_dir: str
     split: str
     class_names: tuple[str, ...]
+    display_names: dict[str, str]
     missing_classes: tuple[str, ...]  # known classes without a photo in the split
     ignored_classes: tuple[str, ...]  # class folders the model does not know
     skipped_images: tuple[str, ...]
@@ -78,6 +85,7 @@ class Evaluation:
             "data_dir": self.data_dir,
             "split": self.split,
             "class_names": list(self.class_names),
+            "display_names": self.display_names,
             "missing_classes": list(self.missing_classes),
             "ignored_classes": list(self.ignored_classes),
             "skipped_images": list(self.skipped_images),
@@ -97,10 +105,12 @@ def build_evaluation(
     labels_N: Labels,
     baseline_logits_NC: Logits | None,
     class_names: Sequence[str],
+    given_names: Mapping[str, str] | None = None,
     **facts: Any,
 ) -> Evaluation:
     """An `Evaluation` from logits; `facts` are its remaining descriptive fields.
 
+    `given_names` has the name shown of classes that are not shown by their readable name.
     Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
     tuned = split_metrics(logits_NC, labels_N)
@@ -114,6 +124,7 @@ def build_evaluation(
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
     return Evaluation(
         class_names=tuple(class_names),
+        display_names=display_names(class_names, given_names or {}),
         tuned=tuned,
         baseline=None
         if baseline_logits_NC is None
@@ -134,8 +145,9 @@ def write_report(evaluation: Evaluation, output_dir: Path) -> list[Path]:
     _write(numbers, json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n")
     figures = f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
     title = f"{figures}{evaluation.tuned.num_images} photos"
-    plot_confusion_matrix(evaluation.confusion_CC, evaluation.class_names, matrix, title=title)
-    plot_class_performance(evaluation.report, evaluation.class_names, classes, title=title)
+    shown = evaluation.display_names
+    plot_confusion_matrix(evaluation.confusion_CC, list(shown.values()), matrix, title=title)
+    plot_class_performance(evaluation.report, shown, classes, title=title)
     return [text, numbers, matrix, classes]
 
 
@@ -158,12 +170,15 @@ def summary_text(evaluation: Evaluation) -> str:
     if tuned.num_images < FEW_PHOTOS:
         lines.append("With so few photos, a difference of a few points may be chance.")
     if evaluation.confused_pairs:
-        lines += ["", "Most confused:", *map(_in_words, evaluation.confused_pairs[:5])]
+        in_words = partial(_in_words, shown=evaluation.display_names)
+        lines += ["", "Most confused:", *map(in_words, evaluation.confused_pairs[:5])]
     return "\n".join(lines)
 
 
 def report_text(evaluation: Evaluation) -> str:
     """`evaluation_report.txt`, at 80 columns but for paths."""
+    shown = evaluation.display_names
+    missing = [shown[name] for name in evaluation.missing_classes]
     lines = [
         "Evaluation",
         "==========",
@@ -182,22 +197,23 @@ def report_text(evaluation: Evaluation) -> str:
         "-" * 76,
     ]
     for name, key in zip(evaluation.class_names, class_keys(evaluation.class_names), strict=True):
-        lines.append(_class_row(name, evaluation.report[key]))
+        lines.append(_class_row(shown[name], evaluation.report[key]))
     lines.append("-" * 76)
     for name in ("macro avg", "weighted avg"):
         lines.append(_class_row(name, evaluation.report[name]))
     if evaluation.confused_pairs[5:]:
-        lines += ["", "More confused pairs:", *map(_in_words, evaluation.confused_pairs[5:])]
+        in_words = partial(_in_words, shown=shown)
+        lines += ["", "More confused pairs:", *map(in_words, evaluation.confused_pairs[5:])]
     for title, names in (
-        ("Classes without a photo in this split", _short(evaluation.missing_classes)),
+        ("Classes without a photo in this split", _short(missing)),
         (
             "Folders left out, since the model does not know them",
             _short(evaluation.ignored_classes),
         ),
         ("Unreadable photos left out", map(one_line, evaluation.skipped_images)),
     ):
-        if shown := list(names):
-            lines += ["", f"{title}:", *(f"  {name}" for name in shown)]
+        if listed := list(names):
+            lines += ["", f"{title}:", *(f"  {name}" for name in listed)]
     return "\n".join(lines) + "\n"
 
 
@@ -212,9 +228,9 @@ def _class_row(name: str, scores: dict[str, float]) -> str:
     return f"{fit(name, 30)}  {cells}{int(scores['support']):>11}"
 
 
-def _in_words(pair: ConfusedPair) -> str:
-    names = f"{shorten(pair.true_class, 26)} taken for {shorten(pair.predicted_class, 26)}"
-    return f"  {names}: {pair.count} of {round(pair.count / pair.share)}"
+def _in_words(pair: ConfusedPair, *, shown: Mapping[str, str]) -> str:
+    true, predicted = (shorten(shown[name], 26) for name in (pair.true_class, pair.predicted_class))
+    return f"  {true} taken for {predicted}: {pair.count} of {round(pair.count / pair.share)}"
 
 
 def _short(names: Sequence[str]) -> list[str]:

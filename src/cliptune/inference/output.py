@@ -1,4 +1,8 @@
-"""Predictions on the screen and in files: .txt, .csv, .json or .jsonl by the file's ending."""
+"""Predictions on the screen and in files: .txt, .csv, .json or .jsonl by the file's ending.
+
+The screen and .txt show classes by the names people read, .csv has class names (for programs),
+.json and .jsonl both.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,12 @@ Result = Prediction | Unreadable
 
 def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     """A small bar chart of the probabilities, at most `width` columns wide."""
-    longest = min(30, max(columns(score.label) for score in prediction.scores))
+    longest = min(30, max(columns(score.name) for score in prediction.scores))
     room = width - longest - 12
     lines = []
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
-        lines.append(f"  {fit(score.label, longest)}  {100 * score.probability:5.1f} %  {bar}")
+        lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
     return "\n".join(lines)
 
 
@@ -35,7 +39,7 @@ def result_line(result: Result) -> str:
     """One image in one line of text: path, tab, classes with percentages, or what is wrong."""
     if isinstance(result, Unreadable):
         return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
-    scores = ", ".join(f"{one_line(s.label)} {100 * s.probability:.2f}%" for s in result.scores)
+    scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in result.scores)
     return f"{one_line(result.source or '-')}\t{scores}"
 
 

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cliptune.data.naming import display_names
 from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.model.checkpoint import resolve_checkpoint
@@ -28,10 +29,15 @@ ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class and its probability, a share of 1."""
+    """A class and its probability, a share of 1.
+
+    `label` is the class name, that of the training folder: for programs. `name` is the one to
+    show: "golden retriever", or what `classes.yaml` gave.
+    """
 
     label: str
     probability: float
+    name: str
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,13 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class, by its class name."""
         return self.scores[0].label
+
+    @property
+    def name(self) -> str:
+        """The most probable class, by the name to show."""
+        return self.scores[0].name
 
     @property
     def probability(self) -> float:
@@ -56,8 +67,9 @@ class Prediction:
         return {
             "image": self.source,
             "label": self.label,
+            "name": self.name,
             "probability": self.probability,
-            "scores": [{"label": s.label, "probability": s.probability} for s in self.scores],
+            "scores": [asdict(score) for score in self.scores],
         }
 
 
@@ -82,6 +94,7 @@ class Predictor:
         found = resolve_checkpoint(Path(checkpoint))
         self.checkpoint = found.path
         self.class_names: tuple[str, ...] = tuple(found.record.class_names)
+        self.display_names = display_names(self.class_names, found.record.display_names)
         self.device = resolve_device(device)
         self.batch_size = batch_size
         cache = Path(cache_dir) if cache_dir else saved_settings(found).model.cache_dir
@@ -168,7 +181,8 @@ class Predictor:
 
     def _best(self, row: NDArray[np.float32], source: str | None, top_k: int) -> Prediction:
         order = np.argsort(-row, kind="stable")[:top_k]
-        scores = tuple(ClassScore(self.class_names[i], float(row[i])) for i in order)
+        best = [(self.class_names[i], float(row[i])) for i in order]
+        scores = tuple(ClassScore(label, p, self.display_names[label]) for label, p in best)
         return Prediction(scores, source)
 
 

@@ -20,10 +20,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.errors import CheckpointError, ResourceError
 from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
@@ -49,12 +49,18 @@ class BaseModelRecord(BaseModel):
 
 
 class Record(BaseModel):
-    """What `cliptune.json` holds. Metrics are fractions and nats, not percent."""
+    """What `cliptune.json` holds. Metrics are fractions and nats, not percent.
+
+    `display_names` and `prompt_names` have those classes alone that are not called by default:
+    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both.
+    """
 
     model_config = ConfigDict(strict=True)
 
     format: Literal[1] = 1
     class_names: list[str]
+    display_names: dict[str, str] = {}
+    prompt_names: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     base_model: BaseModelRecord
     head: Literal["text", "linear"]
     prompts: list[str]

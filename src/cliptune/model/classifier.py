@@ -77,7 +77,8 @@ class Classifier(nn.Module):
     """An image classifier: a CLIP-like backbone, perhaps with adapters, and a head.
 
     `prompt_tokens` are given where the text tower is being trained: its features are then
-    computed anew in each step instead of once.
+    computed anew in each step instead of once. `prompt_counts` says how many of them each class
+    has; without it, all have equally many.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class Classifier(nn.Module):
         preprocess: Preprocess,
         *,
         prompt_tokens: dict[str, torch.Tensor] | None = None,
+        prompt_counts: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.head = head
         self.preprocess = preprocess
         self._token_names = tuple(prompt_tokens or ())
+        self._prompt_counts = prompt_counts
         for name, tokens in (prompt_tokens or {}).items():
             self.register_buffer(f"prompt_{name}", tokens, persistent=False)
 
@@ -116,7 +119,9 @@ class Classifier(nn.Module):
     def _text_features(self) -> torch.Tensor:
         """(C, D) from the text tower as it is now."""
         tokens = {name: getattr(self, f"prompt_{name}") for name in self._token_names}
-        return class_features(self.model, tokens, num_classes=self.num_classes)
+        num_prompts, num_classes = len(tokens[self._token_names[0]]), self.num_classes
+        counts = self._prompt_counts or [num_prompts // num_classes] * num_classes
+        return class_features(self.model, tokens, counts=counts)
 
     def image_features(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """(B, D) from uint8 pixels (B, 3, H, W)."""

@@ -1,60 +1,76 @@
 """From class names to prompts to text features: the zero-shot classifier of CLIP.
 
-Radford et al., arXiv 2103.00020, section 3.1. Shape suffixes: C classes, P prompts of one class,
-T tokens, D feature.
+Radford et al., arXiv 2103.00020, section 3.1. Shape suffixes: C classes, N prompts of all classes,
+P of one, T tokens, D feature.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn.functional import normalize
 
+from cliptune.data.naming import names_in_prompts
 from cliptune.model.backbone import Backbone, text_features
 
-SYNSET = re.compile(r"^n\d{8}[-_]")  # the WordNet id before a folder's name in ImageNet's sets
+PromptNames = Mapping[str, Sequence[str]]  # class name -> the names that fill the {} of prompts
+BY_FOLDER: PromptNames = {}  # each class by its folder's readable name
 
 
-def spoken_name(class_name: str) -> str:
-    """A class name as one would say it: "golden retriever" for "n02099601-golden_retriever"."""
-    name = SYNSET.sub("", class_name)
-    return " ".join(name.replace("_", " ").replace("-", " ").split()) or class_name
-
-
-def prompts_for(class_names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every template filled with every class name; the prompts of one class stand together."""
+def prompts_for(
+    class_names: Sequence[str], templates: Sequence[str], *, prompt_names: PromptNames = BY_FOLDER
+) -> list[str]:
+    """Every template filled with every name of every class; those of one class stand together."""
     return [
-        template.replace("{}", spoken_name(class_name))
-        for class_name in class_names
+        template.replace("{}", name)
+        for names in names_in_prompts(class_names, prompt_names)
         for template in templates
+        for name in names
     ]
 
 
+def prompt_counts(
+    class_names: Sequence[str], templates: Sequence[str], *, prompt_names: PromptNames = BY_FOLDER
+) -> list[int]:
+    """How many of `prompts_for` belong to each class."""
+    names_of_classes = names_in_prompts(class_names, prompt_names)
+    return [len(templates) * len(names) for names in names_of_classes]
+
+
 def class_features(
-    model: Any, tokens: dict[str, torch.Tensor], *, num_classes: int
+    model: Any, tokens: dict[str, torch.Tensor], *, counts: Sequence[int]
 ) -> torch.Tensor:
     """(C, D), each row of length 1: the mean direction of the prompts of each class.
 
-    `tokens` are those of `prompts_for`, (C·P, T).
+    `tokens` are those of `prompts_for`, (N, T), and `counts` those of `prompt_counts`.
     """
-    features_CPD = normalize(text_features(model, tokens).float(), dim=-1)
-    features_CPD = features_CPD.view(num_classes, -1, features_CPD.shape[-1])
-    return normalize(features_CPD.mean(dim=1), dim=-1)
+    features_ND = normalize(text_features(model, tokens).float(), dim=-1)
+    if len(set(counts)) == 1:  # as it mostly is: one mean instead of C of them
+        means_CD = features_ND.view(len(counts), counts[0], -1).mean(dim=1)
+    else:
+        parts = torch.split(features_ND, list(counts))
+        means_CD = torch.stack([part_PD.mean(dim=0) for part_PD in parts])
+    return normalize(means_CD, dim=-1)
 
 
 @torch.inference_mode()
 def zero_shot_weights(
-    backbone: Backbone, class_names: Sequence[str], templates: Sequence[str], *, batch: int = 256
+    backbone: Backbone,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    *,
+    prompt_names: PromptNames = BY_FOLDER,
+    batch: int = 256,
 ) -> torch.Tensor:
     """(C, D) float32 on the CPU: the class weights of zero-shot CLIP, `batch` classes at a time."""
     device = next(backbone.model.parameters()).device
     rows = []
     for start in range(0, len(class_names), batch):
         names = class_names[start : start + batch]
-        tokens = backbone.tokenize(prompts_for(names, templates))
+        tokens = backbone.tokenize(prompts_for(names, templates, prompt_names=prompt_names))
         tokens = {key: value.to(device) for key, value in tokens.items()}
-        rows.append(class_features(backbone.model, tokens, num_classes=len(names)).cpu())
+        counts = prompt_counts(names, templates, prompt_names=prompt_names)
+        rows.append(class_features(backbone.model, tokens, counts=counts).cpu())
     return torch.cat(rows).clone()

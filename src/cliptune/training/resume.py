@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from cliptune.data.folder import Sample
+from cliptune.data.naming import CLASSES_FILE
 from cliptune.errors import CheckpointError, SettingsError, listing
 from cliptune.model.checkpoint import write_tensors
 from cliptune.model.restore import read_tensors
@@ -186,6 +187,26 @@ def check_photos_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, A
             f"{checkpoint}: the training photos are not those of before: {saved.get('count')} "
             f"then, {now['count']} now{renamed}. Restore them, or start a new run in another "
             "--output-dir."
+        )
+
+
+def check_prompt_names_agree(
+    checkpoint: Path, saved: Mapping[str, list[str]], now: Mapping[str, list[str]]
+) -> None:
+    """Raise `SettingsError` where classes.yaml puts other names into the prompts than before.
+
+    `saved` and `now` have those classes alone that are not called by default.
+    """
+    changed = [
+        f"{name}: was {saved.get(name, 'the default')}, is {now.get(name, 'the default')}"
+        for name in sorted(saved.keys() | now.keys())
+        if saved.get(name) != now.get(name)
+    ]
+    if changed:
+        raise SettingsError(
+            f"{checkpoint}: the run to resume had other names in its prompts:\n{listing(changed)}\n"
+            f"Restore 'prompts' in {CLASSES_FILE} of the data folder, or start a new run in "
+            "another --output-dir."
         )
 
 

@@ -104,6 +104,8 @@ def make_record(run: Run, metrics: SplitMetrics | None) -> Record:
         }
     return Record(
         class_names=list(run.class_names),
+        display_names=run.names.display,
+        prompt_names=run.names.prompts,
         base_model=BaseModelRecord(
             name=source.name, revision=source.revision, fingerprint=source.fingerprint
         ),
@@ -126,7 +128,7 @@ def model_card(run: Run, record: Record) -> str:
         for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
     )
     lora = run.settings.lora
-    classes = ", ".join(_inert(name) for name in record.class_names)
+    classes = ", ".join(_inert(_class_in_words(name, record)) for name in record.class_names)
     return f"""---
 base_model: {record.base_model.name}
 library_name: peft
@@ -158,6 +160,12 @@ print(Predictor("THIS_FOLDER").predict("photo.jpg", top_k=5))
 The adapters alone load with `peft.PeftModel.from_pretrained(base_model, "THIS_FOLDER")`; the class
 weights are in `head.safetensors`, the class names in `cliptune.json`.
 """
+
+
+def _class_in_words(name: str, record: Record) -> str:
+    """A class name, and in brackets the name shown where it is not the default."""
+    shown = record.display_names.get(name)
+    return f"{name} ({shown})" if shown else name
 
 
 def _percent(value: float | int | None) -> str:

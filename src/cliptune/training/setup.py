@@ -16,6 +16,7 @@ from cliptune.data.augment import Augmentation
 from cliptune.data.cache import MIB, default_cache_dir
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
+from cliptune.data.naming import GivenNames, read_names
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.evaluation.metrics import split_metrics
@@ -25,7 +26,7 @@ from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.frozen import FrozenStates
 from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
-from cliptune.model.prompts import prompts_for, zero_shot_weights
+from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.model.tokens import drop_patches
 from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain, make_optimizer
@@ -43,6 +44,7 @@ class Run:
     accelerator: Any
     backbone: Backbone
     class_names: tuple[str, ...]
+    names: GivenNames  # what classes.yaml calls them
     train_samples: Sequence[Sample]
     zero_shot: TextHead
     classifier: Classifier  # the bare module
@@ -104,6 +106,8 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
     train, val = load_photos(settings, progress=progress)
+    class_names = train.class_names
+    names = read_names(settings.data.data_dir, class_names)
 
     accelerator = make_accelerator(settings, device)
     if not accelerator.is_main_process:
@@ -115,10 +119,13 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         cache_dir=settings.model.cache_dir,
         image_size=settings.model.image_size,
     )
-    class_names = train.class_names
-    weights = zero_shot_weights(backbone, class_names, settings.model.prompts)
+    weights = zero_shot_weights(
+        backbone, class_names, settings.model.prompts, prompt_names=names.prompts
+    )
     zero_shot = TextHead(weights, backbone.model.logit_scale)
-    classifier = build_classifier(settings, backbone, zero_shot, class_names)
+    classifier = build_classifier(
+        settings, backbone, zero_shot, class_names, prompt_names=names.prompts
+    )
     trainable, parameters = trainable_share(classifier)
     precision = accelerator.mixed_precision.replace("no", "float32")
     log.info("%s, %s on %s", backbone.source, precision, accelerator.device)
@@ -143,6 +150,7 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         accelerator=accelerator,
         backbone=backbone,
         class_names=class_names,
+        names=names,
         train_samples=train.samples,
         zero_shot=zero_shot.to(accelerator.device),
         classifier=accelerator.unwrap_model(model),
@@ -211,16 +219,21 @@ def make_accelerator(settings: Settings, device: torch.device) -> Any:
 
 
 def build_classifier(
-    settings: Settings, backbone: Backbone, zero_shot: TextHead, class_names: Sequence[str]
+    settings: Settings,
+    backbone: Backbone,
+    zero_shot: TextHead,
+    class_names: Sequence[str],
+    *,
+    prompt_names: PromptNames,
 ) -> Classifier:
     """Backbone with fresh adapters and a fresh head: update 0 of a run.
 
     With head "text" it predicts exactly as `zero_shot` does.
     """
     lora = settings.lora
-    tokens = None
-    if lora.towers != "vision":
-        tokens = backbone.tokenize(prompts_for(class_names, settings.model.prompts))
+    texts = prompts_for(class_names, settings.model.prompts, prompt_names=prompt_names)
+    counts = prompt_counts(class_names, settings.model.prompts, prompt_names=prompt_names)
+    tokens = None if lora.towers == "vision" else backbone.tokenize(texts)
     model = add_adapters(
         backbone.model,
         r=lora.r,
@@ -240,7 +253,7 @@ def build_classifier(
         head = TextHead(zero_shot.features, zero_shot.logit_scale)
     else:
         head = LinearHead(len(class_names), zero_shot.features.shape[1])
-    return Classifier(model, head, backbone.preprocess, prompt_tokens=tokens)
+    return Classifier(model, head, backbone.preprocess, prompt_tokens=tokens, prompt_counts=counts)
 
 
 def make_loaders(

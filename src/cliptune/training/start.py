@@ -12,6 +12,7 @@ from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
 from cliptune.model.restore import load_head, read_adapter
 from cliptune.training.resume import (
     check_photos_agree,
+    check_prompt_names_agree,
     check_settings_agree,
     photo_list,
     read_resume,
@@ -70,6 +71,7 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     state = read_resume(last.path)
     check_settings_agree(last.path, state["settings"], run.settings.to_dict())
     _check_classes_and_base_agree(run, last)
+    check_prompt_names_agree(last.path, last.record.prompt_names, run.names.prompts)
     if "photos" in state:  # earlier checkpoints have none
         check_photos_agree(last.path, state["photos"], photo_list(run.train_samples))
     run.progress = state["progress"]
