@@ -206,6 +206,21 @@ def test_names_that_differ_by_spelling_only_are_told_from_others(
     assert bool(name_findings([*names, "malinois"])) == alike
 
 
+def test_faults_of_classes_yaml_are_errors_and_its_prompts_answer_for_odd_names(
+    clean: Path,
+) -> None:
+    for split in ("train", "val", "test"):
+        (clean / split / "akita").rename(clean / split / "7")
+    assert kinds(run(clean)) == {"odd_names": 1}
+    names = clean / "classes.yaml"
+    names.write_text("'7':\n  name: 秋田犬\n  prompts: [akita]\n", encoding="utf-8")
+    assert run(clean).findings == ()
+    names.write_text("'8': akita\nbeagle: [x]\n", encoding="utf-8")
+    faults = [finding.detail for finding in run(clean).errors]
+    assert any("classes.yaml:1: unknown class '8'" in fault for fault in faults)
+    assert any("classes.yaml:2: beagle: found ['x']" in fault for fault in faults)
+
+
 def test_no_two_of_stanford_dogs_breeds_look_like_one() -> None:
     from cliptune.data.breeds import BREEDS
 

@@ -18,6 +18,7 @@ from cliptune.data.tree import Counts
 from cliptune.data.tree_findings import (
     changed_findings,
     name_findings,
+    names_file_findings,
     nested_findings,
     other_files,
     size_findings,
@@ -129,10 +130,12 @@ def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
         for found in inspect_all(paths, progress=progress)
     }
     names = {name for classes in splits.values() for name in classes}
+    names_faults, prompted = names_file_findings(data_dir, counts.get("train", {}))
     findings = [
         *tree_findings(data_dir, counts),
         *size_findings(counts, manifest),
-        *name_findings(names),
+        *names_faults,
+        *name_findings(names, prompted=prompted),
         *nested_findings(list(files)),
         *others,
         *changed_findings(manifest, files, set_aside(data_dir)),

@@ -30,6 +30,7 @@ KINDS: dict[str, Kind] = {
     "unknown_class": Kind(
         "error", "classes of val/ that train/ lacks", "Rename the folder, or add it to train/."
     ),
+    "names_file": Kind("error", "faults of classes.yaml", "Mend them; training would stop there."),
     "unreadable": Kind("error", "files that cannot be read", f"Fetch them again; {_FIX}."),
     "truncated": Kind("error", "photos cut short", f"Fetch them again; {_FIX}."),
     "empty_file": Kind("error", "files without content", f"Fetch them again; {_FIX}."),

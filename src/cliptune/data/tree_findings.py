@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +16,9 @@ from cliptune.data.findings import Finding
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
 from cliptune.data.inspection import Inspected
 from cliptune.data.manifest import Manifest
+from cliptune.data.naming import read_names
 from cliptune.data.tree import Counts
+from cliptune.errors import DataError
 
 FEW_PHOTOS = 10
 IMBALANCE = 5  # times as many photos in the largest class as in the smallest
@@ -90,8 +92,19 @@ def size_findings(counts: Counts, manifest: Manifest | None) -> list[Finding]:
     return findings
 
 
-def name_findings(names: Iterable[str]) -> list[Finding]:
-    """Class names that look alike but for spelling, and names no prompt can be made of."""
+def names_file_findings(data_dir: Path, train: Mapping[str, int]) -> tuple[list[Finding], set[str]]:
+    """(what is wrong with `classes.yaml`, the classes for which it names what prompts say)."""
+    try:
+        return [], set(read_names(data_dir, list(train)).prompts)
+    except DataError as error:
+        return [Finding("names_file", fault.strip()) for fault in str(error).splitlines()], set()
+
+
+def name_findings(names: Iterable[str], *, prompted: Container[str] = ()) -> list[Finding]:
+    """Class names that look alike but for spelling, and names no prompt can be made of.
+
+    Those `prompted` have other names for prompts.
+    """
     names = sorted(set(names))
     same: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -99,7 +112,7 @@ def name_findings(names: Iterable[str]) -> list[Finding]:
     groups = [group for group in same.values() if len(group) > 1]
     groups += [[*same[a], *same[b]] for a, b in _one_slip_apart(same)]
     findings = [Finding("similar_names", " and ".join(group)) for group in groups]
-    if odd := [name for name in names if _ODD.fullmatch(name)]:
+    if odd := [name for name in names if _ODD.fullmatch(name) and name not in prompted]:
         some = ", ".join(odd[:8]) + (", …" if len(odd) > 8 else "")
         findings.append(Finding("odd_names", some))
     return findings
