@@ -49,7 +49,8 @@ class VectorScale:
 
     def scale(self, logits_NC: Logits) -> Floats:
         """Logits times the factors of their classes."""
-        return np.asarray(logits_NC, dtype=np.float64) * np.asarray(self.factors)
+        scaled_NC: Floats = np.asarray(logits_NC, dtype=np.float64) * np.asarray(self.factors)
+        return scaled_NC
 
 
 @dataclass(frozen=True)
