@@ -220,14 +220,14 @@ def main(run: Callable[..., dict[str, float]] = coverage) -> None:
     parser.add_argument("--many-sets", type=int, default=500)
     args = parser.parse_args()
     started = time.perf_counter()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     cells = sorted(product(CLASSES, PHOTOS, ACCURACIES))
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         pending = {cell: pool.submit(run, cell, args.many_sets, True) for cell in MANY}
         pending |= {cell: pool.submit(run, cell, args.sets) for cell in cells[::-1]}
         results = {cell: pending[cell].result() for cell in [*cells, *MANY]}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     error = 100 * (0.95 * 0.05 / args.sets) ** 0.5
     text = "\n".join([
         "# Coverage of the 95 % intervals\n",
@@ -238,7 +238,7 @@ def main(run: Callable[..., dict[str, float]] = coverage) -> None:
         "for its bootstrap.",
         f"{args.sets} data sets a cell ({args.many_sets} with 120 classes), of which a coverage "
         f"of 95 % has a standard error of {error:.1f} points "
-        f"({100 * (0.95 * 0.05 / args.many_sets) ** 0.5:.1f}); ECE and F1 difference on every other "
+        f"({100 * (0.95 * 0.05 / args.many_sets) ** 0.5:.1f}); ECE, F1 difference: every other "
         "data set, so 0.7 with 2000. Bold: outside 93 to 97 %.\n",
         tables(results),
     ])  # fmt: skip

@@ -59,13 +59,14 @@ def wilson_interval(
     share_S, count_S = np.asarray(share, dtype=np.float64), np.asarray(count, dtype=np.float64)
     if not (np.all((share_S >= 0) & (share_S <= 1) | (count_S == 0)) and np.all(count_S >= 0)):
         raise ValueError("a proportion is a share from 0 to 1 of a count of at least 0")
-    n_S = np.maximum(count_S, 1e-9)  # at which the interval is (0, 1) whatever the share
-    share_S = np.where(count_S > 0, share_S, 0.5)
+    nothing_S = count_S == 0
+    n_S = np.where(nothing_S, 1, count_S)
+    share_S = np.where(nothing_S, 0.5, share_S)
     center_S = (share_S + z**2 / (2 * n_S)) / (1 + z**2 / n_S)
     half_S = z * np.sqrt(share_S * (1 - share_S) / n_S + z**2 / (4 * n_S**2)) / (1 + z**2 / n_S)
     # Where all or no photos count, the bound is exact; rounding must not move it.
-    low_S = np.where(share_S == 0, 0, np.maximum(center_S - half_S, 0))
-    high_S = np.where(share_S == 1, 1, np.minimum(center_S + half_S, 1))
+    low_S = np.where((share_S == 0) | nothing_S, 0, np.maximum(center_S - half_S, 0))
+    high_S = np.where((share_S == 1) | nothing_S, 1, np.minimum(center_S + half_S, 1))
     if np.ndim(share) or np.ndim(count):
         return low_S, high_S
     return float(low_S), float(high_S)
@@ -100,7 +101,8 @@ def mean_interval(values_N: Shares, *, bound: float = math.inf) -> tuple[Floats,
     centred_N = values_N - mean[..., None]
     variance = (centred_N**2).mean(axis=-1)
     spread = np.sqrt(variance / (count - 1))  # standard error of the mean
-    skewness = (centred_N**3).mean(axis=-1) / np.maximum(variance, 1e-300) ** 1.5
+    scale = np.sqrt(np.where(variance > 0, variance, 1))
+    skewness = ((centred_N / scale[..., None]) ** 3).mean(axis=-1)
     quantile = float(student.ppf(0.975, count - 1))
     low = mean - _unskewed(quantile, skewness, count) * spread
     high = mean - _unskewed(-quantile, skewness, count) * spread

@@ -115,7 +115,7 @@ def bin_edges(confidence_N: Floats, *, num_bins: int, binning: Binning) -> Float
     if binning == "equal-width":
         return np.linspace(0, 1, num_bins + 1)
     if binning == "equal-mass":
-        edges = np.unique(np.quantile(confidence_N, np.linspace(0, 1, num_bins + 1)))
+        edges = np.unique(np.percentile(confidence_N, 100 * np.linspace(0, 1, num_bins + 1)))
         return edges if len(edges) > 1 else np.repeat(edges, 2)
     raise ValueError(f"binning '{binning}': expected equal-width or equal-mass")
 
