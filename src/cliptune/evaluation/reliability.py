@@ -131,11 +131,12 @@ def ece_estimate(
     """The calibration error of these bins on endless photos: median-unbiased, 95 % interval.
 
     A bin's accuracy errs by chance, and |accuracy - confidence| counts that as miscalibration:
-    on few photos a perfect model measures several points. So the measured value is compared with what a model of calibration error t would measure: `low`, `value` and `high`
-    are the t at which 97.5, 50 and 2.5 % of its measurements lie below the measured one (ties
-    count half). That model's gaps are the measured ones, all stretched by one factor; photos are
-    right with their bin's probability. The interval is conditional on the bins' sizes and
-    confidences: it covers the error of these bins, not of other binnings or of each photo.
+    on few photos a perfect model measures several points. So the measured value is compared with
+    what a model of calibration error t would measure: `low`, `value` and `high` are the t at which
+    97.5, 50 and 2.5 % of its measurements lie below the measured one (ties count half). That
+    model's gaps are the measured ones, all stretched by one factor; photos are right with their
+    bin's probability. The interval is conditional on the bins' sizes and confidences: it covers
+    the error of these bins, not of other binnings or of each photo.
 
     The idea of simulating noise and taking it off: Kumar, Liang, Ma (2019), Verified Uncertainty
     Calibration, appendix on debiasing the l1 error; inverting the test is ours, measured in
