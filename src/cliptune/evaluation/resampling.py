@@ -38,11 +38,12 @@ def macro_estimates(
     The bootstrap gives each figure's variance v and bias. The interval is Wilson's, of a
     proportion on value * (1 - value) / v photos: the effective sample size of surveys (Korn &
     Graubard 1998, Survey Methodology 24, 193-201), at most Kish's C^2 / sum(1 / photos of class),
-    around the figure less its bias. Percentiles of the same draws, and BCa, cover too seldom
-    where a model is nearly always right: few errors, or none, leave nothing to resample, which
-    Wilson's interval knows. Macro-F1's bias has to go where many classes have few photos each;
-    on two photos a class not even that mends it, and balanced accuracy is the figure to trust.
-    The measured coverage of all these: `benchmarks/results/coverage.md`.
+    around the figure, for macro-F1 less its bias. Percentiles of the same draws cover 85 to 93 %
+    where a model is right on 97 % of 100 photos, and BCa 91 to 95 %: few errors, or none, leave
+    nothing to resample, which Wilson's interval knows. Without its bias taken out, macro-F1
+    covers 76 % on 5 photos of each of 120 classes; on two, not even that mends it, and balanced
+    accuracy, which has no bias, is the figure to trust. Measured in
+    `benchmarks/results/coverage.md` and, for what was not taken, `coverage-rejected.md` there.
 
     Raises `ValueError` when there is no photo.
     """
@@ -54,7 +55,7 @@ def macro_estimates(
     right_C, support_C, chosen_C = _tallies(cells.count_K, cells, 0, num_classes)
     size = effective_size(support_C)
     return MacroEstimates(
-        _estimate(macro_f1_from(right_C, support_C, chosen_C), np.concatenate(f1), size),
+        _f1_estimate(macro_f1_from(right_C, support_C, chosen_C), np.concatenate(f1), size),
         _estimate(balanced_accuracy_from(right_C, support_C), np.concatenate(recall), size),
     )
 
@@ -85,7 +86,7 @@ def macro_f1_difference(
     for model in (0, 1):
         tallies = _tallies(cells.count_K, cells, model, num_classes)
         size = effective_size(tallies[1])
-        estimates.append(_estimate(macro_f1_from(*tallies), drawn_BM[:, model], size))
+        estimates.append(_f1_estimate(macro_f1_from(*tallies), drawn_BM[:, model], size))
     a, b = estimates
     varies = drawn_BM.std(axis=0).min() > 1e-9
     correlation = float(np.corrcoef(drawn_BM, rowvar=False)[0, 1]) if varies else 0.0
@@ -108,12 +109,14 @@ def _joined(x: float, y: float, correlation: float) -> float:
     return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))
 
 
-def _estimate(figure: Floats, drawn_B: Floats, effective: float) -> Estimate:
-    value = float(figure)
-    variance = float(drawn_B.var())
+def _f1_estimate(figure: Floats, drawn_B: Floats, effective: float) -> Estimate:
+    return _estimate(figure, drawn_B, effective, bias=float(drawn_B.mean() - figure))
+
+
+def _estimate(figure: Floats, drawn_B: Floats, effective: float, *, bias: float = 0.0) -> Estimate:
+    value, variance = float(figure), float(drawn_B.var())
     size = min(value * (1 - value) / variance, effective) if variance > 1e-15 else effective
-    center = min(max(2 * value - float(drawn_B.mean()), 0.0), 1.0)
-    low, high = wilson_interval(center, size)
+    low, high = wilson_interval(min(max(value - bias, 0.0), 1.0), size)
     return Estimate(value, min(low, value), max(high, value))
 
 
