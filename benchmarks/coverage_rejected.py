@@ -170,7 +170,8 @@ def main() -> None:
     show = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip()
     parts = [
-        "## Macro-F1 and balanced accuracy (last column: what is used)\n",
+        "## Macro-F1 and balanced accuracy\n",
+        "Used: for macro-F1 the last column, for balanced accuracy the last but one.\n",
         table(["figure", *HEAD, *MACRO_METHODS], macro_rows(args.sets)),
         "## Means of losses, 100 photos, accuracy 0.97 (Hall: what is used)\n",
         "Beside the coverage: the 95 % quantile of the upper limit, as a multiple of the truth.\n",

@@ -84,8 +84,8 @@ def mean_interval(values_N: Shares, *, bound: float = math.inf) -> tuple[Floats,
 
     Losses lean far to the right: a few confident mistakes make most of the mean, and the usual t
     interval then covers as little as 77 % (log loss, 97 % accuracy, 100 photos). This is Hall's
-    transformation of the t statistic, which takes its skewness out; it covers 92 % and more
-    there. BCa covers 82 to 92 %; the studentised bootstrap covers like this one, but on one data
+    transformation of the t statistic, which takes its skewness out; it covers 92 to 97 % there.
+    BCa covers 82 to 92 %; the studentised bootstrap covers like this one, but on one data
     set in twenty its upper limit is up to 550 times the truth (this one's: 12). Of mistakes too
     rare to be among the photos no interval can know. On fewer than two values: (0, `bound`).
     Measured in `benchmarks/results/coverage-rejected.md`.
