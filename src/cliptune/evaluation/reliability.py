@@ -139,8 +139,8 @@ def ece_estimate(
     the error of these bins, not of other binnings or of each photo.
 
     The idea of simulating noise and taking it off: Kumar, Liang, Ma (2019), Verified Uncertainty
-    Calibration, appendix on debiasing the l1 error; inverting the test is ours, measured in
-    `benchmarks/results/coverage.md`.
+    Calibration, appendix on debiasing the l1 error; inverting the test is ours, and covers
+    90 to 96 % (`benchmarks/results/coverage.md`).
     """
     weight_K = count_K / count_K.sum()
     measured = plug_in_ece(confidence_K, accuracy_K, count_K)
