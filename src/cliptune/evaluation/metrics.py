@@ -5,13 +5,14 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cliptune.evaluation.intervals import wilson_interval as wilson_interval
 
 Logits = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -59,9 +60,15 @@ def top_k_accuracy(logits_NC: Logits, labels_N: Labels, *, k: int) -> float:
     Equal logits count against the truth, where `argmax` takes the first of them: a model that
     says nothing gets no credit. So does a logit that is not a number.
     """
+    return float(top_k_hits(logits_NC, labels_N, k=k).mean())
+
+
+def top_k_hits(logits_NC: Logits, labels_N: Labels, *, k: int) -> NDArray[np.bool_]:
+    """(N,) whether the photo's class is among the `k` with the highest logits, as above."""
     truth_N1 = np.take_along_axis(logits_NC, labels_N[:, None], axis=1)
     not_below_N = (~(logits_NC < truth_N1)).sum(axis=1)  # the truth itself among them
-    return float((not_below_N <= k).mean())
+    hit_N: NDArray[np.bool_] = not_below_N <= k
+    return hit_N
 
 
 def cross_entropy(logits_NC: Logits, labels_N: Labels) -> float:
@@ -80,6 +87,40 @@ def confusion_matrix(
 
     result: NDArray[np.int64] = count(labels_N, predicted_N, labels=range(num_classes))
     return result.astype(np.int64)
+
+
+def macro_f1(confusion_CC: NDArray[np.int64]) -> float:
+    """Mean F1 = 2 right / (support + predicted) over the classes, as scikit-learn's default.
+
+    A class with neither photos nor predictions is left out; one without photos that is
+    predicted all the same counts with F1 0. (The report's "macro avg" counts both as 0.)
+    """
+    right_C, support_C = np.diagonal(confusion_CC), confusion_CC.sum(axis=1)
+    return float(macro_f1_from(right_C, support_C, confusion_CC.sum(axis=0)))
+
+
+def balanced_accuracy(confusion_CC: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that have photos; classes without are left out.
+
+    As scikit-learn's `balanced_accuracy_score`, without its adjustment for chance.
+    """
+    return float(balanced_accuracy_from(np.diagonal(confusion_CC), confusion_CC.sum(axis=1)))
+
+
+def macro_f1_from(right_C: Labels, support_C: Labels, predicted_C: Labels) -> NDArray[np.float64]:
+    """`macro_f1` from counts per class along the last axis, over any axes before it."""
+    total_C = support_C + predicted_C
+    return _mean_where(2 * right_C / np.maximum(total_C, 1), total_C > 0)
+
+
+def balanced_accuracy_from(right_C: Labels, support_C: Labels) -> NDArray[np.float64]:
+    """`balanced_accuracy` from counts per class along the last axis, over any axes before it."""
+    return _mean_where(right_C / np.maximum(support_C, 1), support_C > 0)
+
+
+def _mean_where(value_C: NDArray[Any], counts_C: NDArray[np.bool_]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = np.mean(value_C, axis=-1, where=counts_C)
+    return result
 
 
 def classification_report(
@@ -137,13 +178,3 @@ def most_confused_pairs(
     ]
     pairs.sort(key=lambda pair: (-pair.count, -pair.share, pair.true_class, pair.predicted_class))
     return pairs[:limit]
-
-
-def wilson_interval(share: float, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % score interval of a proportion measured on `count` photos.
-
-    Wilson (1927), Journal of the American Statistical Association 22, 209-212.
-    """
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return max(0.0, center - half), min(1.0, center + half)
