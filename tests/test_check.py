@@ -247,7 +247,7 @@ def test_a_copy_of_any_kind_is_near_and_another_picture_is_not(seed: int, copy: 
 def test_the_hash_is_that_of_the_library_on_the_whole_photo() -> None:
     from imagehash import dhash
 
-    grey = scene(5).convert("L").resize((64, 64), Image.Resampling.BOX)
+    grey = scene(5).convert("L").resize((48, 48), Image.Resampling.BOX)
     expected = dhash(grey.resize((17, 16), Image.Resampling.BILINEAR), hash_size=16)
     assert np.array_equal(np.unpackbits(fingerprint(grey)[0]), expected.hash.ravel())
 
@@ -308,7 +308,9 @@ def test_mirrored_pictures_swap_the_first_two_views() -> None:
 
     grey = scene(3).convert("L")
     mirrored = fingerprint(ImageOps.mirror(grey))
-    assert (np.unpackbits(mirrored[0]) != np.unpackbits(fingerprint(grey)[1])).sum() <= 2
+    assert (
+        np.unpackbits(mirrored[0]) != np.unpackbits(fingerprint(grey)[1])
+    ).sum() <= MAX_DISTANCE / 4
 
 
 # -- what is written ----------------------------------------------------------------------------

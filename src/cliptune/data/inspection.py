@@ -20,7 +20,7 @@ from cliptune.errors import ImageError
 
 MAX_FILE = 512 * 2**20  # bytes; photos are smaller
 # Decoded at a half, a quarter or an eighth of its size while its shorter edge stays above this.
-_DECODED_EDGE = 96
+_DECODED_EDGE = 48
 _CHUNK = 64  # files a process takes at a time
 _ORIENTATION = 0x0112  # EXIF
 _GREY_SPREAD = 6  # levels of 255 between the channels that compression alone can make
@@ -111,7 +111,7 @@ def _look(path: Path, content: bytes, digest: str) -> Inspected:
         orientation=orientation if orientation in range(1, 9) else 1, frames=frames,
         transparent=transparent, blank=blank,
         sixteen_bit=mode.startswith(("I", "F")) or (format_ == "PNG" and content[24:25] == b"\x10"),
-        grey=bool(np.ptp(cells, axis=2).max() <= _GREY_SPREAD),
+        grey=bool((cells.max(axis=2) - cells.min(axis=2)).max() <= _GREY_SPREAD),
         hashes=None if blank else fingerprint(small.convert("L")),
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
-"""Saying "none of these": scores that are higher for photos of a known class, and thresholds.
+"""Saying "none of these": thresholds of scores, and what they are worth on unknown photos.
 
-Shape suffixes: N photos, C classes, D numbers of a feature, K directions.
+The scores themselves, higher for photos of a known class, are in `cliptune.model.answers`.
+Shape suffix: N photos.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.evaluation.intervals import Estimate, Floats, wilson_interval
-from cliptune.evaluation.metrics import Labels, Logits
 
-Features = NDArray[np.floating[Any]]
 Scores = NDArray[np.floating[Any]]
 
 
@@ -34,42 +33,6 @@ class Threshold:
     expected: float
     low: float
     high: float
-
-
-def max_probability(logits_NC: Logits) -> Floats:
-    """(N,) highest probability of the scaled logits: Hendrycks & Gimpel (2017), section 2."""
-    from scipy.special import softmax
-
-    result: Floats = softmax(np.asarray(logits_NC, dtype=np.float64), axis=1).max(axis=1)
-    return result
-
-
-def energy_score(logits_NC: Logits, *, temperature: float = 1.0) -> Floats:
-    """(N,) T log sum exp(logits / T), the negative of the energy in Liu et al. (2020), eq. 4."""
-    from scipy.special import logsumexp
-
-    logits_NC = np.asarray(logits_NC, dtype=np.float64)
-    result: Floats = temperature * logsumexp(logits_NC / temperature, axis=1)
-    return result
-
-
-def max_cosine(features_ND: Features, directions_KD: Features) -> Floats:
-    """(N,) highest cosine of a feature with any of the directions; none has more than 1.
-
-    With the head's weights or the text features as directions this is, for a cosine head, the
-    highest logit over its scale: "MaxLogit" of Hendrycks et al. (2022), Scaling Out-of-Distribution
-    Detection for Real-World Settings. With `class_means` it asks how near the photo is to those
-    trained on.
-    """
-    result: Floats = (_unit(features_ND) @ _unit(directions_KD).T).max(axis=1)
-    return result
-
-
-def class_means(features_ND: Features, labels_N: Labels, *, num_classes: int) -> Floats:
-    """(K, D) mean of each class's features, all of length 1; classes without photos have no row."""
-    sums_CD = np.zeros((num_classes, features_ND.shape[1]))
-    np.add.at(sums_CD, labels_N, _unit(features_ND))
-    return _unit(sums_CD[np.bincount(labels_N, minlength=num_classes) > 0])
 
 
 def threshold_for_share(scores_known_N: Scores, *, share: float = 0.95) -> Threshold:
@@ -126,14 +89,6 @@ def false_accepts_at_share(
     return false_accept_rate(
         scores_unknown_N, threshold_for_share(scores_known_N, share=share).value
     )
-
-
-def _unit(features_ND: Features) -> Floats:
-    """Rows of length 1. A row of zeros stays so: its cosine with anything is 0."""
-    features_ND = np.asarray(features_ND, dtype=np.float64)
-    length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
-    result: Floats = features_ND / np.where(length_N1 > 0, length_N1, 1)
-    return result
 
 
 def _checked(scores_N: Scores) -> Floats:

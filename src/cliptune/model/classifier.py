@@ -134,22 +134,32 @@ class Classifier(nn.Module):
 
         `weights_CD` saves computing the class weights again where they do not change.
         """
+        return self.answer(pixels_BCHW, weights_CD)[0]
+
+    def answer(
+        self, pixels_BCHW: torch.Tensor, weights_CD: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(float32 logits (B, C), float32 image features (B, D)); arguments as in `forward`."""
         features_BD = self.image_features(pixels_BCHW)
         weights = self.class_weights() if weights_CD is None else weights_CD
         with torch.autocast(features_BD.device.type, enabled=False):
-            logits: torch.Tensor = self.head(features_BD.float(), weights.float())
-        return logits
+            features_BD = features_BD.float()
+            logits: torch.Tensor = self.head(features_BD, weights.float())
+        return logits, features_BD
 
 
 @dataclass
 class Predictions:
-    """Of the photos that could be read: each classifier's logits and the labels.
+    """Of the photos that could be read: each classifier's logits and features, and the labels.
 
-    `logits`: one float32 (N, C) for each classifier. `labels`: int64 (N,).
+    `logits`: one float32 (N, C) for each classifier; `features`: one float32 (N, D).
+    `labels`, and `indices` (places in the dataset): int64 (N,).
     """
 
     logits: list[NDArray[np.float32]]
+    features: list[NDArray[np.float32]]
     labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
     unreadable: list[Unreadable]
 
 
@@ -168,7 +178,9 @@ def predict_logits(
     same photos, what does not change.
     """
     logits: list[list[torch.Tensor]] = [[torch.empty(0, c.num_classes)] for c in classifiers]
+    features: list[list[torch.Tensor]] = [[] for _ in classifiers]
     labels = [torch.empty(0, dtype=torch.int64)]
+    indices = [torch.empty(0, dtype=torch.int64)]
     unreadable = []
     with autocast():
         weights = [classifier.eval().class_weights() for classifier in classifiers]
@@ -178,9 +190,16 @@ def predict_logits(
                 continue
             pixels = batch.pixels.to(device, non_blocking=True)
             labels.append(batch.labels)
+            indices.append(batch.indices)
             for i, classifier in enumerate(classifiers):
                 with reused(frozen, batch, pixels) as given:
-                    logits[i].append(classifier(given, weights[i]).cpu())
+                    logits_BC, features_BD = classifier.answer(given, weights[i])
+                logits[i].append(logits_BC.cpu())
+                features[i].append(features_BD.cpu())
     return Predictions(
-        [torch.cat(x).numpy() for x in logits], torch.cat(labels).numpy(), unreadable
+        logits=[torch.cat(x).numpy() for x in logits],
+        features=[torch.cat(x).numpy() if x else np.empty((0, 0), np.float32) for x in features],
+        labels=torch.cat(labels).numpy(),
+        indices=torch.cat(indices).numpy(),
+        unreadable=unreadable,
     )
