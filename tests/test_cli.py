@@ -84,7 +84,7 @@ def test_the_road_from_training_to_predictions_in_commands(
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert "zero-shot" in evaluated.stdout
-    assert len(list((tmp_path / "evaluation").iterdir())) == 4
+    assert len(list((tmp_path / "evaluation").iterdir())) == 6
 
     photo = photos / "test" / "blue" / "blue_0.png"
     one = cliptune("predict", "--checkpoint", run, "--image", photo, "--top_k", 2)

@@ -20,7 +20,9 @@ from cliptune.evaluation.metrics import (
     wilson_interval,
 )
 from cliptune.evaluation.plots import plot_training_curves
-from cliptune.evaluation.report import Evaluation, build_evaluation, report_text, write_report
+from cliptune.evaluation.report import Evaluation, build_evaluation
+from cliptune.evaluation.text import report_text
+from cliptune.evaluation.writing import write_report
 
 
 def outcome(
@@ -97,12 +99,12 @@ def test_most_confused_pairs_are_counted_by_direction() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 10, 120])
-def test_the_four_files_are_written_and_agree(tmp_path: Path, classes: int) -> None:
+def test_the_files_of_a_report_are_written_and_agree(tmp_path: Path, classes: int) -> None:
     evaluation = evaluation_of(classes)
     write_report(evaluation, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "class_performance.png", "confusion_matrix.png",
-        "evaluation_report.txt", "evaluation_results.json",
+        "class_performance.png", "confusion_matrix.png", "evaluation_predictions.csv",
+        "evaluation_report.txt", "evaluation_results.json", "report.html",
     ]  # fmt: skip
     results = json.loads((tmp_path / "evaluation_results.json").read_text(encoding="utf-8"))
     assert results["accuracy"] == pytest.approx(100 * evaluation.accuracy)

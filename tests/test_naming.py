@@ -21,7 +21,9 @@ from cliptune import Evaluation, Predictor, evaluate, load_settings, prepare, tr
 from cliptune.data.naming import GivenNames, display_names, read_names, spoken_name
 from cliptune.errors import CheckpointError, DataError, SettingsError
 from cliptune.evaluation.evaluate import zero_shot_classifier
-from cliptune.evaluation.report import build_evaluation, report_text, write_report
+from cliptune.evaluation.report import build_evaluation
+from cliptune.evaluation.text import report_text
+from cliptune.evaluation.writing import write_report
 from cliptune.inference.output import bar_chart, open_output
 from cliptune.model.backbone import load_backbone, text_features
 from cliptune.model.checkpoint import read_checkpoint
@@ -411,7 +413,9 @@ def test_prompt_names_reach_training_its_baseline_and_the_evaluation(
     assert evaluation.baseline is not None
     assert evaluation.baseline.accuracy == result.baseline_accuracy
     # Stored once at the end, the text features are those that training used.
-    assert evaluation.tuned.loss == pytest.approx(result.history[-1]["val_loss"], rel=1e-4)
+    assert evaluation.before_scaling.log_loss.value == pytest.approx(
+        result.history[-1]["val_loss"], rel=1e-4
+    )
 
 
 def test_other_prompt_names_are_another_run_and_other_display_names_are_not(

@@ -24,7 +24,9 @@ from cliptune.evaluation.metrics import (
     top_k_accuracy,
 )
 from cliptune.evaluation.plots import plot_confusion_matrix
-from cliptune.evaluation.report import Evaluation, build_evaluation, report_text, write_report
+from cliptune.evaluation.report import Evaluation, build_evaluation
+from cliptune.evaluation.text import report_text
+from cliptune.evaluation.writing import write_report
 
 
 def evaluation_of(

@@ -74,7 +74,9 @@ def test_every_choice_of_model_trains_and_predicts_as_it_was_validated(
         progress=False,
     )
     assert merged.accuracy == result.history[0]["val_accuracy"]
-    assert merged.tuned.loss == pytest.approx(result.history[0]["val_loss"], rel=1e-4)
+    assert merged.before_scaling.log_loss.value == pytest.approx(
+        result.history[0]["val_loss"], rel=1e-4
+    )
 
 
 def test_every_kind_of_dual_encoder_trains_and_predicts(

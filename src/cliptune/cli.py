@@ -234,6 +234,10 @@ def evaluate(
         "outputs/evaluation"
     ),
     batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    unknown: Annotated[
+        Path | None,
+        typer.Option(help="Photos of none of the classes: how many are told from known ones."),
+    ] = None,
     baseline: Annotated[bool, typer.Option(help="Measure zero-shot CLIP beside it.")] = True,
     on_bad_image: Annotated[str, typer.Option(help="error, or skip.")] = "error",
     device: Device = "auto",
@@ -256,6 +260,7 @@ def evaluate(
         data_dir=data_dir,
         split=split,
         output_dir=output_dir,
+        unknown=unknown,
         batch_size=batch_size,
         baseline=baseline,
         on_bad_image="skip" if on_bad_image == "skip" else "error",

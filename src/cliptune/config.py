@@ -135,6 +135,7 @@ class EvaluationSettings(Section):
     eval_steps: Annotated[int, Field(ge=1)] = 100
     save_steps: Annotated[int, Field(ge=1)] = 200
     logging_steps: Annotated[int, Field(ge=1)] = 50
+    known_share: Annotated[float, Field(gt=0, le=1)] = 0.95
 
 
 class OutputSettings(Section):

@@ -102,10 +102,10 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
 
 def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
     """Before and after, the most confused pairs, and where the report lies."""
-    from cliptune.evaluation.report import summary_text
+    from cliptune.evaluation.text import summary_text
 
     print(summary_text(evaluation))
-    print(f"\nReport: {output_dir / 'evaluation_report.txt'} and three files beside it")
+    print(f"\nReport: {output_dir / 'report.html'}, and its text and pictures beside it")
 
 
 def predict_to_screen_or_file(
@@ -184,7 +184,7 @@ def _show_or_write(
 
 def show_demo(result: DemoResult) -> None:
     """What the demo reached, where everything is, and what to do next."""
-    from cliptune.evaluation.report import summary_text
+    from cliptune.evaluation.text import summary_text
     from cliptune.inference.output import bar_chart
 
     print(f"\n{summary_text(result.evaluation)}\n\n{result.example.source}")

@@ -32,6 +32,12 @@ def fit(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
+def no_formula(cell: object) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula: such text gets an apostrophe."""
+    text = "" if cell is None else str(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def wrap(text: str, *, indent: str = "") -> str:
     """`text` as a paragraph of 80 columns; its further lines hang under an `indent`."""
     return textwrap.fill(

@@ -23,7 +23,10 @@ from cliptune.model.answers import (
 
 DEFAULT_SCORE: ScoreName = "probability"
 KNOWN_SHARE = 0.95
-_MUCH = 2_000_000  # logits above which a factor for each class would take minutes to choose
+# A factor for each class may change which class is highest: only where each has photos enough to
+# tell, and where choosing them takes no minutes.
+_ENOUGH = 20
+_MUCH = 2_000_000  # logits
 
 
 def fit_answers(
@@ -44,7 +47,7 @@ def fit_answers(
     temperature, factors = fit_temperature(logits_NC, labels_N), None
     if temperature.note == "separable":
         temperature = Temperature(1.0, temperature.nll, "separable")
-    elif logits_NC.size <= _MUCH:
+    elif _has_enough(labels_N, logits_NC.shape[1]) and logits_NC.size <= _MUCH:
         both = fit_calibration(logits_NC, labels_N, seed=seed)
         factors = both.vector.factors if both.chosen == "vector" else None
     fitted = Answers(
@@ -56,6 +59,10 @@ def fit_answers(
     )
     threshold = threshold_for_share(scores_N, share=share)
     return fitted.model_copy(update={"threshold": threshold.value, "kept": threshold.kept})
+
+
+def _has_enough(labels_N: Labels, num_classes: int) -> bool:
+    return bool(np.bincount(labels_N, minlength=num_classes).min() >= _ENOUGH)
 
 
 def held_out_scores(

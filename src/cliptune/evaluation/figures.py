@@ -82,8 +82,8 @@ def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetri
         top5=_share_within(logits_NC, labels_N, k=5) if classes >= 5 else None,
         macro_f1=macro.macro_f1,
         balanced_accuracy=macro.balanced_accuracy,
-        log_loss=_mean(log_losses(logits_NC, labels_N)),
-        brier=_mean(brier_scores(logits_NC, labels_N), bound=2),
+        log_loss=mean_estimate(log_losses(logits_NC, labels_N)),
+        brier=mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
         ece=calibrated.ece_estimate,
         recall=tuple(map(proportion, right_C, support_C)),
         precision=tuple(map(proportion, right_C, chosen_C)),
@@ -126,15 +126,16 @@ def compare_paired(
     )
 
 
+def mean_estimate(values_N: Floats, *, bound: float = np.inf) -> Estimate:
+    """The mean of values from 0 to `bound`, with its 95 % interval."""
+    low, high = mean_interval(values_N, bound=bound)
+    return Estimate(float(values_N.mean()), float(low), float(high))
+
+
 def _share_within(logits_NC: Logits, labels_N: Labels, *, k: int) -> Estimate:
     estimate = proportion(int(top_k_hits(logits_NC, labels_N, k=k).sum()), len(labels_N))
     assert estimate is not None  # there are photos
     return estimate
-
-
-def _mean(values_N: Floats, *, bound: float = np.inf) -> Estimate:
-    low, high = mean_interval(values_N, bound=bound)
-    return Estimate(float(values_N.mean()), float(low), float(high))
 
 
 def _check(logits_NC: Logits, labels_N: Labels) -> None:

@@ -1,4 +1,4 @@
-"""An evaluation in words, numbers and pictures.
+"""An evaluation in numbers: everything the text, the page and the JSON file are made of.
 
 Shape suffixes: N photos, C classes.
 """
@@ -6,12 +6,11 @@ Shape suffixes: N photos, C classes.
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,27 +18,60 @@ from numpy.typing import NDArray
 from cliptune import __version__
 from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError
+from cliptune.evaluation.calibration import brier_scores, log_losses
+from cliptune.evaluation.figures import (
+    FullMetrics,
+    PairedComparison,
+    compare_paired,
+    full_metrics,
+    mean_estimate,
+)
+from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import (
     ConfusedPair,
     Labels,
     Logits,
     SplitMetrics,
-    class_keys,
     classification_report,
     confusion_matrix,
     most_confused_pairs,
     split_metrics,
-    wilson_interval,
 )
-from cliptune.evaluation.plots import (
-    plot_class_performance,
-    plot_confusion_matrix,
-)
-from cliptune.files import whole_file
-from cliptune.text import fit, one_line, shorten
+from cliptune.evaluation.reliability import Reliability, reliability
+from cliptune.evaluation.unknowns import NoneOfThese
+from cliptune.model.answers import Answers, Floats, softmax
+
+if TYPE_CHECKING:
+    from cliptune.evaluation.robustness import Robustness
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
-FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
+SEED = 0  # of the bootstraps: the same photos and answers give the same intervals
+
+
+@dataclass(frozen=True)
+class PhotoAnswers:
+    """What was said of each photo that could be read. `baseline_N`: zero-shot's class of each."""
+
+    paths: tuple[Path, ...]
+    labels_N: Labels
+    probabilities_NC: Floats
+    known_scores_N: Floats | None = None
+    baseline_N: NDArray[np.integer[Any]] | None = None
+
+    @property
+    def predicted_N(self) -> NDArray[np.integer[Any]]:
+        """The most probable class of each photo."""
+        best_N: NDArray[np.integer[Any]] = self.probabilities_NC.argmax(axis=1)
+        return best_N
+
+
+@dataclass(frozen=True)
+class BeforeScaling:
+    """The figures that scaling is to mend, of the logits as the model gave them."""
+
+    log_loss: Estimate
+    brier: Estimate
+    reliability: Reliability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +79,8 @@ class Evaluation:
     """A checkpoint measured on one split; `baseline` is zero-shot CLIP on the same photos.
 
     Everything here goes by class name; `display_names` are for people's eyes: class name -> the
-    name shown.
+    name shown. `tuned` and `figures` are of the logits that the checkpoint's `answers` scaled,
+    as a predictor gives them; `before_scaling` of those it was given.
     """
 
     checkpoint: str
@@ -59,11 +92,20 @@ class Evaluation:
     missing_classes: tuple[str, ...]  # known classes without a photo in the split
     ignored_classes: tuple[str, ...]  # class folders the model does not know
     skipped_images: tuple[str, ...]
+    class_order: tuple[int, ...]  # places in `class_names`, alike classes beside one another
     tuned: SplitMetrics
     baseline: SplitMetrics | None
+    figures: FullMetrics
+    baseline_figures: FullMetrics | None
+    paired: PairedComparison | None  # tuned less zero-shot
+    answers: Answers | None
+    before_scaling: BeforeScaling
     report: dict[str, Any]  # scikit-learn's classification report
     confusion_CC: NDArray[np.int64]
     confused_pairs: list[ConfusedPair]
+    photos: PhotoAnswers
+    none_of_these: NoneOfThese | None
+    robustness: Robustness | None
     seconds: float
 
     @property
@@ -72,14 +114,25 @@ class Evaluation:
         return self.tuned.accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        """What `evaluation_results.json` holds; accuracies there are in percent."""
+        """What `evaluation_results.json` holds.
+
+        Keys that stood there from the first version are in percent; `figures`, and all that
+        stands within it, `paired`, `calibration` and `none_of_these` are fractions and nats.
+        """
         baseline = None if self.baseline is None else _in_percent(self.baseline)
-        low, high = wilson_interval(self.tuned.accuracy, self.tuned.num_images)
+        if baseline is not None and self.baseline_figures is not None:
+            baseline["figures"] = _figures(self.baseline_figures)
+        accuracy = self.figures.accuracy
         return {
             **_in_percent(self.tuned),
-            "accuracy_interval_95": [100 * low, 100 * high],
+            "accuracy_interval_95": [100 * accuracy.low, 100 * accuracy.high],
+            "figures": _figures(self.figures),
             "baseline": baseline,
             "improvement_in_points": _improvement(self.tuned, self.baseline),
+            "paired": None if self.paired is None else _paired(self.paired),
+            "calibration": self._calibration(),
+            "none_of_these": None if self.none_of_these is None else self.none_of_these.to_dict(),
+            "robustness": None if self.robustness is None else self.robustness.to_dict(),
             "checkpoint": self.checkpoint,
             "base_model": self.base_model,
             "data_dir": self.data_dir,
@@ -90,6 +143,12 @@ class Evaluation:
             "ignored_classes": list(self.ignored_classes),
             "skipped_images": list(self.skipped_images),
             "classification_report": self.report,
+            "per_class": {
+                name: {"recall": _estimate(recall), "precision": _estimate(precision)}
+                for name, recall, precision in zip(
+                    self.class_names, self.figures.recall, self.figures.precision, strict=True
+                )
+            },
             "confusion_matrix": self.confusion_CC.tolist(),
             "most_confused_pairs": [asdict(pair) for pair in self.confused_pairs],
             "seconds": self.seconds,
@@ -97,6 +156,30 @@ class Evaluation:
             "versions": {"cliptune": __version__}
             | {package: importlib.metadata.version(package) for package in PACKAGES},
         }
+
+    def _calibration(self) -> dict[str, Any]:
+        scaled, raw = self.figures, self.before_scaling
+        return {
+            "scaling": None if self.answers is None else self.answers.model_dump(),
+            "binning": scaled.reliability.binning,
+            "before": {
+                "log_loss": _estimate(raw.log_loss),
+                "brier": _estimate(raw.brier),
+                "ece": _estimate(raw.reliability.ece_estimate),
+                "ece_plug_in": raw.reliability.ece,
+            },
+            "after": {
+                "log_loss": _estimate(scaled.log_loss),
+                "brier": _estimate(scaled.brier),
+                "ece": _estimate(scaled.ece),
+                "ece_plug_in": scaled.reliability.ece,
+            },
+            "bins": [
+                {"from": b.low, "to": b.high, "photos": b.count, "confidence": b.confidence,
+                 "accuracy": _estimate(b.accuracy)}
+                for b in scaled.reliability.bins
+            ],
+        }  # fmt: skip
 
 
 def build_evaluation(
@@ -106,6 +189,12 @@ def build_evaluation(
     baseline_logits_NC: Logits | None,
     class_names: Sequence[str],
     given_names: Mapping[str, str] | None = None,
+    answers: Answers | None = None,
+    paths: Sequence[Path] = (),
+    known_scores_N: Floats | None = None,
+    none_of_these: NoneOfThese | None = None,
+    robustness: Robustness | None = None,
+    class_order: Sequence[int] | None = None,
     **facts: Any,
 ) -> Evaluation:
     """An `Evaluation` from logits; `facts` are its remaining descriptive fields.
@@ -113,128 +202,70 @@ def build_evaluation(
     `given_names` has the name shown of classes that are not shown by their readable name.
     Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
-    tuned = split_metrics(logits_NC, labels_N)
+    split_metrics(logits_NC, labels_N)  # without a photo there is nothing to say
     if not_finite := int((~np.isfinite(logits_NC)).any(axis=1).sum()):
         raise CheckpointError(
             f"{facts['checkpoint']}: its scores are not finite numbers for {not_finite} of "
             f"{len(labels_N)} photos. Its training diverged, or its weights are damaged: "
             "evaluate another checkpoint, or train again with a smaller learning rate."
         )
-    predicted_N = logits_NC.argmax(axis=1)
+    scaled_NC = np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
+    predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
+    base_NC = baseline_logits_NC
     return Evaluation(
         class_names=tuple(class_names),
+        class_order=tuple(range(len(class_names)) if class_order is None else class_order),
         display_names=display_names(class_names, given_names or {}),
-        tuned=tuned,
-        baseline=None
-        if baseline_logits_NC is None
-        else split_metrics(baseline_logits_NC, labels_N),
+        tuned=split_metrics(scaled_NC, labels_N),
+        baseline=None if base_NC is None else split_metrics(base_NC, labels_N),
+        figures=full_metrics(scaled_NC, labels_N, seed=SEED),
+        baseline_figures=None if base_NC is None else full_metrics(base_NC, labels_N, seed=SEED),
+        paired=None
+        if base_NC is None
+        else compare_paired(scaled_NC, base_NC, labels_N, seed=SEED),
+        answers=answers,
+        before_scaling=BeforeScaling(
+            mean_estimate(log_losses(logits_NC, labels_N)),
+            mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
+            reliability(logits_NC, labels_N, seed=SEED),
+        ),
         report=classification_report(labels_N, predicted_N, class_names),
         confusion_CC=confusion_CC,
         confused_pairs=most_confused_pairs(confusion_CC, class_names),
-        **facts,
-    )
-
-
-def write_report(evaluation: Evaluation, output_dir: Path) -> list[Path]:
-    """Write the four files of an evaluation to `output_dir`, each moved into place whole."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    text, numbers = output_dir / "evaluation_report.txt", output_dir / "evaluation_results.json"
-    matrix, classes = output_dir / "confusion_matrix.png", output_dir / "class_performance.png"
-    _write(text, report_text(evaluation))
-    _write(numbers, json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    figures = f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
-    title = f"{figures}{evaluation.tuned.num_images} photos"
-    shown = evaluation.display_names
-    plot_confusion_matrix(evaluation.confusion_CC, list(shown.values()), matrix, title=title)
-    plot_class_performance(evaluation.report, shown, classes, title=title)
-    return [text, numbers, matrix, classes]
-
-
-def summary_text(evaluation: Evaluation) -> str:
-    """Before and after, and the most confused pairs, at 80 columns."""
-    tuned, baseline = evaluation.tuned, evaluation.baseline
-    low, high = wilson_interval(tuned.accuracy, tuned.num_images)
-    lines = [
-        f"{tuned.num_images} photos of the {evaluation.split} split, "
-        f"{len(evaluation.class_names)} classes",
-        "",
-        f"  {'':<12}{'zero-shot':>12}{'this model':>12}{'gain':>12}",
-        _row("top-1", baseline.accuracy if baseline else None, tuned.accuracy),
-        _row("top-5", baseline.top5_accuracy if baseline else None, tuned.top5_accuracy),
-        f"  {'loss':<12}{f'{baseline.loss:.3f}' if baseline else '–':>12}{tuned.loss:>12.3f}",
-        "",
-        f"95 % interval of top-1: {100 * low:.1f} to {100 * high:.1f} % "
-        f"(Wilson, {tuned.num_images} photos)",
-    ]
-    if tuned.num_images < FEW_PHOTOS:
-        lines.append("With so few photos, a difference of a few points may be chance.")
-    if evaluation.confused_pairs:
-        in_words = partial(_in_words, shown=evaluation.display_names)
-        lines += ["", "Most confused:", *map(in_words, evaluation.confused_pairs[:5])]
-    return "\n".join(lines)
-
-
-def report_text(evaluation: Evaluation) -> str:
-    """`evaluation_report.txt`, at 80 columns but for paths."""
-    shown = evaluation.display_names
-    missing = [shown[name] for name in evaluation.missing_classes]
-    lines = [
-        "Evaluation",
-        "==========",
-        f"checkpoint  {one_line(evaluation.checkpoint)}",
-        f"base model  {one_line(evaluation.base_model)}",
-        f"data        {one_line(evaluation.data_dir)}, split {evaluation.split}",
-        f"cliptune    {__version__}",
-        "",
-        summary_text(evaluation),
-        "",
-        *(["Zero-shot and this model saw the same photos."] if evaluation.baseline else []),
-        "A backbone pretrained on ImageNet has seen the photos of Stanford Dogs, which",
-        "come from there.",
-        "",
-        f"{'class':<32}{'precision':>11}{'recall':>11}{'F1':>11}{'photos':>11}",
-        "-" * 76,
-    ]
-    for name, key in zip(evaluation.class_names, class_keys(evaluation.class_names), strict=True):
-        lines.append(_class_row(shown[name], evaluation.report[key]))
-    lines.append("-" * 76)
-    for name in ("macro avg", "weighted avg"):
-        lines.append(_class_row(name, evaluation.report[name]))
-    if evaluation.confused_pairs[5:]:
-        in_words = partial(_in_words, shown=shown)
-        lines += ["", "More confused pairs:", *map(in_words, evaluation.confused_pairs[5:])]
-    for title, names in (
-        ("Classes without a photo in this split", _short(missing)),
-        (
-            "Folders left out, since the model does not know them",
-            _short(evaluation.ignored_classes),
+        photos=PhotoAnswers(
+            tuple(paths), labels_N, softmax(scaled_NC), known_scores_N,
+            None if base_NC is None else base_NC.argmax(axis=1),
         ),
-        ("Unreadable photos left out", map(one_line, evaluation.skipped_images)),
-    ):
-        if listed := list(names):
-            lines += ["", f"{title}:", *(f"  {name}" for name in listed)]
-    return "\n".join(lines) + "\n"
+        none_of_these=none_of_these,
+        robustness=robustness,
+        **facts,
+    )  # fmt: skip
 
 
-def _row(name: str, before: float | None, after: float | None) -> str:
-    cells = ["–" if value is None else f"{100 * value:.1f} %" for value in (before, after)]
-    gain = "" if before is None or after is None else f"{100 * (after - before):+.1f}"
-    return f"  {name:<12}{cells[0]:>12}{cells[1]:>12}{gain:>12}".rstrip()
+def _figures(figures: FullMetrics) -> dict[str, Any]:
+    names = ("accuracy", "top5", "macro_f1", "balanced_accuracy", "log_loss", "brier", "ece")
+    return {name: _estimate(getattr(figures, name)) for name in names}
 
 
-def _class_row(name: str, scores: dict[str, float]) -> str:
-    cells = "".join(f"{scores[key]:>11.3f}" for key in ("precision", "recall", "f1-score"))
-    return f"{fit(name, 30)}  {cells}{int(scores['support']):>11}"
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    """JSON of a figure and its 95 % interval; a limit that is not finite is null."""
+    if estimate is None:
+        return None
+    ends = [end if math.isfinite(end) else None for end in (estimate.low, estimate.high)]
+    return {"value": estimate.value, "interval_95": ends}
 
 
-def _in_words(pair: ConfusedPair, *, shown: Mapping[str, str]) -> str:
-    true, predicted = (shorten(shown[name], 26) for name in (pair.true_class, pair.predicted_class))
-    return f"  {true} taken for {predicted}: {pair.count} of {round(pair.count / pair.share)}"
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    return [shorten(name, 76) for name in names]
+def _paired(paired: PairedComparison) -> dict[str, Any]:
+    """Tuned less zero-shot on the same photos, in fractions."""
+    return {
+        "accuracy_difference": _estimate(paired.accuracy_difference),
+        "macro_f1_difference": _estimate(paired.macro_f1_difference),
+        "only_this_model_right": paired.only_a_right,
+        "only_zero_shot_right": paired.only_b_right,
+        "mcnemar_p": paired.mcnemar_p,
+        "mcnemar_method": paired.mcnemar_method,
+    }
 
 
 def _improvement(tuned: SplitMetrics, baseline: SplitMetrics | None) -> dict[str, Any] | None:
@@ -248,7 +279,7 @@ def _improvement(tuned: SplitMetrics, baseline: SplitMetrics | None) -> dict[str
     }
 
 
-def _in_percent(metrics: SplitMetrics) -> dict[str, float | int | None]:
+def _in_percent(metrics: SplitMetrics) -> dict[str, Any]:
     top5 = metrics.top5_accuracy
     return {
         "accuracy": 100 * metrics.accuracy,
@@ -256,12 +287,3 @@ def _in_percent(metrics: SplitMetrics) -> dict[str, float | int | None]:
         "loss": metrics.loss,
         "num_images": metrics.num_images,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside `path`, then move into place.
-
-    A name that is no valid Unicode (Linux allows such files) is written as JSON's escape.
-    """
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")

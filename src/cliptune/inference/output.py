@@ -1,7 +1,7 @@
 """Predictions on the screen and in files: .txt, .csv, .json or .jsonl by the file's ending.
 
 The screen and .txt show classes by the names people read, .csv has class names (for programs),
-.json and .jsonl both.
+.json and .jsonl both. Whether a photo shows a known class at all stands beside its classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cliptune.data.reading import Unreadable
 from cliptune.errors import ResourceError, UserError
 from cliptune.files import whole_file
 from cliptune.inference.predictor import Prediction
-from cliptune.text import columns, fit, one_line
+from cliptune.text import columns, fit, no_formula, one_line
 
 Result = Prediction | Unreadable
 
@@ -32,6 +32,8 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
         lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
+    if prediction.known is False:
+        lines.append("  Perhaps none of these: it resembles the photos learned from too little.")
     return "\n".join(lines)
 
 
@@ -40,7 +42,8 @@ def result_line(result: Result) -> str:
     if isinstance(result, Unreadable):
         return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
     scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in result.scores)
-    return f"{one_line(result.source or '-')}\t{scores}"
+    doubt = "\tperhaps none of these" if result.known is False else ""
+    return f"{one_line(result.source or '-')}\t{scores}{doubt}"
 
 
 def check_output(path: Path) -> None:
@@ -83,26 +86,23 @@ def _text(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
 def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
     writer = csv.writer(file)
     columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("label", "probability")]
-    writer.writerow(["image", *columns, "error"])
+    writer.writerow(["image", *columns, "known", "known_score", "error"])
 
     def write(result: Result) -> None:
         if isinstance(result, Unreadable):
-            row = [result.path, *[""] * (2 * top_k), result.reason]
-            writer.writerow(map(_no_formula, row))
+            row = [result.path, *[""] * (2 * top_k + 2), result.reason]
+            writer.writerow(map(no_formula, row))
             return
         cells: list[Any] = []
         for score in result.scores:
             cells += [score.label, f"{score.probability:.6f}"]
-        cells = [result.source, *cells, *[""] * (2 * top_k - len(cells)), ""]
-        writer.writerow(map(_no_formula, cells))
+        doubt = ["", ""]
+        if result.known_score is not None:
+            doubt = [str(result.known).lower(), f"{result.known_score:.6f}"]
+        cells = [result.source, *cells, *[""] * (2 * top_k - len(cells)), *doubt, ""]
+        writer.writerow(map(no_formula, cells))
 
     yield write
-
-
-def _no_formula(cell: Any) -> str:
-    """A cell that no spreadsheet takes for a formula: such text gets an apostrophe before it."""
-    text = "" if cell is None else str(cell)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 @contextmanager

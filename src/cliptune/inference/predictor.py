@@ -19,9 +19,10 @@ from PIL import Image
 from cliptune.data.naming import display_names
 from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
+from cliptune.model.answers import softmax
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device
-from cliptune.model.restore import load_classifier, saved_settings
+from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section, step_done
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -42,10 +43,16 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, the best first."""
+    """The most probable classes of one image, the best first.
+
+    `known` says whether it shows one of the classes at all: whether `known_score` reaches the
+    threshold set on validation photos. Both are None for a checkpoint without one.
+    """
 
     scores: tuple[ClassScore, ...]
     source: str | None = None  # the file it came from, if it came from one
+    known: bool | None = None
+    known_score: float | None = None
 
     @property
     def label(self) -> str:
@@ -69,6 +76,8 @@ class Prediction:
             "label": self.label,
             "name": self.name,
             "probability": self.probability,
+            "known": self.known,
+            "known_score": self.known_score,
             "scores": [asdict(score) for score in self.scores],
         }
 
@@ -76,6 +85,7 @@ class Prediction:
 class Predictor:
     """The classifier of a checkpoint (or the best of a run folder), adapters merged.
 
+    Its probabilities are scaled as the checkpoint's `answers` say (None for one without).
     `base_model` says where the base model lies now, if it was moved since training; `fast` lets
     towers compute in fewer operations where that gives the same. Raises `CheckpointError` when
     the checkpoint is missing, damaged or belongs to another base model.
@@ -101,6 +111,8 @@ class Predictor:
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
+        self.answers, means_CD = load_answers(found)
+        self._means_CD = np.zeros((0, 0), np.float32) if means_CD is None else means_CD
 
     def __repr__(self) -> str:
         return (
@@ -145,12 +157,12 @@ class Predictor:
         ahead = _map_ahead(self._read, images, ahead=2 * self.batch_size)
         while batch := list(islice(ahead, self.batch_size)):
             pixels = [pixels for _, pixels in batch if not isinstance(pixels, Unreadable)]
-            probabilities = iter(self._probabilities(pixels)) if pixels else iter(())
+            answers = iter(self._answers(pixels)) if pixels else iter(())
             for source, result in batch:
                 if isinstance(result, Unreadable):
                     yield result
                 else:
-                    yield self._best(next(probabilities), source, top_k)
+                    yield self._best(*next(answers), source, top_k)
 
     def _read(self, image: ImageLike) -> tuple[str | None, NDArray[np.uint8] | Unreadable]:
         """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
@@ -164,26 +176,41 @@ class Predictor:
             return source, self._classifier.preprocess.pixels(rgb)
 
     @torch.inference_mode()
-    def _probabilities(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """float32 (B, C), each row summing to 1."""
+    def _answers(
+        self, pixels: list[NDArray[np.uint8]]
+    ) -> Iterator[tuple[NDArray[np.float64], float | None]]:
+        """For each image its probabilities (C,), which sum to 1, and its score as a known one."""
         with memory_errors_in_words(self.batch_size):
             pixels_BCHW = torch.from_numpy(np.stack(pixels)).to(self.device)
             with section("forward"):
-                logits_BC = self._classifier(pixels_BCHW, self._weights)
-                result: NDArray[np.float32] = logits_BC.softmax(dim=-1).cpu().numpy()
+                logits, features = self._classifier.answer(pixels_BCHW, self._weights)
+                logits_BC, features_BD = logits.cpu().numpy(), features.cpu().numpy()
         step_done(len(pixels))
-        if not np.isfinite(result).all():
+        if not np.isfinite(logits_BC).all():
             raise CheckpointError(
                 f"{self.checkpoint}: its answers are not finite numbers. Its training diverged, "
                 "or its weights were changed: use another checkpoint of the run."
             )
-        return result
+        if self.answers is None:
+            return zip(softmax(logits_BC), [None] * len(pixels), strict=True)
+        scores_B = self.answers.known_scores(
+            logits_BC, features_BD, weights_CD=self._weights.cpu().numpy(), means_KD=self._means_CD
+        )
+        return zip(softmax(self.answers.scale(logits_BC)), scores_B.tolist(), strict=True)
 
-    def _best(self, row: NDArray[np.float32], source: str | None, top_k: int) -> Prediction:
+    def _best(
+        self, row: NDArray[np.float64], known_score: float | None, source: str | None, top_k: int
+    ) -> Prediction:
         order = np.argsort(-row, kind="stable")[:top_k]
-        best = [(self.class_names[i], float(row[i])) for i in order]
-        scores = tuple(ClassScore(label, p, self.display_names[label]) for label, p in best)
-        return Prediction(scores, source)
+        names = [self.class_names[i] for i in order]
+        scores = tuple(
+            ClassScore(name, float(row[i]), self.display_names[name])
+            for name, i in zip(names, order, strict=True)
+        )
+        known = None
+        if self.answers is not None and known_score is not None:
+            known = known_score >= self.answers.threshold
+        return Prediction(scores, source, known, known_score)
 
 
 def _to_image(image: Any) -> Image.Image:

@@ -6,16 +6,17 @@ predicts. Shape suffixes: N photos, C classes, D numbers of a feature, K directi
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.floating[Any]]
 Features = NDArray[np.floating[Any]]
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ScoreName = Literal["probability", "energy", "weights", "photos"]
 SCORE_NAMES: dict[ScoreName, str] = {
     "probability": "highest probability, scaled",
@@ -35,11 +36,11 @@ class Answers(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    temperature: float
-    factors: tuple[float, ...] | None = None
+    temperature: Positive
+    factors: tuple[Positive, ...] | None = None
     note: str = ""  # why the temperature is 1, or at a limit
     score: ScoreName
-    threshold: float
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
     share: float
     kept: float
     num_images: int
@@ -77,20 +78,26 @@ def known_scores(
     return max_cosine(features_ND, weights_CD if name == "weights" else means_KD)
 
 
+def softmax(logits_NC: Logits) -> Floats:
+    """(N, C) probabilities; each row sums to 1."""
+    logits = np.asarray(logits_NC, dtype=np.float64)
+    result: Floats = np.exp(logits - energy_score(logits)[:, None])
+    return result
+
+
 def max_probability(logits_NC: Logits) -> Floats:
     """(N,) highest probability of the scaled logits: Hendrycks & Gimpel (2017), section 2."""
-    from scipy.special import softmax
-
-    result: Floats = softmax(np.asarray(logits_NC, dtype=np.float64), axis=1).max(axis=1)
+    logits_NC = np.asarray(logits_NC, dtype=np.float64)
+    result: Floats = np.exp(logits_NC.max(axis=1) - energy_score(logits_NC))
     return result
 
 
 def energy_score(logits_NC: Logits, *, temperature: float = 1.0) -> Floats:
     """(N,) T log sum exp(logits / T), the negative of the energy in Liu et al. (2020), eq. 4."""
-    from scipy.special import logsumexp
-
-    logits_NC = np.asarray(logits_NC, dtype=np.float64)
-    result: Floats = temperature * logsumexp(logits_NC / temperature, axis=1)
+    scaled_NC = np.asarray(logits_NC, dtype=np.float64) / temperature
+    peak_N1 = scaled_NC.max(axis=1, keepdims=True)  # taken out, so that nothing overflows
+    sums_N = np.exp(scaled_NC - peak_N1).sum(axis=1)
+    result: Floats = temperature * (peak_N1[:, 0] + np.log(sums_N))
     return result
 
 

@@ -3,6 +3,7 @@
     checkpoint-epoch-3/
         adapter_config.json, adapter_model.safetensors   loadable by `peft` itself
         head.safetensors                                 class weights
+        means.safetensors                                mean feature of each class's val photos
         cliptune.json                                    what the tensors mean (`Record`)
         config.yaml, tokenizer and preprocessor files, README.md
         resume/                                          what only training needs
@@ -22,11 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.errors import CheckpointError, ResourceError
 from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
+from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
 from cliptune.model.lora import adapter_state
 
@@ -35,6 +39,7 @@ log = logging.getLogger(__name__)
 RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
+MEANS = "means.safetensors"  # absent where val was not measured at this point
 NEEDED = (RECORD, "adapter_config.json", ADAPTER, HEAD)
 UNSUMMED = frozenset({"README.md"})  # may be edited by its owner
 NAME = re.compile(r"^checkpoint-(epoch|step)-(\d+)$")
@@ -52,7 +57,7 @@ class Record(BaseModel):
     """What `cliptune.json` holds. Metrics are fractions and nats, not percent.
 
     `display_names` and `prompt_names` have those classes alone that are not called by default:
-    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both.
+    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`.
     """
 
     model_config = ConfigDict(strict=True)
@@ -68,6 +73,7 @@ class Record(BaseModel):
     epoch: int  # finished epochs
     update: int  # finished optimizer updates
     metrics: dict[str, float | int | None]
+    answers: Answers | None = None  # fitted on val, where it was measured at this point
     versions: dict[str, str]
 
 
@@ -90,9 +96,12 @@ def write_checkpoint(
     classifier: Classifier,
     record: Record,
     *,
+    means_CD: NDArray[np.floating[Any]] | None = None,
     write_extras: Callable[[Path], None],
 ) -> Checkpoint:
     """Write a checkpoint folder at `path` and return it; `write_extras` adds files to the folder.
+
+    `means_CD` are the directions of the classes' mean features, for `MEANS`.
 
     Nothing appears at `path` before all is written and on the disk. Raises `ResourceError` on a
     full disk.
@@ -101,6 +110,9 @@ def write_checkpoint(
         with whole_folder(path) as folder:
             _write_adapter(folder, classifier.model, record)
             write_tensors(folder / HEAD, classifier.head.state_dict())
+            if means_CD is not None:
+                means = torch.from_numpy(np.asarray(means_CD, dtype=np.float32))
+                write_tensors(folder / MEANS, {"means": means})
             text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False)
             (folder / RECORD).write_text(text + "\n", encoding="utf-8")
             write_extras(folder)

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cliptune.config import Settings, load_settings
 from cliptune.data.images import Preprocess
 from cliptune.errors import CheckpointError, ModelError, SettingsError
+from cliptune.model.answers import Answers
 from cliptune.model.backbone import BaseModel, load_model
-from cliptune.model.checkpoint import ADAPTER, HEAD, RECORD, Checkpoint, Record
+from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
 from cliptune.model.fused import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
@@ -85,6 +88,27 @@ def load_head(path: Path, record: Record) -> Head:
     except RuntimeError as error:
         raise CheckpointError(f"{path / HEAD}: {error}") from None
     return head
+
+
+def load_answers(checkpoint: Checkpoint) -> tuple[Answers | None, NDArray[np.float32] | None]:
+    """How the checkpoint answers, and its class means (C, D), where it holds them.
+
+    Raises `CheckpointError` when they do not fit its classes or one another.
+    """
+    path, answers = checkpoint.path, checkpoint.record.answers
+    count = len(checkpoint.record.class_names)
+    if answers is not None and answers.factors is not None and len(answers.factors) != count:
+        raise CheckpointError(
+            f"{path / RECORD}: answers has {len(answers.factors)} factors for {count} classes."
+        )
+    if not (path / MEANS).is_file():
+        if answers is not None and answers.score == "photos":
+            raise CheckpointError(f"{path / MEANS}: missing, and {RECORD} scores photos by it.")
+        return answers, None
+    means = read_tensors(path / MEANS).get("means")
+    if means is None or means.ndim != 2 or len(means) != count or not means.isfinite().all():
+        raise CheckpointError(f"{path / MEANS}: no finite means of {count} classes in it.")
+    return answers, means.float().numpy()
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -8,15 +8,20 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 from accelerate.utils import gather_object
 
 from cliptune import __version__
+from cliptune.evaluation.answering import fit_answers
 from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.evaluation.plots import plot_training_curves
+from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
+from cliptune.model.classifier import Predictions
 from cliptune.timing import section
 from cliptune.training.resume import photo_list, save_resume, torch_random
 from cliptune.training.setup import Run
@@ -24,17 +29,31 @@ from cliptune.training.setup import Run
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
 
 
-def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
+@dataclass(frozen=True)
+class Validation:
+    """Val at one point of a run: its figures, and what was said of each of its photos."""
+
+    metrics: SplitMetrics
+    predictions: Predictions
+
+
+def save(run: Run, name: str, validation: Validation | None) -> None:
     """Write the checkpoint `name` of `run`, draw the curves so far, and prune old checkpoints.
 
-    `metrics` are those of val at this very update, where they were measured.
+    `validation` is that at this very update, where there was one: how the checkpoint answers is
+    fitted on it.
     """
     random_states = gather_object([torch_random()])  # of each process: their dropout differs
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
     run.classifier.refresh_text_features()
-    record = make_record(run, metrics)
+    metrics, answers, means_CD = None, None, None
+    if validation is not None:
+        metrics, said = validation.metrics, validation.predictions
+        means_CD = class_means(said.features[0], said.labels, num_classes=len(run.class_names))
+        answers = fitted_answers(run, said)
+    record = make_record(run, metrics, answers)
 
     def write_extras(folder: Path) -> None:
         settings = run.settings.to_dict()
@@ -58,11 +77,23 @@ def save(run: Run, name: str, metrics: SplitMetrics | None) -> None:
 
     with section("checkpoint"):
         write_checkpoint(
-            output.output_dir / name, run.classifier, record, write_extras=write_extras
-        )
+            output.output_dir / name, run.classifier, record, means_CD=means_CD,
+            write_extras=write_extras,
+        )  # fmt: skip
         prune_checkpoints(output.output_dir, keep=output.save_total_limit)
     if metrics is not None:
         draw_curves(run)
+
+
+def fitted_answers(run: Run, said: Predictions) -> Answers | None:
+    """How this state of the run answers, fitted on val; None where a logit is not finite."""
+    if not np.isfinite(said.logits[0]).all():
+        return None
+    weights_CD = run.classifier.head.weights().detach().float().cpu().numpy()
+    return fit_answers(
+        said.logits[0], said.features[0], said.labels, weights_CD=weights_CD,
+        share=run.settings.evaluation.known_share, seed=run.settings.seed,
+    )  # fmt: skip
 
 
 def draw_curves(run: Run) -> None:
@@ -87,7 +118,7 @@ def _system_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def make_record(run: Run, metrics: SplitMetrics | None) -> Record:
+def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None) -> Record:
     """What `cliptune.json` says of the run at this point."""
     source = run.backbone.source
     baseline = run.progress.baseline
@@ -115,6 +146,7 @@ def make_record(run: Run, metrics: SplitMetrics | None) -> Record:
         epoch=run.progress.epoch,
         update=run.progress.update,
         metrics=figures,
+        answers=answers,
         versions={"cliptune": __version__, "python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     )

@@ -27,7 +27,7 @@ from cliptune.model.device import memory_errors_in_words
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
-from cliptune.training.saving import save
+from cliptune.training.saving import Validation, save
 from cliptune.training.setup import Run, measure_baseline, set_up
 from cliptune.training.start import check_folder, go_on_from, start_afresh, starting_point
 from cliptune.training.step import refuse_unreadable, step
@@ -192,8 +192,8 @@ def _update(
     step_done(photos)
 
 
-def validate(run: Run) -> SplitMetrics:
-    """Loss, top-1 and top-5 on val, without adapters' dropout or augmentation."""
+def validate(run: Run) -> Validation:
+    """Val without adapters' dropout or augmentation: figures, and what was said of each photo."""
     with section("validation"), loading_errors():
         predictions = predict_logits(
             [run.classifier],
@@ -205,16 +205,17 @@ def validate(run: Run) -> SplitMetrics:
     metrics = split_metrics(predictions.logits[0], predictions.labels)
     # Every process measures all of val; they must not part over a rounding when to stop.
     agreed: list[SplitMetrics] = broadcast_object_list([metrics])
-    return agreed[0]
+    return Validation(agreed[0], predictions)
 
 
 def _between_epochs(run: Run) -> None:
     """Validation and checkpoints that fall on an update within an epoch."""
     state, every = run.progress, run.settings.evaluation
-    metrics = None
+    validation = None
     if state.update % every.eval_steps == 0:
         state.pending = True
-        metrics = validate(run)
+        validation = validate(run)
+        metrics = validation.metrics
         log.info(
             "update %d  val loss %.3f  top-1 %.1f %%",
             state.update, metrics.loss, 100 * metrics.accuracy,
@@ -223,13 +224,14 @@ def _between_epochs(run: Run) -> None:
         run.accelerator.log(values, step=state.update)
         state.pending = False
     if state.update % every.save_steps == 0:
-        save(run, f"checkpoint-step-{state.update}", metrics)
+        save(run, f"checkpoint-step-{state.update}", validation)
 
 
 def _finish_epoch(run: Run) -> None:
     """Validate, record the epoch, save its checkpoint, and turn to the next."""
     state = run.progress
-    metrics = validate(run)
+    validation = validate(run)
+    metrics = validation.metrics
     photos = state.photos or math.nan  # none, where every update was left out
     row = {
         "epoch": state.epoch + 1,
@@ -257,7 +259,7 @@ def _finish_epoch(run: Run) -> None:
         | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy},
         step=state.update,
     )
-    save(run, f"checkpoint-epoch-{state.epoch}", metrics)
+    save(run, f"checkpoint-epoch-{state.epoch}", validation)
 
 
 def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:

@@ -1,0 +1,65 @@
+"""How well a checkpoint says "none of these", on photos of none of its classes.
+
+Shape suffixes: N known photos, M unknown ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cliptune.evaluation.intervals import Estimate, proportion
+from cliptune.evaluation.rejection import auroc, false_accept_rate, false_accepts_at_share
+from cliptune.model.answers import Answers, Floats, ScoreName
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoneOfThese:
+    """Photos of the classes, and of none of them, before the threshold set on val."""
+
+    score: ScoreName
+    threshold: float
+    share: float  # of val photos that the threshold was to keep
+    kept: Estimate  # share of the photos measured that are taken as known
+    num_unknown: int = 0
+    unknown_dir: str | None = None
+    false_accepts: Estimate | None = None  # share of unknown photos taken as known
+    # For every score, of the photos measured against the unknown ones:
+    auroc: dict[str, float] | None = None
+    false_accepts_at_share: dict[str, float] | None = None  # where 95 % of the known are kept
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def none_of_these(
+    answers: Answers,
+    known_N: Mapping[ScoreName, Floats],
+    unknown_M: Mapping[ScoreName, Floats] | None = None,
+    *,
+    unknown_dir: str | None = None,
+) -> NoneOfThese:
+    """From each score of the photos measured and, where there are some, of the unknown ones."""
+    own_N = known_N[answers.score]
+    kept = proportion(int(np.sum(own_N >= answers.threshold)), len(own_N))
+    assert kept is not None  # there are photos
+    facts: dict[str, Any] = {
+        "score": answers.score, "threshold": answers.threshold, "share": answers.share,
+        "kept": kept,
+    }  # fmt: skip
+    if unknown_M is None:
+        return NoneOfThese(**facts)
+    return NoneOfThese(
+        **facts,
+        num_unknown=len(unknown_M[answers.score]),
+        unknown_dir=unknown_dir,
+        false_accepts=false_accept_rate(unknown_M[answers.score], answers.threshold),
+        auroc={name: auroc(known_N[name], unknown_M[name]) for name in unknown_M},
+        false_accepts_at_share={
+            name: false_accepts_at_share(known_N[name], unknown_M[name]).value for name in unknown_M
+        },
+    )

@@ -1,0 +1,79 @@
+"""Write an evaluation to a folder: text, JSON, a table of all photos, pictures, and the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from cliptune.evaluation.page import PageExtras, report_page
+from cliptune.evaluation.plots import plot_class_performance, plot_confusion_matrix
+from cliptune.evaluation.report import Evaluation
+from cliptune.evaluation.text import report_text
+from cliptune.files import whole_file
+from cliptune.text import no_formula
+
+
+def write_report(
+    evaluation: Evaluation, output_dir: Path, extras: PageExtras | None = None
+) -> list[Path]:
+    """Write the files of an evaluation to `output_dir`, each moved into place whole."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    names = ("evaluation_report.txt", "evaluation_results.json", "evaluation_predictions.csv")
+    contents = (
+        report_text(evaluation),
+        json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n",
+        predictions_csv(evaluation),
+    )
+    paths = [output_dir / name for name in names]
+    for path, content in zip(paths, contents, strict=True):
+        write_text(path, content)
+    matrix, classes = output_dir / "confusion_matrix.png", output_dir / "class_performance.png"
+    title = (
+        f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
+        f"{evaluation.tuned.num_images} photos"
+    )
+    shown = evaluation.display_names
+    plot_confusion_matrix(evaluation.confusion_CC, list(shown.values()), matrix, title=title)
+    plot_class_performance(evaluation.report, shown, classes, title=title)
+    page = output_dir / "report.html"
+    write_text(page, report_page(evaluation, extras))
+    return [*paths, matrix, classes, page]
+
+
+def predictions_csv(evaluation: Evaluation) -> str:
+    """One line for each photo: its file, its class, what the model says, and how surely."""
+    photos, names = evaluation.photos, evaluation.class_names
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(
+        ["image", "label", "predicted", "probability", "correct", "zero_shot", "known_score",
+         "known"]
+    )  # fmt: skip
+    threshold = None if evaluation.answers is None else evaluation.answers.threshold
+    for i, path in enumerate(photos.paths):
+        label, predicted = int(photos.labels_N[i]), int(photos.predicted_N[i])
+        score = None if photos.known_scores_N is None else float(photos.known_scores_N[i])
+        known = None if score is None or threshold is None else score >= threshold
+        cells = [
+            path,
+            names[label],
+            names[predicted],
+            f"{photos.probabilities_NC[i, predicted]:.6f}",
+            str(label == predicted).lower(),
+            "" if photos.baseline_N is None else names[int(photos.baseline_N[i])],
+            "" if score is None else f"{score:.6f}",
+            "" if known is None else str(known).lower(),
+        ]
+        writer.writerow(map(no_formula, cells))
+    return file.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside `path`, then move into place.
+
+    A name that is no valid Unicode (Linux allows such files) is written as JSON's escape.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
