@@ -22,7 +22,7 @@ from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import class_keys
 from cliptune.evaluation.reliability import Reliability
 from cliptune.evaluation.report import Evaluation
-from cliptune.evaluation.text import ROWS, in_words, p_in_words, percent
+from cliptune.evaluation.text import ROWS, in_words, p_in_words, percent, points
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.page import picture, render
 from cliptune.text import one_line
@@ -101,9 +101,7 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "meaning": MEANINGS[name],
                 "before": "–" if before is None else in_words(before, form),
                 "after": "–" if after is None else in_words(after, form),
-                "difference": ""
-                if difference is None
-                else in_words(difference, lambda value: f"{100 * value:+.1f}"),
+                "difference": "" if difference is None else points(difference),
             }
         )
     return rows

@@ -30,7 +30,7 @@ def summary_text(evaluation: Evaluation) -> str:
         f"{tuned.num_images} photos of the {evaluation.split} split, "
         f"{len(evaluation.class_names)} classes",
         "",
-        f"  {'':<20}{'zero-shot':>19}{'this model':>19}{'difference':>20}",
+        f"  {'':<17}{'zero-shot':>20}{'this model':>20}{'difference':>21}",
     ]
     for title, name, form in ROWS:
         lines.append(_row(title, name, form, evaluation, differences.get(name)))
@@ -104,7 +104,7 @@ ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("balanced acc., %", "balanced_accuracy", percent),
     ("log loss", "log_loss", number),
     ("Brier score", "brier", number),
-    ("calibration err., %", "ece", percent),
+    ("calib. error, %", "ece", percent),
 )
 
 
@@ -119,13 +119,19 @@ def _row(
     for figures in (evaluation.baseline_figures, evaluation.figures):
         estimate = None if figures is None else getattr(figures, name)
         cells.append("–" if estimate is None else in_words(estimate, form))
-    gain = "" if difference is None else in_words(difference, lambda v: f"{100 * v:+.1f}")
-    return f"  {title:<20}{cells[0]:>19}{cells[1]:>19}{gain:>20}".rstrip()
+    gain = "" if difference is None else points(difference)
+    return f"  {title:<17}{cells[0]:>20}{cells[1]:>20}{gain:>21}".rstrip()
 
 
 def in_words(estimate: Estimate, form: Callable[[float], str]) -> str:
     """A figure with its interval: "78.5 (72.3–83.6)"."""
     return f"{form(estimate.value)} ({form(estimate.low)}–{form(estimate.high)})"
+
+
+def points(difference: Estimate) -> str:
+    """A difference in percentage points with its interval: "+15.0 (+8.6, +21.7)"."""
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} ({low:+.1f}, {high:+.1f})"
 
 
 def _intervals_in_words(figures: FullMetrics, num_classes: int) -> str:
