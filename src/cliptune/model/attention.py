@@ -67,7 +67,8 @@ def evidence_maps(
     maps_Bhw = maps_Bhw.reshape(-1, height, width)
     largest_B11 = maps_Bhw.max(axis=(1, 2), keepdims=True)
     largest_B11[largest_B11 == 0] = 1
-    return maps_Bhw / largest_B11
+    maps_Bhw /= largest_B11
+    return maps_Bhw
 
 
 def _class_token_row(
