@@ -90,8 +90,7 @@ def measure_robustness(
     """
     variants = [(name, strength) for name in CORRUPTIONS for strength in STRENGTHS]
     num_batches = (1 + len(variants)) * -(-len(samples) // batch_size)
-    # None: shown on a terminal only.
-    hidden = None if progress else True
+    hidden = None if progress else True  # None: shown on a terminal only
     with tqdm(total=num_batches, unit="batch", leave=False, disable=hidden) as bar:
 
         def predict(alter: Alteration | None, what: str) -> Predictions:
