@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cliptune.data.augment import Augmentation
@@ -73,7 +74,11 @@ class Batch:
 
 
 class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
-    """Photos decoded and brought to the model's size, augmented where `augmentation` is given."""
+    """Photos decoded and brought to the model's size, augmented where `augmentation` is given.
+
+    `alter`, for measuring only, makes another image of an RGB image and its index before it is
+    resized; worker processes get a pickled copy of it.
+    """
 
     def __init__(
         self,
@@ -82,12 +87,15 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         *,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        alter: Callable[[Image.Image, int], Image.Image] | None = None,
     ) -> None:
+        assert augmentation is None or alter is None, "views for training are not altered"
         self.samples = samples
         self.store: PhotoStore | None = None
         self.preprocess = preprocess
         self.augmentation = augmentation
         self.seed = seed
+        self.alter = alter
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -100,7 +108,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         try:
             if image_HWC is None:
                 with section("decode"):
-                    image_HWC = self.decode(sample.path)
+                    image_HWC = self._decode(sample.path, index)
         except ImageError as error:
             return Unreadable(sample.path, str(error))
         if self.augmentation is None:
@@ -119,6 +127,11 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         edge = self.augmentation.room(self.preprocess)
         return read_reduced(path, edge=edge, resample=self.preprocess.resample)
 
+    def _decode(self, path: Path, index: int) -> NDArray[np.uint8]:
+        if self.alter is None:
+            return self.decode(path)
+        return np.array(self.preprocess.view(self.alter(read_image(path), index)))
+
     def keep_decoded(
         self,
         cache_dir: Path,
@@ -128,6 +141,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         progress: bool = True,
     ) -> None:
         """Decode every photo once into a store in `cache_dir`; nothing else changes."""
+        assert self.alter is None, "a store holds photos as they are"
         self.store = open_store(
             [sample.path for sample in self.samples],
             self.decode,

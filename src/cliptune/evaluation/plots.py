@@ -9,19 +9,25 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.data.corruptions import CORRUPTIONS
 from cliptune.evaluation.metrics import class_keys
 from cliptune.files import whole_file
 from cliptune.text import columns, shorten
+
+if TYPE_CHECKING:
+    from cliptune.evaluation.robustness import Robustness
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # Okabe & Ito, 2008
 GRID = "#e6e6e6"
 DPI = 150
 NAME_COLUMNS = 24
+# Of classifiers side by side: told apart by colour, dashes and marker alike.
+LINES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"), (GREY, "-.", "D"))
 MANY = 30  # classes, above which names are set small and cells hold no numbers
 # Latin letters from the first; Chinese from whichever of the others is installed
 # (Linux, Windows, macOS). Of a .ttc file matplotlib may know the first face only: "CJK JP".
@@ -150,13 +156,58 @@ def plot_training_curves(
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
+def plot_robustness(
+    robustness: Robustness, names: Sequence[str], path: Path, *, title: str
+) -> None:
+    """Accuracy against strength, one panel for each corruption and one for the mean of all.
+
+    `names`: of the classifiers, in the order they were measured in; the first is drawn solid.
+    """
+    corruptions = [*robustness.corrupted]
+    across = 4
+    rows = -(-(len(corruptions) + 1) // across)
+    strengths = np.arange(4)
+    lines = list(zip(names, LINES, strict=False))  # of more classifiers than lines, the first
+
+    with _picture(path, 11, 2.7 * rows + 0.7, panels=across, rows=rows) as (figure, grid):
+        panels = np.ravel(grid)
+        for i, (name, (color, style, marker)) in enumerate(lines):
+            curves = np.array([robustness.curve(corruption, i) for corruption in corruptions])
+            for axes, curve in zip(panels, [*curves, curves.mean(axis=0)], strict=False):
+                axes.plot(
+                    strengths, 100 * curve, style, color=color, marker=marker, ms=4.5, label=name,
+                    clip_on=False,
+                )  # fmt: skip
+        for axes, corruption in zip(panels, corruptions, strict=False):
+            chosen = CORRUPTIONS[corruption]
+            axes.set_title(corruption, fontsize=11)
+            axes.set_xticks(strengths, ["none", *(f"{level:g}" for level in chosen.levels)])
+            axes.set_xlabel(chosen.meaning, fontsize=8)
+        mean = panels[len(corruptions)]
+        mean.set_title(f"mean of all {len(corruptions)}", fontsize=11, fontweight="bold")
+        mean.set_xticks(strengths, ["none", "1", "2", "3"])
+        mean.set_xlabel("strength", fontsize=8)
+        for axes in panels[: len(corruptions) + 1]:
+            axes.set_ylim(0, 100)
+            axes.set_yticks(range(0, 101, 25))
+            axes.grid(color=GRID)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+        for axes in panels[len(corruptions) + 1 :]:
+            axes.set_visible(False)
+        figure.supylabel(f"top-1 accuracy (%) on {robustness.num_photos:,} photos", fontsize=10)
+        figure.suptitle(title, fontsize=12)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+
+
 @contextmanager
 def _picture(
-    path: Path, width: float, height: float, *, panels: int = 1
+    path: Path, width: float, height: float, *, panels: int = 1, rows: int = 1
 ) -> Iterator[tuple[Any, Any]]:
     """A blank figure and its axes; what is drawn inside lands in `path`, whole or not at all.
 
-    `width` and `height` are in inches.
+    `width` and `height` are in inches. `panels`: of each row.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -167,7 +218,7 @@ def _picture(
         # Without a Chinese font its characters are drawn as boxes; a warning for each says no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(1, panels)
+        yield figure, figure.subplots(rows, panels)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             figure.savefig(partial, format="png", dpi=DPI)
