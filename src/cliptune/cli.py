@@ -238,6 +238,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Photos of none of the classes: how many are told from known ones."),
     ] = None,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Measure on blurred, noisy, … photos, too.")
+    ] = False,
     baseline: Annotated[bool, typer.Option(help="Measure zero-shot CLIP beside it.")] = True,
     on_bad_image: Annotated[str, typer.Option(help="error, or skip.")] = "error",
     device: Device = "auto",
@@ -261,6 +264,7 @@ def evaluate(
         split=split,
         output_dir=output_dir,
         unknown=unknown,
+        corruptions=corruptions,
         batch_size=batch_size,
         baseline=baseline,
         on_bad_image="skip" if on_bad_image == "skip" else "error",

@@ -7,9 +7,11 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
@@ -24,14 +26,17 @@ from cliptune.data.folder import (
     load_training_splits,
 )
 from cliptune.data.loading import PhotoDataset, make_loader
-from cliptune.data.reading import Unreadable
+from cliptune.data.reading import Unreadable, read_image
 from cliptune.errors import DataError, ImageError, UserError, listing
+from cliptune.evaluation.heat import overlay
 from cliptune.evaluation.metrics import similar_order
-from cliptune.evaluation.page import PageExtras
+from cliptune.evaluation.page import PageExtras, worst_mistakes
 from cliptune.evaluation.report import Evaluation, build_evaluation
+from cliptune.evaluation.robustness import measure_robustness
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.model.answers import SCORE_NAMES, Answers, Features, Floats, ScoreName, known_scores
+from cliptune.model.attention import evidence_maps, has_class_token
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier, Predictions, TextHead, predict_logits
@@ -49,6 +54,8 @@ from cliptune.model.restore import (
 
 log = logging.getLogger(__name__)
 
+HEAT_METHOD = "attention weighted by its gradient, Chefer et al., ICCV 2021"
+
 
 def evaluate(
     checkpoint: Path | str,
@@ -57,6 +64,7 @@ def evaluate(
     split: str = "test",
     output_dir: Path | str | None = "outputs/evaluation",
     unknown: Path | str | None = None,
+    corruptions: bool = False,
     batch_size: int = 32,
     num_workers: int = 2,
     baseline: bool = True,
@@ -71,8 +79,10 @@ def evaluate(
 
     `data_dir` defaults to the one it was trained on. With `baseline`, zero-shot CLIP is measured
     on the same photos. `unknown` is a folder of photos of none of the classes: how many of them
-    are told from known ones. `fast` lets towers compute in fewer operations where that gives the
-    same. Writes the report's files to `output_dir` unless that is None.
+    are told from known ones. With `corruptions`, the photos are measured again after blur, noise
+    and the like, at three strengths (22 passes in all). `fast` lets towers compute in fewer
+    operations where that gives the same. Writes the report's files to `output_dir` unless that
+    is None.
 
     Raises `CheckpointError`, `DataError`, and `ImageError` listing every unreadable photo.
     """
@@ -105,6 +115,9 @@ def evaluate(
         said_of_strangers = None
         if strangers is not None:
             said_of_strangers = _predict(classifiers[:1], strangers, "unknown", target, **loading)
+        robustness = None
+        if corruptions:
+            robustness = measure_robustness(classifiers, photos.samples, device=target, **loading)
 
     for predictions in (said, said_of_strangers):
         if predictions is not None:
@@ -126,6 +139,7 @@ def evaluate(
         known_scores_N=scores,
         class_order=similar_order(weights_CD),
         none_of_these=rejection,
+        robustness=robustness,
         checkpoint=str(found.path),
         data_dir=str(folder),
         split=split,
@@ -136,7 +150,9 @@ def evaluate(
         seconds=seconds,
     )
     if output_dir is not None:
-        write_report(evaluation, Path(output_dir), _extras(found, settings))
+        extras = _extras(found, settings)
+        extras = replace(extras, **_where_it_looked(found, evaluation, target, **options))
+        write_report(evaluation, Path(output_dir), extras)
     return evaluation
 
 
@@ -148,6 +164,34 @@ def _extras(checkpoint: Checkpoint, settings: Settings) -> PageExtras:
         settings=yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True),
         curves=curves if curves.is_file() else None,
     )
+
+
+def _where_it_looked(
+    checkpoint: Checkpoint, evaluation: Evaluation, device: torch.device, **options: Any
+) -> dict[str, Any]:
+    """For the worst mistakes, the photo with the evidence for the answer over it."""
+    worst = worst_mistakes(evaluation)
+    if not worst:
+        return {}
+    # The fused encoder has no attention weights to look at.
+    classifier = load_classifier(checkpoint, **(options | {"fast": False})).to(device)
+    if not has_class_token(classifier.model):
+        return {}
+    preprocess, photos = classifier.preprocess, evaluation.photos
+    images = [read_image(photos.paths[place]) for place in worst]
+    pixels = np.stack([preprocess.pixels(image) for image in images])
+    answers = torch.from_numpy(photos.predicted_N[worst]).to(device)
+    maps = [
+        evidence_maps(classifier, torch.from_numpy(some).to(device), of_class)
+        for some, of_class in zip(np.array_split(pixels, 4), answers.tensor_split(4), strict=True)
+        if len(some)
+    ]
+    seen = [preprocess.view(image) for image in images]
+    heat = {
+        place: overlay(view, evidence)
+        for place, view, evidence in zip(worst, seen, np.concatenate(maps), strict=True)
+    }
+    return {"heat": heat, "heat_method": HEAT_METHOD}
 
 
 def _predict(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +38,9 @@ from cliptune.evaluation.metrics import (
     split_metrics,
 )
 from cliptune.evaluation.reliability import Reliability, reliability
+from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import Answers, Floats, softmax
-
-if TYPE_CHECKING:
-    from cliptune.evaluation.robustness import Robustness
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
 SEED = 0  # of the bootstraps: the same photos and answers give the same intervals

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from cliptune.evaluation.page import PageExtras, report_page
-from cliptune.evaluation.plots import plot_class_performance, plot_confusion_matrix
+from cliptune.evaluation.plots import (
+    plot_class_performance,
+    plot_confusion_matrix,
+    plot_robustness,
+)
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.text import report_text
 from cliptune.files import whole_file
@@ -37,9 +42,16 @@ def write_report(
     shown = evaluation.display_names
     plot_confusion_matrix(evaluation.confusion_CC, list(shown.values()), matrix, title=title)
     plot_class_performance(evaluation.report, shown, classes, title=title)
+    paths += [matrix, classes]
+    extras = extras or PageExtras()
+    if evaluation.robustness is not None:
+        worse = output_dir / "robustness.png"
+        plot_robustness(evaluation.robustness, ("this model", "zero-shot"), worse, title=title)
+        extras = replace(extras, robustness=worse)
+        paths.append(worse)
     page = output_dir / "report.html"
     write_text(page, report_page(evaluation, extras))
-    return [*paths, matrix, classes, page]
+    return [*paths, page]
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
