@@ -166,7 +166,8 @@ def test_pictures_unlike_the_photos_learned_from_are_told_from_them(
     with open_output(tmp_path / "p.csv", top_k=2) as write:
         for prediction in predictor.predict_batch(find_images(strangers)[:3], top_k=2):
             write(prediction)
-    rows = list(csv.DictReader((tmp_path / "p.csv").open(encoding="utf-8")))
+    text = (tmp_path / "p.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
     assert [row["known"] for row in rows] == [str(known).lower() for known in taken[:3]]
 
 
