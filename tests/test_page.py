@@ -30,7 +30,7 @@ def test_the_page_tells_each_cell_and_sorts_and_fits_narrow_and_wide_windows(
 ) -> None:
     evaluation = made_up(drawings, photos=photos, classes=classes)
     write_report(evaluation, tmp_path / "report")
-    with browser(tmp_path / "profile") as chrome:
+    with browser(tmp_path / "profile", height=1300) as chrome:
         chrome.get((tmp_path / "report" / "report.html").as_uri())
         images = chrome.execute_script(
             "return [...document.images].map(image => image.complete && image.naturalWidth > 0)"
