@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -469,11 +470,15 @@ def test_prepare_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path:
     undisturbed = killed_at(0, "prepare", tmp_path / "whole" / "out", photos)
     expected = listing(tmp_path / "whole")
     assert "out/dataset.json" in expected
-    for number in ten_of(int(undisturbed.stdout)):
+
+    def kill_and_finish(number: int) -> None:
         out = tmp_path / f"killed-{number}" / "out"
         assert killed_at(number, "prepare", out, photos).returncode == -9
         assert killed_at(0, "prepare", out, photos).returncode == 0
         assert listing(out.parent) == expected, number
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(kill_and_finish, ten_of(int(undisturbed.stdout))))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -486,11 +491,15 @@ def test_fix_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path: Pat
     undisturbed = killed_at(0, "fix", whole)
     expected = listing(whole)
     assert f"{QUARANTINE}/0001/train/akita/leak.jpg" in expected
-    for number in ten_of(int(undisturbed.stdout)):
+
+    def kill_and_finish(number: int) -> None:
         data = Path(shutil.copytree(spoilt, tmp_path / f"killed-{number}"))
         assert killed_at(number, "fix", data).returncode == -9
         assert killed_at(0, "fix", data).returncode == 0
         assert listing(data) == expected, number
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(kill_and_finish, ten_of(int(undisturbed.stdout))))
 
 
 def test_an_interrupted_plan_is_finished_first(clean: Path) -> None:
