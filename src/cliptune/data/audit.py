@@ -66,7 +66,8 @@ class CheckResult:
         """File -> kind of the finding for which `--fix` would move it."""
         moved: dict[str, str] = {}
         for finding in self.findings:
-            moved = dict.fromkeys(finding.offenders, finding.kind) | moved
+            for name in finding.offenders:
+                moved.setdefault(name, finding.kind)  # the gravest comes first
         return dict(sorted(moved.items()))
 
     def exit_code(self, *, strict: bool = False) -> int:
