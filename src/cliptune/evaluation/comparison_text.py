@@ -73,7 +73,7 @@ def _differences_table(comparison: Comparison) -> list[str]:
     first, several = comparison.reference.letter, len(comparison.differences) > 1
     titles = ("top-1, points", "macro-F1, points", f"only {first}", "only it", "p")
     lines = [
-        f"Each less {first}, on the same photos. Only: photos that one of the two alone has right.",
+        f"Each less {first}, on the same photos. Only: right with one of the two alone.",
         _difference_row("", [*titles, *(["Holm"] if several else [])]),
     ]
     for found in comparison.differences:
@@ -105,8 +105,8 @@ def caveats(comparison: Comparison) -> list[str]:
     methods = sorted({found.paired.mcnemar_method for found in comparison.differences})
     texts = [
         f"p is of McNemar's test ({' or '.join(methods)}): how often two models that err equally "
-        "often would differ by so many photos, or more. Nothing is said of other training runs: another "
-        "seed may turn the order around."
+        "often would differ by so many photos, or more. Nothing is said of other training runs: "
+        "another seed may turn the order around."
     ]
     if (count := len(comparison.differences)) > 1:
         texts.append(
