@@ -276,8 +276,9 @@ def compare(
     checkpoints: Annotated[
         list[Path],
         typer.Argument(
-            metavar="A B [C...]",
-            help="Checkpoint folders, or run folders (then: their best); A is the reference.",
+            metavar="MODEL",
+            help="Checkpoint folders, or run folders (then: their best). The others are compared "
+            "with the first.",
         ),
     ],
     data_dir: Annotated[
