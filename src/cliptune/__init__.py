@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cliptune.data.prepare import prepare
     from cliptune.demo.run import run_demo
     from cliptune.errors import CliptuneError, UserError
+    from cliptune.evaluation.compare import compare
+    from cliptune.evaluation.comparison import Comparison
     from cliptune.evaluation.evaluate import evaluate
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.predictor import ClassScore, Prediction, Predictor
@@ -32,6 +34,7 @@ __all__ = [
     "CheckResult",
     "ClassScore",
     "CliptuneError",
+    "Comparison",
     "Evaluation",
     "Prediction",
     "Predictor",
@@ -40,6 +43,7 @@ __all__ = [
     "UserError",
     "__version__",
     "check",
+    "compare",
     "evaluate",
     "load_settings",
     "prepare",
@@ -51,6 +55,7 @@ _HOMES = {
     "CheckResult": "cliptune.data.audit",
     "ClassScore": "cliptune.inference.predictor",
     "CliptuneError": "cliptune.errors",
+    "Comparison": "cliptune.evaluation.comparison",
     "Evaluation": "cliptune.evaluation.report",
     "Prediction": "cliptune.inference.predictor",
     "Predictor": "cliptune.inference.predictor",
@@ -58,6 +63,7 @@ _HOMES = {
     "TrainResult": "cliptune.training.reporting",
     "UserError": "cliptune.errors",
     "check": "cliptune.data.audit",
+    "compare": "cliptune.evaluation.compare",
     "evaluate": "cliptune.evaluation.evaluate",
     "load_settings": "cliptune.config",
     "prepare": "cliptune.data.prepare",

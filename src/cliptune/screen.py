@@ -18,6 +18,7 @@ from cliptune.errors import DataError, UserError
 if TYPE_CHECKING:
     from cliptune.config import Settings
     from cliptune.demo.run import DemoResult
+    from cliptune.evaluation.comparison import Comparison
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.predictor import Predictor
     from cliptune.training.reporting import TrainResult
@@ -106,6 +107,14 @@ def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
 
     print(summary_text(evaluation))
     print(f"\nReport: {output_dir / 'report.html'}, and its text and pictures beside it")
+
+
+def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
+    """The figures beside one another, the differences, and where the page lies."""
+    from cliptune.evaluation.comparison_text import comparison_summary
+
+    print(comparison_summary(comparison))
+    print(f"\nReport: {output_dir / 'comparison.html'}, and its text and table of photos beside it")
 
 
 def predict_to_screen_or_file(

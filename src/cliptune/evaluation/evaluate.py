@@ -6,40 +6,34 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import yaml
-from tqdm import tqdm
 
 from cliptune.config import Settings
-from cliptune.data.folder import (
-    SPLITS,
-    Sample,
-    Split,
-    find_images,
-    load_split,
-    load_training_splits,
-)
-from cliptune.data.loading import PhotoDataset, make_loader
-from cliptune.data.reading import Unreadable, read_image
-from cliptune.errors import DataError, ImageError, UserError, listing
-from cliptune.evaluation.heat import overlay
+from cliptune.data.folder import SPLITS, Sample, find_images
+from cliptune.errors import DataError, ImageError, UserError
+from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.metrics import similar_order
 from cliptune.evaluation.page import PageExtras, worst_mistakes
+from cliptune.evaluation.predicting import (
+    labelled_photos,
+    predict_samples,
+    refuse_unreadable,
+    say_mismatches,
+)
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.robustness import measure_robustness
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.model.answers import SCORE_NAMES, Answers, Features, Floats, ScoreName, known_scores
-from cliptune.model.attention import evidence_maps, has_class_token
+from cliptune.model.attention import has_class_token
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, Predictions, TextHead, predict_logits
+from cliptune.model.classifier import Classifier, Predictions, TextHead
 from cliptune.model.device import memory_errors_in_words, resolve_device
 from cliptune.model.fused import fuse
 from cliptune.model.prompts import zero_shot_weights
@@ -53,8 +47,6 @@ from cliptune.model.restore import (
 )
 
 log = logging.getLogger(__name__)
-
-HEAT_METHOD = "attention weighted by its gradient, Chefer et al., ICCV 2021"
 
 
 def evaluate(
@@ -92,8 +84,8 @@ def evaluate(
     target = resolve_device(device)
     settings = saved_settings(found)
     folder = Path(data_dir) if data_dir is not None else settings.data.data_dir
-    photos = _photos(settings, folder, split, found.record.class_names)
-    _say_mismatches(photos, folder)
+    photos = labelled_photos(settings, folder, split, found.record.class_names)
+    say_mismatches(photos, folder)
     strangers = None if unknown is None else _unknown_photos(Path(unknown))
     cache = Path(cache_dir) if cache_dir is not None else settings.model.cache_dir
     answers, means_CD = load_answers(found)
@@ -110,18 +102,22 @@ def evaluate(
             "progress": progress,
         }
         started = time.perf_counter()
-        said = _predict(classifiers, photos.samples, f"evaluating {split}", target, **loading)
+        said = predict_samples(
+            classifiers, photos.samples, f"evaluating {split}", target, **loading
+        )
         seconds = time.perf_counter() - started
         said_of_strangers = None
         if strangers is not None:
-            said_of_strangers = _predict(classifiers[:1], strangers, "unknown", target, **loading)
+            said_of_strangers = predict_samples(
+                classifiers[:1], strangers, "unknown", target, **loading
+            )
         robustness = None
         if corruptions:
             robustness = measure_robustness(classifiers, photos.samples, device=target, **loading)
 
     for predictions in (said, said_of_strangers):
         if predictions is not None:
-            _refuse_unreadable(predictions.unreadable, on_bad_image)
+            refuse_unreadable(predictions.unreadable, on_bad_image)
     if not len(said.labels):
         raise ImageError(f"{folder / split}: none of its {len(photos)} images can be read.")
     weights_CD = classifiers[0].class_weights().float().cpu().numpy()
@@ -170,50 +166,19 @@ def _where_it_looked(
     checkpoint: Checkpoint, evaluation: Evaluation, device: torch.device, **options: Any
 ) -> dict[str, Any]:
     """For the worst mistakes, the photo with the evidence for the answer over it."""
-    worst = worst_mistakes(evaluation)
+    photos, worst = evaluation.photos, worst_mistakes(evaluation)
     if not worst:
         return {}
     # The fused encoder has no attention weights to look at.
     classifier = load_classifier(checkpoint, **(options | {"fast": False})).to(device)
     if not has_class_token(classifier.model):
         return {}
-    preprocess, photos = classifier.preprocess, evaluation.photos
-    images = [read_image(photos.paths[place]) for place in worst]
-    pixels = np.stack([preprocess.pixels(image) for image in images])
-    answers = torch.from_numpy(photos.predicted_N[worst]).to(device)
-    maps = [
-        evidence_maps(classifier, torch.from_numpy(some).to(device), of_class)
-        for some, of_class in zip(np.array_split(pixels, 4), answers.tensor_split(4), strict=True)
-        if len(some)
-    ]
-    seen = [preprocess.view(image) for image in images]
-    heat = {
-        place: overlay(view, evidence)
-        for place, view, evidence in zip(worst, seen, np.concatenate(maps), strict=True)
-    }
-    return {"heat": heat, "heat_method": HEAT_METHOD}
-
-
-def _predict(
-    classifiers: Sequence[Classifier],
-    samples: Sequence[Sample],
-    what: str,
-    device: torch.device,
-    *,
-    batch_size: int,
-    num_workers: int,
-    progress: bool,
-) -> Predictions:
-    """What `classifiers`, of one base model, say of `samples`, each decoded once."""
-    loader = make_loader(
-        PhotoDataset(samples, classifiers[0].preprocess),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=True,
-    )
-    hidden = None if progress else True  # None: shown on a terminal only
-    batches = tqdm(loader, what, unit="batch", leave=False, disable=hidden)
-    return predict_logits(classifiers, batches, device)
+    paths = [photos.paths[place] for place in worst]
+    try:
+        pictures = evidence_pictures(classifier, paths, photos.predicted_N[worst], device)
+    except ImageError:  # gone since it was measured: the page goes without
+        return {}
+    return {"heat": dict(zip(worst, pictures, strict=True)), "heat_method": HEAT_METHOD}
 
 
 def _known_or_not(
@@ -291,45 +256,3 @@ def zero_shot_classifier(
     if fast:
         fuse(classifier.model)
     return classifier
-
-
-def _photos(settings: Settings, data_dir: Path, split: str, class_names: list[str]) -> Split:
-    """The photos of `split`, labelled by the checkpoint's class names."""
-    if split == "test" or (data_dir / "val").is_dir() or not (data_dir / "train").is_dir():
-        return load_split(data_dir, split, class_names=class_names)
-    # Without a val/ folder, training took val out of train/; take the same photos again.
-    train, val = load_training_splits(
-        data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
-    )
-    if train.class_names != tuple(class_names):
-        raise DataError(
-            f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
-            "checkpoint knows, so the photos it was validated on cannot be found again. "
-            "Evaluate with --split test, or make a val/ folder."
-        )
-    return train if split == "train" else val
-
-
-def _say_mismatches(photos: Split, data_dir: Path) -> None:
-    if photos.missing_classes:
-        log.warning(
-            "%s has no photos of %d classes the model knows: %s",
-            data_dir / photos.name, len(photos.missing_classes), ", ".join(photos.missing_classes),
-        )  # fmt: skip
-    if photos.extra_classes:
-        log.warning(
-            "%s: left out, since the model does not know these classes: %s",
-            data_dir / photos.name, ", ".join(photos.extra_classes),
-        )  # fmt: skip
-
-
-def _refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
-    if not unreadable:
-        return
-    lines = listing([str(fault) for fault in unreadable])
-    if on_bad_image == "error":
-        raise ImageError(
-            f"{len(unreadable)} images cannot be read:\n{lines}\n"
-            "Mend or remove them, or leave them out with --on-bad-image skip."
-        )
-    log.warning("left out %d unreadable images:\n%s", len(unreadable), lines)

@@ -5,9 +5,20 @@ Shape suffixes: h height and w width in patches, H and W in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from cliptune.data.reading import read_image
+from cliptune.model.attention import evidence_maps
+from cliptune.model.classifier import Classifier
+
+HEAT_METHOD = "attention weighted by its gradient, Chefer et al., ICCV 2021"
 
 # Evidence from 0 to 1 as colours whose lightness rises all the way, so that they are read without
 # telling hues apart, and in grey: points of matplotlib's "plasma" (Smith and van der Walt, 2015),
@@ -34,3 +45,29 @@ def overlay(view: Image.Image, map_hw: NDArray[np.floating]) -> Image.Image:
     opacity_HW1 = OPACITY * np.sqrt(evidence_HW)[:, :, None]
     mixed_HW3 = (1 - opacity_HW1) * rgb_HW3 + opacity_HW1 * color_HW3
     return Image.fromarray(np.round(mixed_HW3).astype(np.uint8))
+
+
+def evidence_pictures(
+    classifier: Classifier,
+    paths: Sequence[Path],
+    classes_N: NDArray[np.integer[Any]],
+    device: torch.device,
+    *,
+    batch_size: int = 8,
+) -> list[Image.Image]:
+    """For each photo, its view with the evidence for the class `classes_N[n]` over it.
+
+    `classifier` as `evidence_maps` wants it. Raises `ImageError` for a photo that is gone.
+    """
+    preprocess, pictures = classifier.preprocess, []
+    for start in range(0, len(paths), batch_size):
+        images = [read_image(path) for path in paths[start : start + batch_size]]
+        pixels_BCHW = np.stack([preprocess.pixels(image) for image in images])
+        maps_Bhw = evidence_maps(
+            classifier,
+            torch.from_numpy(pixels_BCHW).to(device),
+            torch.from_numpy(classes_N[start : start + batch_size]).to(device),
+        )
+        views = [preprocess.view(image) for image in images]
+        pictures += [overlay(view, seen) for view, seen in zip(views, maps_Bhw, strict=True)]
+    return pictures

@@ -174,7 +174,7 @@ def _mistakes(
 ) -> list[dict[str, Any]]:
     """The photos whose right class the model thinks least of, with what it says instead."""
     photos = evaluation.photos
-    pictures = _pictures(photos.paths, worst := worst_mistakes(evaluation))
+    pictures = pictures_of(photos.paths, worst := worst_mistakes(evaluation))
     found = []
     for place in worst:
         p_C = photos.probabilities_NC[place]
@@ -214,7 +214,7 @@ def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]
         mistaken = (photos.labels_N == true) & (photos.predicted_N == taken_for)
         right = (photos.labels_N == taken_for) & (photos.predicted_N == taken_for)
         left, beside = (np.flatnonzero(x)[:PHOTOS].tolist() for x in (mistaken, right))
-        pictures = _pictures(photos.paths, [*left, *beside])
+        pictures = pictures_of(photos.paths, [*left, *beside])
         found.append(
             {
                 "true": names[true],
@@ -228,8 +228,8 @@ def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]
     return found
 
 
-def _pictures(paths: Sequence[Path], places: Sequence[int]) -> dict[int, str]:
-    """Place -> its photo as a data URI; "" for one that can no longer be read."""
+def pictures_of(paths: Sequence[Path], places: Sequence[int]) -> dict[int, str]:
+    """Place in `paths` -> its photo as a data URI; "" for one that can no longer be read."""
 
     def shown(place: int) -> str:
         try:

@@ -119,12 +119,12 @@ class Evaluation:
         """
         baseline = None if self.baseline is None else _in_percent(self.baseline)
         if baseline is not None and self.baseline_figures is not None:
-            baseline["figures"] = _figures(self.baseline_figures)
+            baseline["figures"] = figures_dict(self.baseline_figures)
         accuracy = self.figures.accuracy
         return {
             **_in_percent(self.tuned),
             "accuracy_interval_95": [100 * accuracy.low, 100 * accuracy.high],
-            "figures": _figures(self.figures),
+            "figures": figures_dict(self.figures),
             "baseline": baseline,
             "improvement_in_points": _improvement(self.tuned, self.baseline),
             "paired": None if self.paired is None else _paired(self.paired),
@@ -142,7 +142,7 @@ class Evaluation:
             "skipped_images": list(self.skipped_images),
             "classification_report": self.report,
             "per_class": {
-                name: {"recall": _estimate(recall), "precision": _estimate(precision)}
+                name: {"recall": estimate_dict(recall), "precision": estimate_dict(precision)}
                 for name, recall, precision in zip(
                     self.class_names, self.figures.recall, self.figures.precision, strict=True
                 )
@@ -161,20 +161,20 @@ class Evaluation:
             "scaling": None if self.answers is None else self.answers.model_dump(),
             "binning": scaled.reliability.binning,
             "before": {
-                "log_loss": _estimate(raw.log_loss),
-                "brier": _estimate(raw.brier),
-                "ece": _estimate(raw.reliability.ece_estimate),
+                "log_loss": estimate_dict(raw.log_loss),
+                "brier": estimate_dict(raw.brier),
+                "ece": estimate_dict(raw.reliability.ece_estimate),
                 "ece_plug_in": raw.reliability.ece,
             },
             "after": {
-                "log_loss": _estimate(scaled.log_loss),
-                "brier": _estimate(scaled.brier),
-                "ece": _estimate(scaled.ece),
+                "log_loss": estimate_dict(scaled.log_loss),
+                "brier": estimate_dict(scaled.brier),
+                "ece": estimate_dict(scaled.ece),
                 "ece_plug_in": scaled.reliability.ece,
             },
             "bins": [
                 {"from": b.low, "to": b.high, "photos": b.count, "confidence": b.confidence,
-                 "accuracy": _estimate(b.accuracy)}
+                 "accuracy": estimate_dict(b.accuracy)}
                 for b in scaled.reliability.bins
             ],
         }  # fmt: skip
@@ -201,12 +201,7 @@ def build_evaluation(
     Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
     split_metrics(logits_NC, labels_N)  # without a photo there is nothing to say
-    if not_finite := int((~np.isfinite(logits_NC)).any(axis=1).sum()):
-        raise CheckpointError(
-            f"{facts['checkpoint']}: its scores are not finite numbers for {not_finite} of "
-            f"{len(labels_N)} photos. Its training diverged, or its weights are damaged: "
-            "evaluate another checkpoint, or train again with a smaller learning rate."
-        )
+    refuse_not_finite(logits_NC, facts["checkpoint"])
     scaled_NC = np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
     predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
@@ -241,12 +236,23 @@ def build_evaluation(
     )  # fmt: skip
 
 
-def _figures(figures: FullMetrics) -> dict[str, Any]:
+def refuse_not_finite(logits_NC: Logits, checkpoint: str) -> None:
+    """Raise `CheckpointError` where the scores of `checkpoint` are no numbers."""
+    if not_finite := int((~np.isfinite(logits_NC)).any(axis=1).sum()):
+        raise CheckpointError(
+            f"{checkpoint}: its scores are not finite numbers for {not_finite} of "
+            f"{len(logits_NC)} photos. Its training diverged, or its weights are damaged: "
+            "evaluate another checkpoint, or train again with a smaller learning rate."
+        )
+
+
+def figures_dict(figures: FullMetrics) -> dict[str, Any]:
+    """JSON of the figures of one model, in fractions and nats."""
     names = ("accuracy", "top5", "macro_f1", "balanced_accuracy", "log_loss", "brier", "ece")
-    return {name: _estimate(getattr(figures, name)) for name in names}
+    return {name: estimate_dict(getattr(figures, name)) for name in names}
 
 
-def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+def estimate_dict(estimate: Estimate | None) -> dict[str, Any] | None:
     """JSON of a figure and its 95 % interval; a limit that is not finite is null."""
     if estimate is None:
         return None
@@ -257,8 +263,8 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
 def _paired(paired: PairedComparison) -> dict[str, Any]:
     """Tuned less zero-shot on the same photos, in fractions."""
     return {
-        "accuracy_difference": _estimate(paired.accuracy_difference),
-        "macro_f1_difference": _estimate(paired.macro_f1_difference),
+        "accuracy_difference": estimate_dict(paired.accuracy_difference),
+        "macro_f1_difference": estimate_dict(paired.macro_f1_difference),
         "only_this_model_right": paired.only_a_right,
         "only_zero_shot_right": paired.only_b_right,
         "mcnemar_p": paired.mcnemar_p,

@@ -1,0 +1,90 @@
+"""Photos of a split by a checkpoint's classes, and what classifiers say of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from cliptune.config import Settings
+from cliptune.data.folder import Sample, Split, load_split, load_training_splits
+from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.data.reading import Unreadable
+from cliptune.errors import DataError, ImageError, listing
+from cliptune.model.classifier import Classifier, Predictions, predict_logits
+
+log = logging.getLogger(__name__)
+
+
+def predict_samples(
+    classifiers: Sequence[Classifier],
+    samples: Sequence[Sample],
+    what: str,
+    device: torch.device,
+    *,
+    batch_size: int,
+    num_workers: int,
+    progress: bool,
+) -> Predictions:
+    """What `classifiers` say of `samples`, each decoded once.
+
+    They share one preprocessing; `what` stands before the progress bar.
+    """
+    loader = make_loader(
+        PhotoDataset(samples, classifiers[0].preprocess),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=True,
+    )
+    hidden = None if progress else True  # None: shown on a terminal only
+    batches = tqdm(loader, what, unit="batch", leave=False, disable=hidden)
+    return predict_logits(classifiers, batches, device)
+
+
+def labelled_photos(
+    settings: Settings, data_dir: Path, split: str, class_names: list[str]
+) -> Split:
+    """The photos of `split`, labelled by the checkpoint's class names."""
+    if split == "test" or (data_dir / "val").is_dir() or not (data_dir / "train").is_dir():
+        return load_split(data_dir, split, class_names=class_names)
+    # Without a val/ folder, training took val out of train/; take the same photos again.
+    train, val = load_training_splits(
+        data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
+    )
+    if train.class_names != tuple(class_names):
+        raise DataError(
+            f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
+            "checkpoint knows, so the photos it was validated on cannot be found again. "
+            "Evaluate with --split test, or make a val/ folder."
+        )
+    return train if split == "train" else val
+
+
+def say_mismatches(photos: Split, data_dir: Path) -> None:
+    """Warn of classes without photos, and of folders the model does not know."""
+    if photos.missing_classes:
+        log.warning(
+            "%s has no photos of %d classes the model knows: %s",
+            data_dir / photos.name, len(photos.missing_classes), ", ".join(photos.missing_classes),
+        )  # fmt: skip
+    if photos.extra_classes:
+        log.warning(
+            "%s: left out, since the model does not know these classes: %s",
+            data_dir / photos.name, ", ".join(photos.extra_classes),
+        )  # fmt: skip
+
+
+def refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
+    """Raise `ImageError` with all `unreadable` photos, or warn of them where they are skipped."""
+    if not unreadable:
+        return
+    lines = listing([str(fault) for fault in unreadable])
+    if on_bad_image == "error":
+        raise ImageError(
+            f"{len(unreadable)} images cannot be read:\n{lines}\n"
+            "Mend or remove them, or leave them out with --on-bad-image skip."
+        )
+    log.warning("left out %d unreadable images:\n%s", len(unreadable), lines)
