@@ -18,6 +18,7 @@ from cliptune.errors import DataError, UserError
 if TYPE_CHECKING:
     from cliptune.config import Settings
     from cliptune.demo.run import DemoResult
+    from cliptune.evaluation.class_changes import ClassChange
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.predictor import Predictor
     from cliptune.training.reporting import TrainResult
@@ -106,6 +107,13 @@ def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
 
     print(summary_text(evaluation))
     print(f"\nReport: {output_dir / 'report.html'}, and its text and pictures beside it")
+
+
+def class_change_summary(change: ClassChange) -> None:
+    """Where the new checkpoint is, and what the change does to the other classes."""
+    from cliptune.evaluation.class_changes_text import change_text
+
+    print(change_text(change))
 
 
 def predict_to_screen_or_file(

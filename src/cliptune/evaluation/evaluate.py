@@ -82,7 +82,7 @@ def evaluate(
     target = resolve_device(device)
     settings = saved_settings(found)
     folder = Path(data_dir) if data_dir is not None else settings.data.data_dir
-    photos = _photos(settings, folder, split, found.record.class_names)
+    photos = photos_of_split(settings, folder, split, found.record.class_names)
     _say_mismatches(photos, folder)
     strangers = None if unknown is None else _unknown_photos(Path(unknown))
     cache = Path(cache_dir) if cache_dir is not None else settings.model.cache_dir
@@ -249,7 +249,9 @@ def zero_shot_classifier(
     return classifier
 
 
-def _photos(settings: Settings, data_dir: Path, split: str, class_names: list[str]) -> Split:
+def photos_of_split(
+    settings: Settings, data_dir: Path, split: str, class_names: list[str]
+) -> Split:
     """The photos of `split`, labelled by the checkpoint's class names."""
     if split == "test" or (data_dir / "val").is_dir() or not (data_dir / "train").is_dir():
         return load_split(data_dir, split, class_names=class_names)
