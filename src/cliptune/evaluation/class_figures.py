@@ -35,9 +35,10 @@ class ChangeFigures:
     """What a class more or less changes on one split. All estimates are fractions of 1.
 
     `before` and `after` are the accuracy on the `num_others` photos of the other classes, without
-    and with the change; `taken` of these photos the class added now claims. Of the class itself:
-    its recall, its precision among photos of this split (None where it is never predicted), and
-    the share of its photos that are not taken for "none of these"; None without photos of it.
+    and with the change; `taken` of these photos go to the class in question by the checkpoint that
+    knows it. Of a class added: its recall, its precision among photos of this split (None where it
+    is never predicted), and the share of its photos that are not taken for "none of these"; None
+    without photos of it.
     """
 
     data_dir: str
