@@ -145,6 +145,27 @@ def test_an_untrained_class_removed_and_added_from_its_prompts_answers_as_before
     np.testing.assert_allclose(again, before, atol=2e-5)
 
 
+def test_the_prompts_of_a_new_class_go_through_the_text_tower_as_it_was_trained(
+    world: Path, tmp_path: Path
+) -> None:
+    both = {"lora.towers": "both", "output.output_dir": str(tmp_path / "both")}
+    train(load_settings(overrides=settings_of(world, **both)), progress=False)
+    found = resolve_checkpoint(tmp_path / "both")
+    remove_class(found.path, "cyan", output=tmp_path / "less", **QUIET)
+    again = add_class(tmp_path / "less", "cyan", output=tmp_path / "again", **QUIET).checkpoint
+    trained_row = read_parts(found).head["features"][2]
+    torch.testing.assert_close(
+        read_parts(again).head["features"][2], trained_row, atol=1e-5, rtol=0
+    )
+    untrained = add_class(
+        remove_class(
+            resolve_checkpoint(world / "run").path, "cyan", output=tmp_path / "l", **QUIET
+        ).checkpoint.path,
+        "cyan", output=tmp_path / "u", **QUIET,
+    ).checkpoint  # fmt: skip
+    assert (read_parts(untrained).head["features"][2] - trained_row).norm() > 1e-3
+
+
 def test_a_class_added_and_removed_leaves_the_tensors_it_found(trained: Checkpoint) -> None:
     parts = read_parts(trained)
     text_D = parts.head["features"][0].roll(1)

@@ -14,7 +14,12 @@ import torch
 
 from cliptune.data.folder import SPLITS, Sample, find_images
 from cliptune.errors import CheckpointError, DataError, ImageError, UserError, listing
-from cliptune.evaluation.class_figures import ChangeFigures, Measuring, figures_on_split
+from cliptune.evaluation.class_figures import (
+    ChangeFigures,
+    Measuring,
+    figures_on_split,
+    photos_to_measure,
+)
 from cliptune.model.answers import class_means
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
@@ -92,6 +97,7 @@ def add_class(
     target = _target(found, output, f"plus-{name}")
     place = _measuring(data_dir, split, batch_size, device, progress)
     paths = [] if images is None else _photos_of_class(Path(images), parts)
+    samples, why = photos_to_measure(found, place, name, used=paths)
     cache = Path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
     names = {name: list(prompt_names)} if prompt_names else {}
 
@@ -126,9 +132,11 @@ def add_class(
     head.load_state_dict(changed.head)
     classifier.head = head.to(place.device).requires_grad_(False)
     index = len(changed.record.class_names) - 1
-    figures, why = figures_on_split(
-        found, changed, classifier, place, index=index, added=True, used=paths
-    )
+    figures = None
+    if samples:
+        figures, why = figures_on_split(
+            samples, found, changed, classifier, place, index=index, added=True
+        )
     return ClassChange(
         checkpoint=write_changed(target, found, changed), source=found.path, class_name=name,
         added=True, num_photos=len(paths), figures=figures, unmeasured=why,
@@ -160,11 +168,15 @@ def remove_class(
     target = _target(found, output, f"minus-{name}")
     changed = without_class(parts, name)
     place = _measuring(data_dir, split, batch_size, device, progress)
-    cache = Path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
-    classifier = load_classifier(found, base_model=base_model, cache_dir=cache).to(place.device)
-    figures, why = figures_on_split(
-        found, parts, classifier, place, index=index, added=False, used=[]
-    )
+    samples, why = photos_to_measure(found, place, None, used=[])
+    figures = None
+    if samples:
+        cache = Path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
+        classifier = load_classifier(found, base_model=base_model, cache_dir=cache)
+        classifier = classifier.to(place.device)
+        figures, why = figures_on_split(
+            samples, found, parts, classifier, place, index=index, added=False
+        )
     return ClassChange(
         checkpoint=write_changed(target, found, changed), source=found.path, class_name=name,
         added=False, num_photos=0, figures=figures, unmeasured=why,

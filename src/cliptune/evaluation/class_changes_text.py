@@ -42,14 +42,14 @@ def _title(change: ClassChange) -> str:
 def _figures(change: ClassChange, figures: ChangeFigures) -> list[str]:
     name = shorten(change.class_name, 20)
     lines = [
-        f"  {'':<27}{'before':>19}{'after':>19}{'photos':>8}",
+        f"  {'':<28}{'before':>19}{'after':>19}{'photos':>8}",
         _row("other classes, top-1, %", figures.before, figures.after, figures.num_others),
     ]
     if figures.num_new:
-        lines.append(_row(f"{name}: recall, %", None, figures.recall, figures.num_new))
-        lines.append(_row(f"{name}: precision, %", None, figures.precision, None))
+        lines.append(_row("new class, recall, %", None, figures.recall, figures.num_new))
+        lines.append(_row("new class, precision, %", None, figures.precision, None))
     if figures.known is not None:
-        lines.append(_row(f"{name}: known, %", None, figures.known, figures.num_new))
+        lines.append(_row("new class, taken as known, %", None, figures.known, figures.num_new))
     text = (
         f"Measured on the {figures.split} split of {one_line(figures.data_dir)}. In brackets: "
         "95 % intervals, of other photos like these."
@@ -57,9 +57,15 @@ def _figures(change: ClassChange, figures: ChangeFigures) -> list[str]:
     if change.added:
         text += f" Photos of other classes taken for '{name}': {figures.taken}."
         if not figures.num_new:
+            but = " but those it was added from" if change.num_photos else ""
             text += (
-                f" No photos of '{name}' but those it was added from are in that split, so how "
-                "well it is told was not measured."
+                f" There are no photos of '{name}' in that split{but}, so how well it is told was "
+                "not measured."
+            )
+        if change.num_photos and figures.split == "val":
+            text += (
+                " Val photos of the other classes helped to place the new one, so their accuracy "
+                "leans to the good side; measure on --split test, too."
             )
     return [*lines, "", wrap(text)]
 
@@ -67,7 +73,7 @@ def _figures(change: ClassChange, figures: ChangeFigures) -> list[str]:
 def _row(title: str, before: Estimate | None, after: Estimate | None, count: int | None) -> str:
     cells = ["–" if each is None else in_words(each, percent) for each in (before, after)]
     photos = "" if count is None else str(count)
-    return f"  {fit(title, 27)}{cells[0]:>19}{cells[1]:>19}{photos:>8}".rstrip()
+    return f"  {fit(title, 28)}{cells[0]:>19}{cells[1]:>19}{photos:>8}".rstrip()
 
 
 def _about_answers(change: ClassChange, *, scores_photos: bool) -> str:

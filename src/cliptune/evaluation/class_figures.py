@@ -63,6 +63,10 @@ class Measuring:
     device: torch.device
     progress: bool
 
+    def folder(self, found: Checkpoint) -> Path:
+        """The folder that holds the splits."""
+        return saved_settings(found).data.data_dir if self.data_dir is None else self.data_dir
+
     def predict(self, classifier: Classifier, samples: Sequence[Sample], what: str) -> Predictions:
         """What `classifier`, on `device`, says of `samples`; the progress bar is called `what`."""
         loader = make_loader(
@@ -119,7 +123,31 @@ def change_figures(
     )
 
 
+def photos_to_measure(
+    found: Checkpoint, place: Measuring, added: str | None, *, used: Sequence[Path]
+) -> tuple[list[Sample], str]:
+    """(photos of the classes of `found`, and of the class `added` as the next one; why none).
+
+    Photos that were `used` to place the class added are left out. Raises `DataError` where
+    nothing is found in a folder that was asked for by name.
+    """
+    settings, known = saved_settings(found), found.record.class_names
+    folder = place.folder(found)
+    try:
+        samples = list(photos_of_split(settings, folder, place.split, known).samples)
+    except DataError as error:
+        if place.data_dir is not None:
+            raise
+        return [], str(error)
+    if added is not None:
+        taken = {path.resolve() for path in used}
+        new = find_images(folder / place.split / added)
+        samples += [Sample(path, len(known)) for path in new if path.resolve() not in taken]
+    return samples, ""
+
+
 def figures_on_split(
+    samples: Sequence[Sample],
     found: Checkpoint,
     knowing: ClassParts,
     classifier: Classifier,
@@ -127,36 +155,16 @@ def figures_on_split(
     *,
     index: int,
     added: bool,
-    used: Sequence[Path],
 ) -> tuple[ChangeFigures | None, str]:
-    """(figures of `classifier`, which knows the class `index` of `knowing`, or why none).
-
-    Photos that were `used` to place the class are not measured on. Raises `DataError` where
-    nothing is found in a folder that was asked for by name.
-    """
-    settings, record = saved_settings(found), knowing.record
-    folder = settings.data.data_dir if place.data_dir is None else place.data_dir
-    name = record.class_names[index]
-    try:
-        photos = photos_of_split(settings, folder, place.split, found.record.class_names)
-    except DataError as error:
-        if place.data_dir is not None:
-            raise
-        return None, str(error)
-    samples = list(photos.samples)  # added classes stand last: the labels are those of `knowing`
-    if added:
-        taken = {path.resolve() for path in used}
-        new = find_images(folder / place.split / name)
-        samples += [Sample(path, index) for path in new if path.resolve() not in taken]
-    if not any(sample.label != index for sample in samples):
-        return None, f"{folder / place.split} has no photo of the other classes."
+    """(figures of `classifier`, which knows the class `index` of `knowing`, or why none)."""
+    folder, answers = place.folder(found), knowing.record.answers
     said = place.predict(classifier, samples, f"measuring on {place.split}")
     if said.unreadable:
         lines = listing([str(fault) for fault in said.unreadable])
         log.warning("not measured on %d unreadable images:\n%s", len(said.unreadable), lines)
     if not (said.labels != index).any():
-        return None, f"{folder / place.split}: none of its photos can be read."
-    logits_NC, answers, known_N = said.logits[0], record.answers, None
+        return None, f"{folder / place.split}: no photo of the other classes that can be read."
+    logits_NC, known_N = said.logits[0], None
     if answers is not None:
         means_CD = knowing.means_CD
         weights_CD = classifier.class_weights().float().cpu().numpy()
