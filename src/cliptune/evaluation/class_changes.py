@@ -114,6 +114,11 @@ def add_class(
                 f"{len(said.unreadable)} of the {len(paths)} photos of '{name}' cannot be read:\n"
                 f"{lines}\nMend or remove them; nothing was written."
             )
+        if not np.isfinite(said.features[0]).all():
+            raise CheckpointError(
+                f"{found.path}: its features are not finite numbers. Its training diverged, or its "
+                "weights were changed: use another checkpoint of the run."
+            )
         assert parts.means_CD is not None  # _photos_of_class asked for them
         mean_D = class_means(said.features[0], np.zeros(len(paths), np.int64), num_classes=1)[0]
         placed_D = place_class(
