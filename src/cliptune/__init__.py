@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cliptune.data.prepare import prepare
     from cliptune.demo.run import run_demo
     from cliptune.errors import CliptuneError, UserError
+    from cliptune.evaluation.class_changes import ClassChange, add_class, remove_class
     from cliptune.evaluation.compare import compare
     from cliptune.evaluation.comparison import Comparison
     from cliptune.evaluation.evaluate import evaluate
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckResult",
+    "ClassChange",
     "ClassScore",
     "CliptuneError",
     "Comparison",
@@ -42,17 +44,20 @@ __all__ = [
     "TrainResult",
     "UserError",
     "__version__",
+    "add_class",
     "check",
     "compare",
     "evaluate",
     "load_settings",
     "prepare",
+    "remove_class",
     "run_demo",
     "train",
 ]
 
 _HOMES = {
     "CheckResult": "cliptune.data.audit",
+    "ClassChange": "cliptune.evaluation.class_changes",
     "ClassScore": "cliptune.inference.predictor",
     "CliptuneError": "cliptune.errors",
     "Comparison": "cliptune.evaluation.comparison",
@@ -62,11 +67,13 @@ _HOMES = {
     "Settings": "cliptune.config",
     "TrainResult": "cliptune.training.reporting",
     "UserError": "cliptune.errors",
+    "add_class": "cliptune.evaluation.class_changes",
     "check": "cliptune.data.audit",
     "compare": "cliptune.evaluation.compare",
     "evaluate": "cliptune.evaluation.evaluate",
     "load_settings": "cliptune.config",
     "prepare": "cliptune.data.prepare",
+    "remove_class": "cliptune.evaluation.class_changes",
     "run_demo": "cliptune.demo.run",
     "train": "cliptune.training.train",
 }

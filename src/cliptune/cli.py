@@ -44,6 +44,10 @@ Profile = Annotated[
         "--profile", help="Show where the time went; a trace file, too, from the sixth batch on."
     ),
 ]
+ChangedCheckpoint = Annotated[
+    Path | None, typer.Option(help="The new checkpoint folder. [default: beside CHECKPOINT]")
+]
+MeasuredSplit = Annotated[str, typer.Option(help="Measure on train, val or test.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 
 
@@ -321,6 +325,90 @@ def compare(
         fast=not plain,
     )
     comparison_to_screen(comparison, output_dir)
+
+
+@app.command(
+    "add-class",
+    epilog="Example: cliptune add-class outputs/lora_finetuning corgi --images photos/corgi",
+)
+def add_class(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
+    ],
+    name: Annotated[str, typer.Argument(help="The new class, as its folder would be called.")],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of its photos. [default: from its prompts alone]")
+    ] = None,
+    output: ChangedCheckpoint = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Photos to measure on. [default: those of training]")
+    ] = None,
+    split: MeasuredSplit = "val",
+    prompt_name: Annotated[
+        list[str] | None,
+        typer.Option(help="What fills the {} of prompts; may be repeated. [default: NAME]"),
+    ] = None,
+    display_name: Annotated[
+        str | None, typer.Option(help="The name shown in predictions. [default: NAME]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    device: Device = "auto",
+    base_model: BaseModelName = None,
+    debug: Debug = False,
+) -> None:
+    """Make a new checkpoint that knows one class more, without training."""
+    from cliptune.evaluation.class_changes import add_class as run_addition
+    from cliptune.screen import class_change_summary, quiet_libraries
+
+    quiet_libraries(debug=debug)
+    change = run_addition(
+        checkpoint,
+        name,
+        images=images,
+        output=output,
+        data_dir=data_dir,
+        split=split,
+        prompt_names=prompt_name or [],
+        display_name=display_name,
+        batch_size=batch_size,
+        device=device,
+        base_model=base_model,
+    )
+    class_change_summary(change)
+
+
+@app.command("remove-class", epilog="Example: cliptune remove-class outputs/lora_finetuning pug")
+def remove_class(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
+    ],
+    name: Annotated[str, typer.Argument(help="The class to leave out.")],
+    output: ChangedCheckpoint = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Photos to measure on. [default: those of training]")
+    ] = None,
+    split: MeasuredSplit = "val",
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    device: Device = "auto",
+    base_model: BaseModelName = None,
+    debug: Debug = False,
+) -> None:
+    """Make a new checkpoint that knows one class less, without training."""
+    from cliptune.evaluation.class_changes import remove_class as run_removal
+    from cliptune.screen import class_change_summary, quiet_libraries
+
+    quiet_libraries(debug=debug)
+    change = run_removal(
+        checkpoint,
+        name,
+        output=output,
+        data_dir=data_dir,
+        split=split,
+        batch_size=batch_size,
+        device=device,
+        base_model=base_model,
+    )
+    class_change_summary(change)
 
 
 @app.command(

@@ -18,6 +18,7 @@ from cliptune.errors import DataError, UserError
 if TYPE_CHECKING:
     from cliptune.config import Settings
     from cliptune.demo.run import DemoResult
+    from cliptune.evaluation.class_changes import ClassChange
     from cliptune.evaluation.comparison import Comparison
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.predictor import Predictor
@@ -115,6 +116,13 @@ def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
 
     print(comparison_summary(comparison))
     print(f"\nReport: {output_dir / 'comparison.html'}, and its text and table of photos beside it")
+
+
+def class_change_summary(change: ClassChange) -> None:
+    """Where the new checkpoint is, and what the change does to the other classes."""
+    from cliptune.evaluation.class_changes_text import change_text
+
+    print(change_text(change))
 
 
 def predict_to_screen_or_file(

@@ -18,7 +18,8 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,7 +58,8 @@ class Record(BaseModel):
     """What `cliptune.json` holds. Metrics are fractions and nats, not percent.
 
     `display_names` and `prompt_names` have those classes alone that are not called by default:
-    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`.
+    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`
+    and `history`.
     """
 
     model_config = ConfigDict(strict=True)
@@ -74,6 +76,7 @@ class Record(BaseModel):
     update: int  # finished optimizer updates
     metrics: dict[str, float | int | None]
     answers: Answers | None = None  # fitted on val, where it was measured at this point
+    history: list[str] = []  # classes added and removed since training, in words
     versions: dict[str, str]
 
 
@@ -106,25 +109,45 @@ def write_checkpoint(
     Nothing appears at `path` before all is written and on the disk. Raises `ResourceError` on a
     full disk.
     """
+    with new_checkpoint_folder(path) as folder:
+        _write_adapter(folder, classifier.model, record)
+        write_tensors(folder / HEAD, classifier.head.state_dict())
+        write_means(folder, means_CD)
+        write_record(folder, record)
+        write_extras(folder)
+    return Checkpoint(path, record)
+
+
+@contextmanager
+def new_checkpoint_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; with its sums it appears at `path` whole, or not at all.
+
+    Raises `ResourceError` on a full disk.
+    """
     try:
         with whole_folder(path) as folder:
-            _write_adapter(folder, classifier.model, record)
-            write_tensors(folder / HEAD, classifier.head.state_dict())
-            if means_CD is not None:
-                means = torch.from_numpy(np.asarray(means_CD, dtype=np.float32))
-                write_tensors(folder / MEANS, {"means": means})
-            text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False)
-            (folder / RECORD).write_text(text + "\n", encoding="utf-8")
-            write_extras(folder)
+            yield folder
             write_sums(folder, leave_out=UNSUMMED)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
                 f"{path}: the disk is full; the checkpoint was not written, earlier ones are "
-                "untouched. Free some space and go on with --resume."
+                "untouched. Free some space, then go on with --resume, or run the command again."
             ) from error
         raise
-    return Checkpoint(path, record)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write `RECORD` into `folder`."""
+    text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False)
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+
+
+def write_means(folder: Path, means_CD: NDArray[np.floating[Any]] | None) -> None:
+    """Write `MEANS` into `folder`, where there are any."""
+    if means_CD is not None:
+        means = torch.from_numpy(np.asarray(means_CD, dtype=np.float32))
+        write_tensors(folder / MEANS, {"means": means})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -39,7 +39,7 @@ def load_classifier(
     path, record = checkpoint.path, checkpoint.record
     head = load_head(path, record)
     model = _load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
-    model = _merge_adapter(path, model)
+    model = merge_adapter(path, model)
     classifier = Classifier(model, head, load_preprocess(checkpoint)).eval().requires_grad_(False)
     if fast:
         fuse(classifier.model)
@@ -135,7 +135,7 @@ def read_adapter(path: Path, model: Any) -> None:
         raise CheckpointError(f"{path / ADAPTER}: {error}") from None
 
 
-def _merge_adapter(path: Path, model: Any) -> Any:
+def merge_adapter(path: Path, model: Any) -> Any:
     """`model` with the adapters of the checkpoint folder `path` folded into its weights."""
     config_path = path / "adapter_config.json"
     state = read_tensors(path / ADAPTER)
