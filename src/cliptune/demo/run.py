@@ -46,7 +46,7 @@ class DemoResult:
             ("drawings", str(self.data_dir)),
             ("checkpoint", str(self.checkpoint)),
             ("curves", str(self.output_dir / "run" / "training_curves.png")),
-            ("report", str(self.output_dir / "evaluation" / "evaluation_report.txt")),
+            ("report", str(self.output_dir / "evaluation" / "report.html")),
             ("predictions", str(self.predictions)),
         ]
 
