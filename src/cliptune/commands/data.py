@@ -1,0 +1,120 @@
+"""Make and check folders of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cliptune.commands.options import Debug
+
+
+def prepare(
+    output_dir: Annotated[Path, typer.Option(help="Where the splits go.")] = Path("data/dogs"),
+    num_classes: Annotated[
+        int | None, typer.Option(help="How many breeds, up to 120. [default: 10 for dogs]")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names, with commas between them.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Keep so many photos of each class in train; all elsewhere.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="A .tar archive; a folder: one folder of photos for each class, photos named by "
+            "class (pug_1.jpg), train/CLASS/, or Oxford-IIIT Pet's; a list of path,label[,split] "
+            "(.csv, .tsv, .jsonl); .parquet; or hf:OWNER/NAME on the Hugging Face hub."
+        ),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="How --source names classes: auto, folders, names or pets.")
+    ] = "auto",
+    splits: Annotated[
+        str,
+        typer.Option(
+            help="source: its own splits, such as Stanford Dogs' official lists; random: deal "
+            "anew; auto: its own where it brings them along."
+        ),
+    ] = "auto",
+    root: Annotated[
+        Path | None, typer.Option(help="Where the paths of a list start. [default: beside it]")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a list's paths. [default: found by its name]")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of a list's labels. [default: found by its name]")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
+    resize: Annotated[
+        int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
+    ] = None,
+    download: Annotated[bool, typer.Option(help="Fetch Stanford Dogs if nothing is there.")] = True,
+    train_ratio: Annotated[float, typer.Option(help="Share of each class for train.")] = 0.7,
+    val_ratio: Annotated[
+        float | None, typer.Option(help="Share for val. [default: half of what train leaves]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses which photo goes where.")] = 42,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Only check the data in --output-dir.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Make train/, val/ and test/ from labelled photos of any form, and dataset.json."""
+    from cliptune.data.prepare import prepare as run_preparation
+
+    if validate:
+        from cliptune.data.audit import check as run_check
+        from cliptune.data.check_report import check_text
+
+        checked = run_check(output_dir)
+        print(check_text(checked))
+        raise typer.Exit(checked.exit_code())
+    result = run_preparation(
+        output_dir,
+        num_classes=num_classes,
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        shots=shots,
+        source=source,
+        layout=layout,
+        splits=splits,
+        root=root,
+        image_column=image_column,
+        label_column=label_column,
+        link=link,
+        resize=resize,
+        download=download,
+        train_ratio=train_ratio,
+        val_ratio=val_ratio,
+        seed=seed,
+    )
+    print(result.summary())
+
+
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder with train/, val/ and test/.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--output-dir", help="Where check.html and check.json go.")
+    ] = Path("outputs/check"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 3 where there are warnings, too.")
+    ] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Move unreadable files, copies and leaks to DATA/.quarantine; delete none.",
+        ),
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Bring back what the last --fix moved.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
+    from cliptune.screen import check_to_screen
+
+    raise typer.Exit(check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo))
