@@ -25,7 +25,8 @@ def browser(profile: Path, *, width: int = 1200, height: int = 900) -> Iterator[
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-quic", "--no-first-run",
+        "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-quic",
+        "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--disable-dev-shm-usage", f"--window-size={width},{height}", f"--user-data-dir={profile}",
     ):  # fmt: skip
