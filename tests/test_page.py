@@ -24,7 +24,7 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.rglob("*.png"))
 
 
-@pytest.mark.parametrize(("photos", "classes"), [(200, 10), (2400, 120)])
+@pytest.mark.parametrize(("photos", "classes"), [(200, 10), (1200, 120)])
 def test_the_page_tells_each_cell_and_sorts_and_fits_narrow_and_wide_windows(
     drawings: list[Path], tmp_path: Path, photos: int, classes: int
 ) -> None:
@@ -53,8 +53,11 @@ def test_the_page_tells_each_cell_and_sorts_and_fits_narrow_and_wide_windows(
         assert chrome.find_element("id", "cell").text == f"{name}: {right} of {of} right"
 
         def column(number: int) -> list[str]:
-            rows = chrome.find_elements("css selector", "#classes tbody tr")
-            return [row.find_elements("tag name", "td")[number].text for row in rows]
+            rows = "[...document.querySelectorAll('#classes tbody tr')]"
+            texts: list[str] = chrome.execute_script(
+                f"return {rows}.map(row => row.cells[{number}].textContent)"
+            )
+            return texts
 
         recalls = [float(text) for text in column(2)]
         assert recalls == sorted(recalls)
