@@ -16,7 +16,8 @@ from PIL import Image
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
 os.environ["CLIPTUNE_CACHE"] = tempfile.mkdtemp(prefix="cliptune-tests-")
 
-torch.set_num_threads(2)
+# Beside other tests at work, one thread each: two that wait for one another take longer.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 COLORS = {"amber": (200, 140, 40), "blue": (40, 60, 200), "cyan": (60, 190, 200)}
