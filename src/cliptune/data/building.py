@@ -81,6 +81,43 @@ def alone(output_dir: Path) -> Iterator[None]:
             free(lock)
 
 
+def check_apart(source: Path | str | None, output_dir: Path) -> None:
+    """Copies must not become photos of their source."""
+    if not isinstance(source, Path) or not source.is_dir():
+        return
+    if output_dir.exists() and source.samefile(output_dir):
+        raise DataError(
+            f"{source}: --source and --output-dir are the same folder. "
+            "Choose another --output-dir; the photos are copied into it."
+        )
+    inside, outside = output_dir.resolve(), source.resolve()
+    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+        raise DataError(
+            f"{output_dir}: --output-dir and --source {source} lie inside each other, so the "
+            "copies would become photos of the source. Choose another --output-dir."
+        )
+
+
+def check_nothing_in_the_way(output_dir: Path) -> None:
+    """Nothing of the user's is ever deleted: only empty folders may be replaced."""
+    for path in (output_dir, *(output_dir / split for split in SPLITS)):
+        if path.exists() and not path.is_dir():
+            raise DataError(f"{path}: this is a file. Expected a folder, or nothing there yet.")
+    for split in SPLITS:
+        for root, _, files in os.walk(output_dir / split):
+            if files:
+                raise DataError(
+                    f"{Path(root, files[0])}: this file is in the way. Expected {output_dir} to "
+                    "hold no files yet, or photos in train/<class>/. Move it away, or choose "
+                    "another --output-dir."
+                )
+    if (output_dir / MANIFEST).exists():
+        raise DataError(
+            f"{output_dir / MANIFEST}: it tells of photos that are gone. Delete it, or choose "
+            "another --output-dir."
+        )
+
+
 def finish_or_clear(output_dir: Path) -> None:
     """After a kill: move a complete tree the rest of the way; delete an incomplete one."""
     for work in _leftovers(output_dir):

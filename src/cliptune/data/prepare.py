@@ -6,7 +6,6 @@ Nothing half-made is ever seen: the tree is built in a hidden folder and moved i
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from cliptune.data.breeds import BREEDS, DEFAULT_NUM_BREEDS, choose_classes, nam
 from cliptune.data.building import (
     alone,
     build,
+    check_apart,
+    check_nothing_in_the_way,
     finish_or_clear,
     move_into_place,
     unfinished,
@@ -28,7 +29,7 @@ from cliptune.data.download import STANFORD_DOGS
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
 from cliptune.data.hub_dataset import HUB_PREFIX
 from cliptune.data.layouts import ClassLayout
-from cliptune.data.manifest import MANIFEST, Manifest, SourceRecord, count, read_manifest
+from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
 from cliptune.data.naming import CLASSES_FILE, entries_of
 from cliptune.data.sources import LAYOUTS, SPLIT_CHOICES, Source, open_source, source_name
 from cliptune.data.splitting import Shares, share_out
@@ -120,7 +121,7 @@ def prepare(
         there = _already_there(output_dir, options, seed=seed, source=source)
         if there is not None:
             return there
-    _check_apart(source, output_dir)
+    check_apart(source, output_dir)
     source = source or archive_beside(output_dir)
     breeds: tuple[str, ...] = ()
     if source is None:  # a mistake is told before anything is made or fetched
@@ -135,7 +136,7 @@ def prepare(
         there = _already_there(output_dir, options, seed=seed, source=source)
         if there is not None:
             return there
-        _check_nothing_in_the_way(output_dir)
+        check_nothing_in_the_way(output_dir)
         if source is None:
             source, why = fetch_archive(output_dir, allowed=download, url=url, progress=progress)
             if source is None:
@@ -260,43 +261,6 @@ def _already_there(
             f"To check it: cliptune check {output_dir}",
         ),
     )
-
-
-def _check_apart(source: Path | str | None, output_dir: Path) -> None:
-    """Copies must not become photos of their source."""
-    if not isinstance(source, Path) or not source.is_dir():
-        return
-    if output_dir.exists() and source.samefile(output_dir):
-        raise DataError(
-            f"{source}: --source and --output-dir are the same folder. "
-            "Choose another --output-dir; the photos are copied into it."
-        )
-    inside, outside = output_dir.resolve(), source.resolve()
-    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
-        raise DataError(
-            f"{output_dir}: --output-dir and --source {source} lie inside each other, so the "
-            "copies would become photos of the source. Choose another --output-dir."
-        )
-
-
-def _check_nothing_in_the_way(output_dir: Path) -> None:
-    """Nothing of the user's is ever deleted: only empty folders may be replaced."""
-    for path in (output_dir, *(output_dir / split for split in SPLITS)):
-        if path.exists() and not path.is_dir():
-            raise DataError(f"{path}: this is a file. Expected a folder, or nothing there yet.")
-    for split in SPLITS:
-        for root, _, files in os.walk(output_dir / split):
-            if files:
-                raise DataError(
-                    f"{Path(root, files[0])}: this file is in the way. Expected {output_dir} to "
-                    "hold no files yet, or photos in train/<class>/. Move it away, or choose "
-                    "another --output-dir."
-                )
-    if (output_dir / MANIFEST).exists():
-        raise DataError(
-            f"{output_dir / MANIFEST}: it tells of photos that are gone. Delete it, or choose "
-            "another --output-dir."
-        )
 
 
 def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> PrepareResult:
