@@ -195,7 +195,10 @@ def _make(
         kind="made",
         headline=f"{output_dir}: {len(plan):,} photos of {len(taken)} classes, "
         f"{'linked to' if link else 'copied from'} {where}.",
-        notes=_notes(source, num_taken=len(taken), shares=shares),
+        notes=(
+            *_notes(source, num_taken=len(taken), shares=shares),
+            f"What is wrong with them, before training does: cliptune check {output_dir}",
+        ),
     )
 
 
