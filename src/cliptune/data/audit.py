@@ -106,7 +106,11 @@ class CheckResult:
 def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
     """Read every file of `data_dir/{train,val,test}/<class>/` once, and look at folders and names.
 
-    Raises `DataError` when `data_dir` is not a folder, or its `dataset.json` is damaged.
+    As many processes as there are cores read: a script of one's own calls this below
+    `if __name__ == "__main__":`, where the system starts processes afresh (Windows, macOS).
+
+    Raises `DataError` when `data_dir` is not a folder, or its `dataset.json` is damaged;
+    `ResourceError` when a reading process was ended.
     """
     if not data_dir.is_dir():
         what = "this is a file" if data_dir.exists() else "no such folder"

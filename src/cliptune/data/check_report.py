@@ -41,16 +41,19 @@ def check_text(result: CheckResult) -> str:
     for severity in reversed(SEVERITIES):
         kinds = _by_kind(result.of(severity))
         if kinds:
-            plural = "" if len(result.of(severity)) == 1 else "s"
-            parts.append(f"{len(result.of(severity)):,} {severity}{plural}:")
+            parts.append(f"{_counted(len(result.of(severity)), severity)}:")
             parts += [_kind_text(kind, findings) for kind, findings in kinds.items()]
     verdict = (
-        f"{result.data_dir}: {result.num_photos:,} photos read; {len(result.errors):,} errors, "
-        f"{len(result.warnings):,} warnings."
+        f"{result.data_dir}: {result.num_photos:,} photos read; "
+        f"{_counted(len(result.errors), 'error')}, {_counted(len(result.warnings), 'warning')}."
     )
     if not result.errors:
         verdict += " It can be trained on."
     return "\n\n".join([*parts, wrap(verdict)])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _kind_text(kind: str, findings: Sequence[Finding]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from cliptune.data.fingerprints import fingerprint
 from cliptune.data.reading import load, open_content, read_content, to_rgb
-from cliptune.errors import ImageError
+from cliptune.errors import ImageError, ResourceError
 
 MAX_FILE = 512 * 2**20  # bytes; photos are smaller
 # Decoded at a half, a quarter or an eighth of its size while its shorter edge stays above this.
@@ -67,7 +68,16 @@ def _inspected(paths: Sequence[Path]) -> Iterator[list[Inspected]]:
         yield from map(_inspect_some, chunks)
         return
     with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(_inspect_some, chunks)
+        results = pool.map(_inspect_some, chunks)
+        for chunk in chunks:
+            try:
+                yield next(results)
+            except BrokenProcessPool as error:
+                raise ResourceError(
+                    f"a process that reads photos was ended: memory ran out, or a file made a "
+                    f"decoder crash. It was at {chunk[0]} or the {len(chunk) - 1} after it, or "
+                    "soon after. Move them away and check again."
+                ) from error
 
 
 def _inspect_some(paths: Iterable[Path]) -> list[Inspected]:

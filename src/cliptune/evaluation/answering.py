@@ -28,6 +28,7 @@ KNOWN_SHARE = 0.95
 # tell, and where choosing them takes no minutes.
 _ENOUGH = 20
 _MUCH = 2_000_000  # logits
+_MOST = 20_000_000  # logits that a temperature is fitted on; of more photos, a part
 
 
 def fit_answers(
@@ -45,10 +46,14 @@ def fit_answers(
     Where all of them are classified rightly they cannot tell the temperature, and it stays 1.
     Raises `ValueError` without photos, or when a logit is not finite.
     """
-    temperature, factors = fit_temperature(logits_NC, labels_N), None
+    photos, classes = logits_NC.shape
+    some = np.arange(photos)
+    if logits_NC.size > _MOST:
+        some = np.random.default_rng(seed).permutation(photos)[: max(1, _MOST // classes)]
+    temperature, factors = fit_temperature(logits_NC[some], labels_N[some]), None
     if temperature.note == "separable":
         temperature = Temperature(1.0, temperature.nll, "separable")
-    elif _has_enough(labels_N, logits_NC.shape[1]) and logits_NC.size <= _MUCH:
+    elif _has_enough(labels_N, classes) and logits_NC.size <= _MUCH:
         both = fit_calibration(logits_NC, labels_N, seed=seed)
         factors = both.vector.factors if both.chosen == "vector" else None
     fitted = Answers(
