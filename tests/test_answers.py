@@ -269,3 +269,23 @@ def test_a_class_without_val_photos_has_no_mean_and_answers_are_fitted_all_the_s
     assert answers is not None
     assert means is not None
     assert np.linalg.norm(means, axis=1) == pytest.approx([1, 0, 1])
+
+
+def test_corruptions_are_measured_beside_zero_shot_when_asked_for(
+    run_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    from cliptune.evaluation.text import summary_text
+
+    evaluation = evaluate(
+        run_dir, data_dir=photos, corruptions=True, output_dir=tmp_path, num_workers=0,
+        device="cpu", progress=False,
+    )  # fmt: skip
+    worse = evaluation.robustness
+    assert worse is not None
+    assert evaluation.baseline is not None
+    assert worse.untouched == pytest.approx((evaluation.accuracy, evaluation.baseline.accuracy))
+    told = json.loads((tmp_path / "evaluation_results.json").read_text(encoding="utf-8"))
+    assert told["robustness"] == json.loads(json.dumps(worse.to_dict()))
+    assert (tmp_path / "robustness.png").stat().st_size > 10_000
+    assert "made worse in 7 ways" in summary_text(evaluation).replace("\n", " ")
+    assert "On worse photos" in (tmp_path / "report.html").read_text(encoding="utf-8")

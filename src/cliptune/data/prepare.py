@@ -187,7 +187,7 @@ def _make(
     except BaseException:  # Ctrl-C included
         shutil.rmtree(work, ignore_errors=True)
         raise
-    log.info("%s: %d photos of %d classes", output_dir, len(plan), len(taken))
+    log.debug("%s: %d photos of %d classes", output_dir, len(plan), len(taken))
     return PrepareResult(
         output_dir=output_dir,
         class_names=tuple(taken),

@@ -168,6 +168,13 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
         )
     if evaluation.none_of_these is not None:
         texts += _none_of_these(evaluation.none_of_these)
+    if (worse := evaluation.robustness) is not None:
+        means = [percent(worse.mean(i)) for i in range(len(worse.untouched))]
+        beside = f" (zero-shot: {means[1]} %)" if len(means) > 1 else ""
+        texts.append(
+            f"On photos made worse in {len(worse.corrupted)} ways and three strengths: "
+            f"{means[0]} % right on average{beside}."
+        )
     return texts
 
 
