@@ -55,7 +55,8 @@ def main() -> None:
     for name, words in SCORE_NAMES.items():
         cells = []
         for folder in folders:
-            values = [e.none_of_these.auroc[name] for e in found[folder]]  # type: ignore[union-attr,index]
+            parts = [e.none_of_these for e in found[folder]]
+            values = [part.auroc[name] for part in parts if part and part.auroc]
             each = " / ".join(f"{value:.3f}" for value in values)
             cells.append(f"{each} ({np.mean(values):.3f})")
         print(f"| {words} | " + " | ".join(cells) + " |")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,20 @@ def any_model_folder(
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def clean_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with nothing wrong, for tests that change nothing."""
+    from pictures import plant_clean
+
+    return plant_clean(tmp_path_factory.mktemp("check") / "clean", train=44, later=8)
+
+
+@pytest.fixture
+def clean(tmp_path: Path, clean_once: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(clean_once, tmp_path / "data"))
 
 
 @pytest.fixture

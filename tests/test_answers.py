@@ -288,4 +288,8 @@ def test_corruptions_are_measured_beside_zero_shot_when_asked_for(
     assert told["robustness"] == json.loads(json.dumps(worse.to_dict()))
     assert (tmp_path / "robustness.png").stat().st_size > 10_000
     assert "made worse in 7 ways" in summary_text(evaluation).replace("\n", " ")
-    assert "On worse photos" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "On worse photos" in page
+    # Whoever called it, the page says how to measure the same again.
+    assert f"cliptune evaluate --checkpoint {evaluation.checkpoint} --data-dir {photos}" in page
+    assert " --corruptions</pre>" in page

@@ -2,73 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import subprocess
-import sys
 import zlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from faults import COPIES, FAULTS, Garden, encoded, plant_in_folders
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from faults import FAULTS, Garden, encoded, plant_in_folders
 
 from cliptune.cli import main
 from cliptune.data.audit import CheckResult, check
 from cliptune.data.check_report import check_page, check_text, write_check
 from cliptune.data.findings import KINDS
-from cliptune.data.fingerprints import HASH_BITS, VIEWS, fingerprint
 from cliptune.data.folder import load_training_splits
-from cliptune.data.near_duplicates import MAX_DISTANCE, near_pairs
 from cliptune.data.prepare import prepare
-from cliptune.data.quarantine import QUARANTINE, finish, fix, undo
 from cliptune.data.tree_findings import name_findings
 from cliptune.errors import DataError
 from cliptune.text import columns
-
-CLASSES = ("akita", "beagle", "golden_retriever")
-
-
-def scene(seed: int, *, size: tuple[int, int] = (180, 150)) -> Image.Image:
-    """A picture with large and small shapes, as photos have them; each seed another."""
-    rng = np.random.default_rng(seed)
-    layers = []
-    for cells, weight in ((4, 0.6), (12, 0.3), (60, 0.1)):
-        pixels = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
-        layer = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-        layers.append(weight * np.asarray(layer, dtype=np.float32))
-    return Image.fromarray(np.clip(np.sum(layers, axis=0), 0, 255).astype(np.uint8))
-
-
-def plant_clean(folder: Path, *, train: int = 12, later: int = 3) -> Path:
-    """`folder/{train,val,test}/<class>/`: different pictures, nothing wrong with them."""
-    seed = 0
-    for split, number in (("train", train), ("val", later), ("test", later)):
-        for name in CLASSES:
-            (folder / split / name).mkdir(parents=True)
-            for i in range(number):
-                seed += 1
-                (folder / split / name / f"{name}_{i}.jpg").write_bytes(encoded(scene(seed)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clean_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return plant_clean(tmp_path_factory.mktemp("check") / "clean", train=44, later=8)
-
-
-@pytest.fixture
-def clean(tmp_path: Path, clean_once: Path) -> Path:
-    import shutil
-
-    return Path(shutil.copytree(clean_once, tmp_path / "data"))
+from pictures import CLASSES, SPOILT, plant_clean, scene, spoil
 
 
 def run(data: Path) -> CheckResult:
@@ -80,14 +32,6 @@ def kinds(result: CheckResult) -> dict[str, int]:
     for finding in result.findings:
         found[finding.kind] = found.get(finding.kind, 0) + 1
     return found
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_a_clean_folder_has_no_findings(clean_once: Path) -> None:
@@ -156,6 +100,13 @@ def test_a_check_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="this is a file"):
         run(tmp_path / "file")
+
+
+def test_class_folders_that_were_not_split_are_answered_with_the_command(clean: Path) -> None:
+    (fault,) = run(clean / "train").errors
+    assert fault.kind == "no_photos"
+    assert "it holds akita, beagle, golden_retriever" in fault.detail
+    assert f"cliptune prepare --source {clean / 'train'} --output-dir" in fault.detail
 
 
 def test_a_short_train_split_asked_for_by_shots_is_no_warning(tmp_path: Path) -> None:
@@ -229,92 +180,6 @@ def test_no_two_of_stanford_dogs_breeds_look_like_one() -> None:
     assert name_findings(BREEDS) == []
 
 
-# -- near copies --------------------------------------------------------------------------------
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), copy=st.sampled_from(sorted(COPIES)))
-def test_a_copy_of_any_kind_is_near_and_another_picture_is_not(seed: int, copy: str) -> None:
-    image = scene(seed, size=(220, 180))
-    content, _ = COPIES[copy](image)
-    with Image.open(io.BytesIO(content)) as opened:
-        from cliptune.data.reading import to_rgb
-
-        altered = to_rgb(opened)
-    pictures = [image, altered, scene(seed + 1, size=(220, 180))]
-    hashes = np.stack([fingerprint(picture.convert("L")) for picture in pictures])
-    assert [pair[:2] for pair in near_pairs(hashes)] == [(0, 1)]
-
-
-def test_the_hash_is_that_of_the_library_on_the_whole_photo() -> None:
-    from imagehash import dhash
-
-    grey = scene(5).convert("L").resize((48, 48), Image.Resampling.BOX)
-    expected = dhash(grey.resize((17, 16), Image.Resampling.BILINEAR), hash_size=16)
-    assert np.array_equal(np.unpackbits(fingerprint(grey)[0]), expected.hash.ravel())
-
-
-def random_hashes(number: int, *, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (number, len(VIEWS), HASH_BITS // 8), dtype=np.uint8)
-
-
-def flip(packed: np.ndarray, bits: Sequence[int]) -> np.ndarray:
-    flat = np.unpackbits(packed)
-    flat[list(bits)] ^= 1
-    return np.packbits(flat)
-
-
-@pytest.mark.parametrize(("distance", "recall"), [(0, 1), (8, 1), (20, 0.995), (30, 0.98)])
-def test_pairs_are_found_as_comparing_all_with_all_would(distance: int, recall: float) -> None:
-    number, copies = 4000, 400
-    hashes = random_hashes(number, seed=distance)
-    rng = np.random.default_rng(distance)
-    for i in range(copies):
-        flipped = flip(hashes[i, 0], rng.permutation(HASH_BITS)[:distance].tolist())
-        hashes[number - 1 - i, i % len(VIEWS)] = flipped
-    pairs = near_pairs(hashes)
-    planted = {(i, number - 1 - i) for i in range(copies)}
-    assert {pair[:2] for pair in pairs} <= planted  # random hashes differ in about 128 bits
-    assert len(pairs) >= recall * copies
-    assert all(pair.distance == distance for pair in pairs)
-
-
-def test_every_pair_that_is_reported_is_truly_near() -> None:
-    # Hashes around few centres, so that many are close to the limit on either side.
-    rng = np.random.default_rng(0)
-    hashes = random_hashes(300, seed=1)
-    for i in range(1, 300):
-        centre = hashes[i % 10, 0]
-        hashes[i, 0] = flip(centre, rng.permutation(HASH_BITS)[: int(rng.integers(0, 50))].tolist())
-    bits = np.unpackbits(hashes[:, 0], axis=1).astype(int)
-    whole = {(i, j): int((bits[i] != bits[j]).sum()) for i in range(300) for j in range(i + 1, 300)}
-    found = {pair[:2]: pair.distance for pair in near_pairs(hashes) if pair.view == 0}
-    assert found
-    assert all(whole[pair] == distance <= MAX_DISTANCE for pair, distance in found.items())
-    close = {pair for pair, distance in whole.items() if distance <= 12}
-    assert close <= set(found)
-
-
-def test_small_things_on_plain_grounds_are_not_taken_for_one_another() -> None:
-    pictures = []
-    for seed in range(12):
-        ground = Image.new("RGB", (200, 200), "white")
-        ground.paste(scene(seed, size=(60, 60)), (70, 70))
-        pictures.append(ground.convert("L"))
-    assert near_pairs(np.stack([fingerprint(picture) for picture in pictures])) == []
-
-
-def test_mirrored_pictures_swap_the_first_two_views() -> None:
-    from PIL import ImageOps
-
-    grey = scene(3).convert("L")
-    mirrored = fingerprint(ImageOps.mirror(grey))
-    assert (
-        np.unpackbits(mirrored[0]) != np.unpackbits(fingerprint(grey)[1])
-    ).sum() <= MAX_DISTANCE / 4
-
-
 # -- what is written ----------------------------------------------------------------------------
 
 
@@ -346,172 +211,6 @@ def test_names_cannot_become_markup_of_the_page(tmp_path: Path) -> None:
     page = check_page(run(tmp_path / "data"))
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
-
-
-# -- --fix and --undo ---------------------------------------------------------------------------
-
-
-def spoil(data: Path) -> None:
-    """A fault of each kind that --fix mends."""
-    train, test = data / "train" / "akita", data / "test" / "akita"
-    leaked = (test / "akita_0.jpg").read_bytes()
-    (train / "leak.jpg").write_bytes(leaked)
-    (data / "train" / "beagle" / "conflict.jpg").write_bytes((train / "akita_3.jpg").read_bytes())
-    (train / "again.jpg").write_bytes((train / "akita_4.jpg").read_bytes())
-    with Image.open(test / "akita_1.jpg") as image:
-        (train / "small.jpg").write_bytes(encoded(image.resize((90, 75))))
-    (train / "akita_5.jpg").write_bytes(b"")
-    (data / "val" / "beagle" / "beagle_0.jpg").write_bytes(b"no photo")
-
-
-SPOILT = {
-    "train/akita/akita_3.jpg": "copies_across_classes",
-    "train/akita/akita_4.jpg": "copies_in_class",
-    "train/akita/akita_5.jpg": "empty_file",
-    "train/akita/leak.jpg": "copies_across_splits",
-    "train/akita/small.jpg": "near_across_splits",
-    "train/beagle/conflict.jpg": "copies_across_classes",
-    "val/beagle/beagle_0.jpg": "unreadable",
-}
-
-
-def test_fix_sets_offenders_aside_and_undo_brings_every_byte_back(clean: Path) -> None:
-    spoil(clean)
-    before = listing(clean)
-    result = run(clean)
-    assert result.offenders == SPOILT
-    moved = fix(clean, result.offenders)
-    assert {move.source: move.kind for move in moved} == SPOILT
-    after = listing(clean)
-    assert sorted(before.values()) == sorted(
-        content for name, content in after.items() if not name.startswith(f"{QUARANTINE}/fix-")
-    )
-    assert run(clean).errors == run(clean).warnings == ()
-    assert not any(name in after for name in SPOILT)
-    assert fix(clean, run(clean).offenders) == []
-    assert len(undo(clean)) == len(SPOILT)
-    restored = listing(clean)
-    del restored[f"{QUARANTINE}/fix-0001.undone.json"]
-    assert restored == before
-    with pytest.raises(DataError, match="nothing to undo"):
-        undo(clean)
-
-
-def test_undo_takes_back_one_fix_after_the_other(clean: Path) -> None:
-    fix(clean, {"train/akita/akita_0.jpg": "grey"})
-    fix(clean, {"train/akita/akita_1.jpg": "grey"})
-    assert [move.source for move in undo(clean)] == ["train/akita/akita_1.jpg"]
-    assert [move.source for move in undo(clean)] == ["train/akita/akita_0.jpg"]
-
-
-def test_undo_moves_nothing_where_a_file_stands_in_the_way(clean: Path) -> None:
-    fix(clean, {"train/akita/akita_0.jpg": "grey", "train/akita/akita_1.jpg": "grey"})
-    (clean / "train" / "akita" / "akita_1.jpg").write_bytes(b"new")
-    before = listing(clean)
-    with pytest.raises(DataError, match="1 files cannot come back"):
-        undo(clean)
-    assert listing(clean) == before
-
-
-def test_a_record_that_leads_out_of_the_folder_is_refused(clean: Path) -> None:
-    fix(clean, {"train/akita/akita_0.jpg": "grey"})
-    record = clean / QUARANTINE / "fix-0001.json"
-    for path in ("../../evil.jpg", "/tmp/evil.jpg"):
-        moves = [{"source": path, "target": f"{QUARANTINE}/0001/x.jpg", "kind": "grey"}]
-        record.write_text(json.dumps({"moves": moves}))
-        with pytest.raises(DataError, match="damaged"):
-            undo(clean)
-
-
-KILLED = """
-import os, signal, sys
-command, folder, event, number = sys.argv[1], sys.argv[2], 0, int(sys.argv[3])
-from pathlib import Path
-from cliptune.data.audit import check
-from cliptune.data.prepare import prepare
-from cliptune.data.quarantine import finish, fix
-import cliptune.data.hub_dataset, imagehash, scipy.sparse.csgraph
-
-def count(name, arguments):
-    # Everything that changes a folder: files made, renamed, linked, deleted, folders made.
-    global event
-    writes = name in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink") or (
-        name == "open" and arguments[1] is not None and any(c in str(arguments[1]) for c in "wxa")
-    )
-    if writes:
-        event += 1
-        if event == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(count)
-if command == "prepare":
-    prepare(Path(folder), source=Path(sys.argv[4]), progress=False, download=False)
-elif not finish(Path(folder)):
-    fix(Path(folder), check(Path(folder), progress=False).offenders)
-print(event)
-"""
-
-
-def killed_at(number: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command that is killed at its `number`-th change on the disk; 0: never."""
-    command, folder, *rest = map(str, arguments)
-    return subprocess.run(
-        [sys.executable, "-c", KILLED, command, folder, str(number), *rest],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
-def ten_of(count: int) -> list[int]:
-    return sorted({1 + round(i * (count - 1) / 9) for i in range(10)})
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_prepare_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    photos = plant_clean(tmp_path / "photos", train=3, later=1)
-    undisturbed = killed_at(0, "prepare", tmp_path / "whole" / "out", photos)
-    expected = listing(tmp_path / "whole")
-    assert "out/dataset.json" in expected
-
-    def kill_and_finish(number: int) -> None:
-        out = tmp_path / f"killed-{number}" / "out"
-        assert killed_at(number, "prepare", out, photos).returncode == -9
-        assert killed_at(0, "prepare", out, photos).returncode == 0
-        assert listing(out.parent) == expected, number
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(kill_and_finish, ten_of(int(undisturbed.stdout))))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_fix_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    import shutil
-
-    spoilt = plant_clean(tmp_path / "spoilt", train=7, later=2)
-    spoil(spoilt)
-    whole = Path(shutil.copytree(spoilt, tmp_path / "whole"))
-    undisturbed = killed_at(0, "fix", whole)
-    expected = listing(whole)
-    assert f"{QUARANTINE}/0001/train/akita/leak.jpg" in expected
-
-    def kill_and_finish(number: int) -> None:
-        data = Path(shutil.copytree(spoilt, tmp_path / f"killed-{number}"))
-        assert killed_at(number, "fix", data).returncode == -9
-        assert killed_at(0, "fix", data).returncode == 0
-        assert listing(data) == expected, number
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(kill_and_finish, ten_of(int(undisturbed.stdout))))
-
-
-def test_an_interrupted_plan_is_finished_first(clean: Path) -> None:
-    fix(clean, {"train/akita/akita_0.jpg": "grey", "train/akita/akita_1.jpg": "grey"})
-    expected = listing(clean)
-    folder = clean / QUARANTINE
-    (folder / "fix-0001.json").rename(folder / "fix-0001.pending.json")
-    (folder / "0001/train/akita/akita_1.jpg").rename(clean / "train/akita/akita_1.jpg")
-    assert len(finish(clean)) == 2
-    assert listing(clean) == expected
-    assert finish(clean) == []
 
 
 # -- the command --------------------------------------------------------------------------------

@@ -315,6 +315,8 @@ def test_one_parquet_file_is_split_at_random(tmp_path: Path) -> None:
 def test_a_hub_name_that_is_not_reached_is_answered_plainly(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="not loaded from the Hugging Face hub"):
         make(tmp_path / "out", "hf:nobody/nothing-of-this-name")
+    with pytest.raises(DataError, match="no name behind it"):
+        make(tmp_path / "out", "hf:")
     assert not (tmp_path / "out").exists()
 
 

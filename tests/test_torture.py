@@ -23,8 +23,7 @@ from cliptune.files import check_sums, write_sums
 from cliptune.inference.output import open_output
 from cliptune.inference.predictor import ClassScore, Prediction
 from cliptune.messages import for_terminal
-from cliptune.text import columns, fit, one_line, shorten
-from cliptune.training.saving import _inert
+from cliptune.text import columns, fit, no_markup, one_line, shorten
 
 TORTURE = Path(__file__).parents[1] / "benchmarks" / "torture" / "run.py"
 values = st.recursive(
@@ -78,7 +77,7 @@ def test_no_name_acts_on_a_terminal_or_as_markup(name: str) -> None:
     assert for_terminal(name).replace("\n", "").isprintable()
     assert columns(fit(name, 12)) == 12
     assert columns(shorten(name, 5)) <= 5
-    escaped = _inert(name)
+    escaped = no_markup(name)
     assert "\n" not in escaped
     assert not any(f" {mark}" in f" {escaped}" for mark in ("<", "|", "#", "`", "["))
 

@@ -19,6 +19,8 @@ Each carries one message that says where, what was found, what was expected and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class CliptuneError(Exception):
     """Something failed that is not the caller's mistake."""
@@ -90,3 +92,9 @@ def listing(lines: list[str], *, limit: int = 20) -> str:
     if len(lines) > limit:
         shown.append(f"  … and {len(lines) - limit} more")
     return "\n".join(shown)
+
+
+def named(names: Sequence[str], *, limit: int = 12) -> str:
+    """`names` with commas between them, cut after `limit` with their number."""
+    shown = ", ".join(names[:limit])
+    return f"{shown}, … ({len(names)} in all)" if len(names) > limit else shown

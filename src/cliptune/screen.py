@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from tqdm import tqdm
 
-from cliptune.errors import DataError, UserError
+from cliptune.errors import UserError
 
 if TYPE_CHECKING:
     from cliptune.config import Settings
@@ -215,7 +215,7 @@ def show_demo(result: DemoResult) -> None:
 
 def _paths(images: list[Path], image_dir: Path | None) -> list[Path]:
     """The photos to predict. Raises `UserError` where none, or both sources, are given."""
-    from cliptune.data.folder import IMAGE_SUFFIXES, find_images
+    from cliptune.data.folder import photos_below
 
     if bool(images) == (image_dir is not None):
         raise UserError("name photos with --image FILE, or a folder with --image-dir FOLDER.")
@@ -226,16 +226,7 @@ def _paths(images: list[Path], image_dir: Path | None) -> list[Path]:
                 f"{folders[0]}: this is a folder. For all photos in it, use --image-dir."
             )
         return images
-    if not image_dir.is_dir():
-        what = "this is a file; use --image" if image_dir.exists() else "no such folder"
-        raise DataError(f"{image_dir}: {what}.")
-    paths = find_images(image_dir)
-    if not paths:
-        raise DataError(
-            f"{image_dir}: no photos in this folder. Expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
-    return paths
+    return photos_below(image_dir, "--image-dir")
 
 
 def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:

@@ -32,6 +32,12 @@ def fit(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
+def no_markup(text: str) -> str:
+    """`text` for Markdown, in which nothing acts as markup."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in printable)
+
+
 def no_formula(cell: object) -> str:
     """A cell of CSV that no spreadsheet takes for a formula: such text gets an apostrophe."""
     text = "" if cell is None else str(cell)

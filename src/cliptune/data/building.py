@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cliptune.data.archive import PhotoStore
+from cliptune.data.breeds import name_key
 from cliptune.data.folder import SPLITS
 from cliptune.data.manifest import MANIFEST, Manifest
 from cliptune.data.naming import CLASSES_FILE
@@ -124,6 +125,19 @@ def finish_or_clear(output_dir: Path) -> None:
         if (work / MANIFEST).exists() and not (output_dir / MANIFEST).exists():
             _place(work, output_dir)
         shutil.rmtree(work)
+
+
+def file_names(photos: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Each photo's own file name; one that another photo of the class took gets a number."""
+    names: dict[PurePosixPath, str] = {}
+    taken: set[str] = set()
+    for photo in photos:
+        name, number = photo.name, 2
+        while name_key(name) in taken:
+            name, number = f"{photo.stem}-{number}{photo.suffix}", number + 1
+        taken.add(name_key(name))
+        names[photo] = name
+    return names
 
 
 def build(

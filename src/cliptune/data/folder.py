@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cliptune.errors import DataError, listing
+from cliptune.errors import DataError, listing, named
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,17 @@ def find_images(folder: Path) -> list[Path]:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 found.append(Path(root, name))
     return sorted(found)
+
+
+def photos_below(folder: Path, option: str) -> list[Path]:
+    """`find_images` in a folder that was given as `option`. Raises `DataError` where none is."""
+    expected = f"Expected a folder of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
+    if not folder.is_dir():
+        what = "this is a file" if folder.exists() else "no such folder"
+        raise DataError(f"{option} {folder}: {what}. {expected}")
+    if not (paths := find_images(folder)):
+        raise DataError(f"{option} {folder}: no photos in it. {expected}")
+    return paths
 
 
 def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
@@ -122,7 +133,7 @@ def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Spl
     if not result.samples:
         raise DataError(
             f"{data_dir / split}: no photo of a class this model knows. "
-            f"Folders found: {_names(list(classes))}. Classes expected: {_names(class_names)}."
+            f"Folders found: {named(list(classes))}. Classes expected: {named(class_names)}."
         )
     return result
 
@@ -161,7 +172,7 @@ def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
     else:
         what = f"{data_dir}: it holds no {split}/ folder"
         folders = sorted(entry.name for entry in os.scandir(data_dir) if entry.is_dir())
-        remedy = f"It holds: {_names(folders)}." if folders else "It holds no folder at all."
+        remedy = f"It holds: {named(folders)}." if folders else "It holds no folder at all."
         if folders and not set(folders) & set(SPLITS):
             remedy += (
                 " If those are classes, split them with 'cliptune prepare "
@@ -191,7 +202,7 @@ def _val_faults(
 ) -> list[str]:
     faults = [
         f"{data_dir / 'val' / name}: a class that train/ lacks. Expected one of: "
-        f"{_names(list(train))}. Add {data_dir / 'train' / name} or remove this folder"
+        f"{named(list(train))}. Add {data_dir / 'train' / name} or remove this folder"
         for name in val
         if name not in train
     ]
@@ -222,8 +233,3 @@ def _together(data_dir: Path, faults: list[str]) -> str:
     if len(faults) == 1:
         return f"{faults[0]}."
     return f"{data_dir}: {len(faults)} faults:\n{listing(faults)}"
-
-
-def _names(names: Sequence[str], *, limit: int = 12) -> str:
-    shown = ", ".join(names[:limit])
-    return f"{shown}, … ({len(names)} in all)" if len(names) > limit else shown

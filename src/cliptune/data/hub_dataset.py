@@ -122,6 +122,8 @@ def _load(datasets: Any, source: str | Path) -> Any:
         except Exception as error:
             raise DataError(f"{source}: cannot be read as Parquet ({_short(error)}).") from error
     name, _, config = source.removeprefix(HUB_PREFIX).partition(":")
+    if not name:
+        raise DataError(f"--source {source}: no name behind it. Expected {HUB_PREFIX}owner/name.")
     try:
         return datasets.load_dataset(name, config or None)
     except Exception as error:  # the hub's client raises a dozen kinds

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from cliptune.config_source import Loader, read_mapping
-from cliptune.errors import DataError, listing
+from cliptune.errors import DataError, listing, named
 
 CLASSES_FILE = "classes.yaml"
 KEYS = ("name", "prompts")
@@ -217,12 +217,8 @@ def _unknown(key: Any, class_names: Sequence[str]) -> str:
     by_spoken = {spoken_name(name).casefold(): name for name in class_names}
     near = difflib.get_close_matches(spoken_name(str(key)).casefold(), list(by_spoken), n=3)
     nearest = ", ".join(by_spoken[name] for name in near)
-    hint = f"nearest: {nearest}" if near else f"classes: {_some(class_names)}"
+    hint = f"nearest: {nearest}" if near else f"classes: {named(class_names)}"
     return f"unknown class {_SHORT.repr(key)} ({hint})"
-
-
-def _some(names: Sequence[str], *, limit: int = 12) -> str:
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
 def _together(path: Path, faults: list[str]) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from cliptune.data.archive import PhotoStore
-from cliptune.data.breeds import BREEDS, DEFAULT_NUM_BREEDS, choose_classes, name_key
+from cliptune.data.breeds import BREEDS, DEFAULT_NUM_BREEDS, choose_classes
 from cliptune.data.building import (
     alone,
     build,
     check_apart,
     check_nothing_in_the_way,
+    file_names,
     finish_or_clear,
     move_into_place,
     unfinished,
@@ -169,7 +170,7 @@ def _make(
     dealt = share_out(taken, layout.splits, shares, where=where)
     plan: dict[PurePosixPath, PurePosixPath] = {}  # photo -> split/class/file
     for name, parts in dealt.items():
-        files = _file_names(taken[name])
+        files = file_names(taken[name])
         plan |= {p: PurePosixPath(s, name, files[p]) for s in SPLITS for p in parts[s]}
     if link and any(source.store.file(photo) is None for photo in plan):
         raise DataError(f"--link: {where} holds no files of their own to link to. Leave it out.")
@@ -288,19 +289,6 @@ def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> Pr
             "The classes: " + ", ".join(sorted(breeds)) + ".",
         ),
     )
-
-
-def _file_names(photos: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Each photo's own file name; one that another photo of the class took gets a number."""
-    names: dict[PurePosixPath, str] = {}
-    taken: set[str] = set()
-    for photo in photos:
-        name, number = photo.name, 2
-        while name_key(name) in taken:
-            name, number = f"{photo.stem}-{number}{photo.suffix}", number + 1
-        taken.add(name_key(name))
-        names[photo] = name
-    return names
 
 
 def _notes(source: Source, *, num_taken: int, shares: Shares) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from cliptune.data.inspection import Inspected
 from cliptune.data.manifest import Manifest
 from cliptune.data.naming import read_names
 from cliptune.data.tree import Counts
-from cliptune.errors import DataError
+from cliptune.errors import DataError, named
 
 FEW_PHOTOS = 10
 IMBALANCE = 5  # times as many photos in the largest class as in the smallest
@@ -35,9 +35,14 @@ def tree_findings(data_dir: Path, counts: Counts) -> list[Finding]:
     """Splits and classes that are missing, empty, or unknown to train/."""
     if not any(sum(classes.values()) for classes in counts.values()):
         expected = f"{data_dir}/train/<class>/ with photos ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        return [
-            Finding("no_photos", f"no photos yet; expected {expected}, the same for val/ and test/")
-        ]
+        text = f"no photos yet; expected {expected}, the same for val/ and test/"
+        others = sorted(p.name for p in data_dir.iterdir() if p.is_dir() and p.name not in SPLITS)
+        if others := [name for name in others if not name.startswith(".")]:
+            text += (
+                f"; it holds {named(others)}: if those are classes, split them with 'cliptune "
+                f"prepare --source {data_dir} --output-dir NEW_FOLDER'"
+            )
+        return [Finding("no_photos", text)]
     findings = []
     train = counts.get("train")
     if train is None:

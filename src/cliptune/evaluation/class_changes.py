@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cliptune.data.folder import SPLITS, Sample, find_images
-from cliptune.errors import CheckpointError, DataError, ImageError, UserError, listing
+from cliptune.data.folder import SPLITS, Sample, photos_below
+from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.evaluation.class_figures import (
     ChangeFigures,
     Measuring,
@@ -213,15 +213,7 @@ def _photos_of_class(folder: Path, parts: ClassParts) -> list[Path]:
 
     What a photo says is told by what the photos of the other classes say: `MEANS` must be there.
     """
-    if not folder.is_dir():
-        what = "this is a file" if folder.exists() else "no such folder"
-        raise DataError(f"--images {folder}: {what}. Expected a folder of photos of the new class.")
-    paths = find_images(folder)
-    if not paths:
-        raise DataError(
-            f"--images {folder}: no photos in it. Put at least one there, or leave --images out to "
-            "add the class from its prompts alone."
-        )
+    paths = photos_below(folder, "--images")
     means_CD = parts.means_CD
     if means_CD is None or int(np.any(means_CD != 0, axis=1).sum()) < 2:
         raise CheckpointError(

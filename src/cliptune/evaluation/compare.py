@@ -16,7 +16,7 @@ from cliptune.config import Settings
 from cliptune.data.folder import SPLITS, Split
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
-from cliptune.errors import DataError, ImageError, UserError, listing
+from cliptune.errors import DataError, ImageError, UserError, listing, named
 from cliptune.evaluation.comparison import Comparison, build_differences, build_model
 from cliptune.evaluation.comparison_report import write_comparison
 from cliptune.evaluation.predicting import (
@@ -136,17 +136,12 @@ def _refuse_other_classes(models: Sequence[_Contestant]) -> None:
         lacks = [name for name in first.class_names if name not in set(model.class_names)]
         more = [name for name in model.class_names if name not in set(first.class_names)]
         lists = [(model, lacks), (first, more)]
-        faults += [f"{who} lacks: {_listed(names)}" for who, names in lists if names]
+        faults += [f"{who} lacks: {named(names)}" for who, names in lists if names]
     if faults:
         raise UserError(
             f"the models do not know the same classes:\n{listing(faults)}\n"
             "Compare models of the same classes; their order may differ."
         )
-
-
-def _listed(names: Sequence[str], *, limit: int = 12) -> str:
-    shown = ", ".join(names[:limit])
-    return f"{shown}, … ({len(names)} in all)" if len(names) > limit else shown
 
 
 def _refuse_one_base_for_several(models: Sequence[_Contestant], base_model: str | None) -> None:

@@ -7,7 +7,6 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune import __version__
 from cliptune.evaluation.figures import FullMetrics, PairedComparison, compare_paired, full_metrics
 from cliptune.evaluation.intervals import Estimate, difference_interval, holm
 from cliptune.evaluation.metrics import Labels, Logits
-from cliptune.evaluation.report import PACKAGES, SEED, estimate_dict, figures_dict
+from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
 from cliptune.model.answers import Answers, Floats, softmax
 
 
@@ -105,8 +103,7 @@ class Comparison:
             "models": [self._model_dict(model) for model in self.models],
             "differences": [self._difference_dict(found) for found in self.differences],
             "seconds": self.seconds,
-            "versions": {"cliptune": __version__}
-            | {package: importlib.metadata.version(package) for package in PACKAGES},
+            "versions": versions(),
         }
 
     def _model_dict(self, model: ComparedModel) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 import yaml
 
 from cliptune.config import Settings
-from cliptune.data.folder import SPLITS, Sample, find_images
-from cliptune.errors import DataError, ImageError, UserError
+from cliptune.data.folder import SPLITS, Sample, photos_below
+from cliptune.errors import ImageError, UserError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.metrics import similar_order
 from cliptune.evaluation.page import PageExtras, worst_mistakes
@@ -86,7 +85,9 @@ def evaluate(
     folder = Path(data_dir) if data_dir is not None else settings.data.data_dir
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
-    strangers = None if unknown is None else _unknown_photos(Path(unknown))
+    strangers = None
+    if unknown is not None:  # their labels mean nothing
+        strangers = [Sample(path, 0) for path in photos_below(Path(unknown), "--unknown")]
     cache = Path(cache_dir) if cache_dir is not None else settings.model.cache_dir
     answers, means_CD = load_answers(found)
 
@@ -146,17 +147,46 @@ def evaluate(
         seconds=seconds,
     )
     if output_dir is not None:
-        extras = _extras(found, settings)
+        command = _command(
+            found.path, folder, split, unknown=unknown, corruptions=corruptions, baseline=baseline,
+            on_bad_image=on_bad_image, batch_size=batch_size, device=device, base_model=base_model,
+            fast=fast,
+        )  # fmt: skip
+        extras = _extras(found, settings, command)
         extras = replace(extras, **_where_it_looked(found, evaluation, target, **options))
         write_report(evaluation, Path(output_dir), extras)
     return evaluation
 
 
-def _extras(checkpoint: Checkpoint, settings: Settings) -> PageExtras:
+def _command(
+    checkpoint: Path,
+    data_dir: Path,
+    split: str,
+    *,
+    unknown: Path | str | None,
+    corruptions: bool,
+    baseline: bool,
+    on_bad_image: str,
+    batch_size: int,
+    device: str,
+    base_model: str | None,
+    fast: bool,
+) -> str:
+    """The command that measures the same again."""
+    words = ["cliptune", "evaluate", "--checkpoint", str(checkpoint), "--data-dir", str(data_dir)]
+    words += ["--split", split, "--batch-size", str(batch_size), "--device", device]
+    words += ["--on-bad-image", on_bad_image]
+    words += [] if unknown is None else ["--unknown", str(unknown)]
+    words += [] if base_model is None else ["--base-model", base_model]
+    switches = {"--corruptions": corruptions, "--no-baseline": not baseline, "--plain": not fast}
+    return shlex.join([*words, *(name for name, on in switches.items() if on)])
+
+
+def _extras(checkpoint: Checkpoint, settings: Settings, command: str) -> PageExtras:
     """What the page shows beside the figures."""
     curves = checkpoint.path.parent / "training_curves.png"
     return PageExtras(
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command,
         settings=yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True),
         curves=curves if curves.is_file() else None,
     )
@@ -217,17 +247,6 @@ def _known_or_not(
     unknown_M = None if said_of_strangers is None else scores(said_of_strangers)
     where = None if unknown_dir is None else str(unknown_dir)
     return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
-
-
-def _unknown_photos(folder: Path) -> list[Sample]:
-    """Every photo below `folder`; their labels mean nothing. Raises `DataError`."""
-    if not folder.is_dir():
-        what = "this is a file" if folder.exists() else "no such folder"
-        raise DataError(f"--unknown {folder}: {what}. Expected a folder of photos.")
-    paths = find_images(folder)
-    if not paths:
-        raise DataError(f"--unknown {folder}: no photos in it.")
-    return [Sample(path, 0) for path in paths]
 
 
 def zero_shot_classifier(

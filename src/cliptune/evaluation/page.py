@@ -21,7 +21,7 @@ from cliptune.errors import ImageError
 from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import class_keys
 from cliptune.evaluation.reliability import Reliability
-from cliptune.evaluation.report import Evaluation
+from cliptune.evaluation.report import Evaluation, versions
 from cliptune.evaluation.text import ROWS, in_words, p_in_words, percent, points
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.page import picture, render
@@ -78,7 +78,7 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         extras=extras,
         curves=_png(extras.curves),
         robustness=_png(extras.robustness),
-        versions=evaluation.to_dict()["versions"],
+        versions=versions(),
     )  # fmt: skip
 
 

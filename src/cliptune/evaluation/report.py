@@ -151,8 +151,7 @@ class Evaluation:
             "most_confused_pairs": [asdict(pair) for pair in self.confused_pairs],
             "seconds": self.seconds,
             "images_per_second": self.tuned.num_images / self.seconds,
-            "versions": {"cliptune": __version__}
-            | {package: importlib.metadata.version(package) for package in PACKAGES},
+            "versions": versions(),
         }
 
     def _calibration(self) -> dict[str, Any]:
@@ -178,6 +177,12 @@ class Evaluation:
                 for b in scaled.reliability.bins
             ],
         }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The packages that figures come from."""
+    installed = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"cliptune": __version__} | installed
 
 
 def build_evaluation(

@@ -35,6 +35,7 @@ from cliptune.model.checkpoint import (
     write_tensors,
 )
 from cliptune.model.restore import load_answers, load_head
+from cliptune.text import no_markup
 
 CARD = "README.md"
 LEAST = 2  # a classifier of one class says nothing
@@ -253,8 +254,8 @@ def _card(source: Checkpoint, record: Record) -> str:
     before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     title = "## Classes changed after training"
     before = before.partition(f"\n{title}\n")[0].rstrip()
-    events = "\n".join(f"- {_inert(event)}" for event in record.history)
-    names = ", ".join(_inert(name) for name in record.class_names)
+    events = "\n".join(f"- {no_markup(event)}" for event in record.history)
+    names = ", ".join(no_markup(name) for name in record.class_names)
     return f"""{before}
 
 {title}
@@ -266,11 +267,6 @@ any training:
 
 Its {len(record.class_names)} classes now: {names}.
 """.lstrip()
-
-
-def _inert(name: str) -> str:
-    """Text that cannot act as markup."""
-    return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in name)
 
 
 def _photos(count: int) -> str:

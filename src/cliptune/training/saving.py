@@ -22,6 +22,7 @@ from cliptune.evaluation.plots import plot_training_curves
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.model.classifier import Predictions
+from cliptune.text import no_markup
 from cliptune.timing import section
 from cliptune.training.resume import photo_list, save_resume, torch_random
 from cliptune.training.setup import Run
@@ -160,7 +161,7 @@ def model_card(run: Run, record: Record) -> str:
         for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
     )
     lora = run.settings.lora
-    classes = ", ".join(_inert(_class_in_words(name, record)) for name in record.class_names)
+    classes = ", ".join(no_markup(_class_in_words(name, record)) for name in record.class_names)
     return f"""---
 base_model: {record.base_model.name}
 library_name: peft
@@ -202,9 +203,3 @@ def _class_in_words(name: str, record: Record) -> str:
 
 def _percent(value: float | int | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _inert(name: str) -> str:
-    """A class name that cannot act as markup."""
-    printable = "".join(c if c.isprintable() else " " for c in name)
-    return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in printable)
