@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cliptune.data.breeds import BREED_OF_FOLDER, BREEDS, DEFAULT_NUM_BREEDS, name_key
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
+from cliptune.data.naming import class_name_fault
 from cliptune.errors import DataError, listing
 
 # What others call our three splits.
@@ -19,9 +19,6 @@ SPLIT_NAMES: dict[str, str] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-
-# Names Windows keeps for devices; a class is a folder that should work there, too.
-_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,7 @@ class ClassLayout:
     is_stanford_dogs: bool = False
     num_loose: int = 0  # photos that belong to no class, or to no list
     splits: Mapping[PurePosixPath, str] = field(default_factory=dict)  # of every photo, or empty
+    notes: tuple[str, ...] = ()  # for the user: what was taken where there was a choice
 
     @property
     def default_number(self) -> int | None:
@@ -144,27 +142,12 @@ def name_classes(
             f"{where}: {what} whose names differ in case or prefix only: "
             f"{'; '.join(clashes)}. Merge or rename them."
         )
-    if faults := [f"{name!r}: {why}" for name in groups if (why := folder_fault(name))]:
+    if faults := [f"{name!r}: {why}" for name in groups if (why := class_name_fault(name))]:
         raise DataError(
             f"{where}: class names that cannot be names of folders:\n{listing(faults)}\n"
             "Rename these classes."
         )
     return {BREED_OF_FOLDER.get(own, own): sorted(groups[own]) for own in sorted(groups)}
-
-
-def folder_fault(name: str) -> str | None:
-    """Why a folder cannot be called `name` on every system, or None."""
-    if not name or name != name.strip():
-        return "empty, or with spaces at an end"
-    if name.startswith(".") or name.endswith("."):
-        return "a full stop at an end"
-    if bad := sorted({c for c in name if c in '/\\:*?"<>|' or unicodedata.category(c) == "Cc"}):
-        return f"holds {' '.join(map(repr, bad))}"
-    if _DEVICES.match(name):
-        return "the name of a device on Windows"
-    if len(name.encode("utf-8", "surrogateescape")) > 200:
-        return "longer than 200 bytes"
-    return None
 
 
 def canonical_split(name: str) -> str | None:

@@ -294,7 +294,7 @@ def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> Pr
 def _notes(source: Source, *, num_taken: int, shares: Shares) -> tuple[str, ...]:
     layout: ClassLayout = source.layout
     store: PhotoStore = source.store
-    notes = []
+    notes = list(layout.notes)
     num_left = len(layout.classes) - num_taken
     if layout.splits:
         lacking = [split for split in SPLITS if split not in set(layout.splits.values())]
