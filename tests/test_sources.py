@@ -422,7 +422,10 @@ def test_a_photo_that_claims_to_be_huge_is_refused_by_name(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"layout": "piles"}, "--layout piles: expected auto, folders, names, pets"),
+        (
+            {"layout": "piles"},
+            "--layout piles: expected auto, folders, classes, splits, names, pets",
+        ),
         ({"splits": "mine"}, "--splits mine: expected auto, source, random"),
         ({"resize": 4}, "--resize 4: expected at least 16 pixels"),
         ({"resize": 64, "link": True}, "no --link beside it"),

@@ -69,9 +69,14 @@ def class_name_fault(name: str) -> str | None:
 
 
 def _unseen(character: str) -> bool:
-    """Whether it is a control or format character, an end of line, or a space that is no " "."""
+    """Whether nobody can see it in a name: a control, a space that is no " ", a mark of format.
+
+    Joiners and tags may stay: they change how letters and emoji beside them look.
+    """
     kind = unicodedata.category(character)
-    return kind in ("Cc", "Cf", "Zl", "Zp") or (kind == "Zs" and character != " ")
+    if kind == "Cf":
+        return character not in "\u200c\u200d" and not "\U000e0020" <= character <= "\U000e007f"
+    return kind == "Cc" or (kind[0] == "Z" and character != " ")
 
 
 def spoken_name(class_name: str) -> str:

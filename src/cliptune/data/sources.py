@@ -16,7 +16,7 @@ from cliptune.data.stanford import find_lists, with_stanford_lists
 from cliptune.data.tables import table_photos
 from cliptune.errors import DataError
 
-LAYOUTS = ("auto", "folders", "names", "pets")
+LAYOUTS = ("auto", "folders", "classes", "splits", "names", "pets")
 SPLIT_CHOICES = ("auto", "source", "random")
 
 
@@ -72,6 +72,7 @@ def open_source(
         found = find_layout(photos.photos, layout=layout, where=source)
         if found.is_stanford_dogs and splits == "source":
             found = with_stanford_lists(found, find_lists(source, allowed=download_lists))
+        found = replace(found, notes=(*photos.notes, *found.notes))
         yield _source(source, photos, found, splits)
 
 
