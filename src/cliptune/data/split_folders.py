@@ -143,6 +143,16 @@ def _unclear(level: Level, splits: Collection[str], others: Collection[str], *, 
     )
 
 
+def split_folders_of(photos: Collection[PurePosixPath]) -> list[str]:
+    """Folders named like splits that `photos` lie in at one level, if those of several splits."""
+    for depth in range(max((len(photo.parts) for photo in photos), default=1) - 1):
+        tops = dict.fromkeys(p.parts[depth] for p in photos if len(p.parts) > depth + 1)
+        splits = {folder: split for folder in tops if (split := split_of(folder))}
+        if len(set(splits.values())) > 1:
+            return list(splits)
+    return []
+
+
 def splits_in_classes(level: Level) -> dict[PurePosixPath, str]:
     """Photo -> split for classes that hold their splits: <class>/train/1.jpg; else nothing."""
     found: dict[PurePosixPath, str] = {}

@@ -13,6 +13,7 @@ from cliptune.data.folder import IMAGE_SUFFIXES
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
 from cliptune.data.listed_files import PhotoFolder
 from cliptune.data.lists import Line, PhotoList, read_list
+from cliptune.data.split_folders import split_folders_of
 from cliptune.errors import DataError, listing, named
 
 # What such columns are called, the likeliest first.
@@ -103,6 +104,11 @@ def table_photos(
         )
     classes = name_classes(groups, where=table, what="labels")
     notes += folder.notes()
+    if not splits and (folders := split_folders_of(files)):
+        notes += (
+            f"The paths lead through {named([f'{name}/' for name in folders])}, but no column "
+            "tells splits, so they are dealt anew; a column 'split' would keep them.",
+        )
     return FilePhotos(files), ClassLayout(classes, "table", splits=splits, notes=notes)
 
 
