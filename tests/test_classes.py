@@ -19,6 +19,7 @@ from cliptune import Predictor, evaluate
 from cliptune.cli import app
 from cliptune.config import load_settings
 from cliptune.data.folder import find_images
+from cliptune.data.naming import class_name_fault
 from cliptune.errors import CheckpointError, DataError, ImageError, SettingsError, UserError
 from cliptune.evaluation.class_changes import add_class, remove_class
 from cliptune.evaluation.class_changes_text import change_text
@@ -272,7 +273,7 @@ def test_names_that_cannot_be_are_refused_with_what_to_do(
 ) -> None:
     with pytest.raises(UserError, match="already knows 'blue'"):
         add_class(trained.path, "BLUE", **QUIET)
-    with pytest.raises(UserError, match="without slashes"):
+    with pytest.raises(UserError, match="holds '/'"):
         add_class(trained.path, "../red", **QUIET)
     with pytest.raises(UserError, match="--display-name"):
         add_class(trained.path, "red", display_name="Cyan", **QUIET)
@@ -284,6 +285,13 @@ def test_names_that_cannot_be_are_refused_with_what_to_do(
     remove_class(trained.path, "amber", output=tmp_path / "two", **QUIET)
     with pytest.raises(UserError, match="at least 2"):
         remove_class(tmp_path / "two", "cyan", **QUIET)
+
+
+@pytest.mark.parametrize("name", ["red.", "con", "re:d", "red?", "re\u2028d", "caf\udce9"])
+def test_a_class_that_prepare_would_refuse_is_refused(trained: Checkpoint, name: str) -> None:
+    assert class_name_fault(name)
+    with pytest.raises(UserError, match="as 'cliptune prepare' wants it"):
+        add_class(trained.path, name, **QUIET)
 
 
 def test_photos_that_cannot_serve_are_one_error_and_nothing_is_written(

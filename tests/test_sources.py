@@ -13,44 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptune.data.folder import SPLITS
 from cliptune.data.manifest import MANIFEST, read_manifest
-from cliptune.data.prepare import PrepareResult, prepare
 from cliptune.errors import DataError, HubError
-
-
-def photo(seed: int, *, size: tuple[int, int] = (16, 16), kind: str = "JPEG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def write(folder: Path, names: list[str]) -> Path:
-    """A different photo under each of `names`."""
-    for seed, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(photo(seed))
-    return folder
-
-
-def make(output_dir: Path, source: object, **options: Any) -> PrepareResult:
-    return prepare(output_dir, source=source, progress=False, download=False, **options)  # type: ignore[arg-type]
-
-
-def placed(folder: Path) -> dict[str, set[str]]:
-    """split/class -> its files' names."""
-    return {
-        f"{split}/{name.name}": {path.name for path in name.iterdir()}
-        for split in SPLITS
-        for name in sorted((folder / split).iterdir())
-    }
-
-
-def contents(folder: Path) -> set[bytes]:
-    return {path.read_bytes() for split in SPLITS for path in (folder / split).rglob("*.*")}
-
+from sources import contents, contents_of, make, photo, placed, write
 
 PETS = [f"{name}_{i}" for name in ("Abyssinian", "great_pyrenees") for i in range(1, 8)]
 
@@ -164,10 +129,6 @@ def test_a_tar_of_files_named_by_class_is_read_likewise(tmp_path: Path) -> None:
         tar.add(source, arcname="photos")
     assert make(tmp_path / "out", tmp_path / "flat.tar.gz").class_names == ("a", "b")
     assert contents(tmp_path / "out") == contents_of(source)
-
-
-def contents_of(folder: Path) -> set[bytes]:
-    return {path.read_bytes() for path in folder.rglob("*.jpg")}
 
 
 AWKWARD = ["my dog.jpg", "100%.jpg", "a+b.jpg", "小狗.jpg", "c#d.jpg", "e%20f.jpg"]
@@ -461,7 +422,10 @@ def test_a_photo_that_claims_to_be_huge_is_refused_by_name(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"layout": "piles"}, "--layout piles: expected auto, folders, names, pets"),
+        (
+            {"layout": "piles"},
+            "--layout piles: expected auto, folders, classes, splits, names, pets",
+        ),
         ({"splits": "mine"}, "--splits mine: expected auto, source, random"),
         ({"resize": 4}, "--resize 4: expected at least 16 pixels"),
         ({"resize": 64, "link": True}, "no --link beside it"),

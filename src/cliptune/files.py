@@ -164,7 +164,7 @@ def check_sums(folder: Path, *, may_lack: str = "") -> list[str]:
         return [f"{SUMS} cannot be read ({error})"]
     faults = []
     lacking = bool(may_lack) and not (folder / may_lack).exists()
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):  # names may hold what else ends a line
         digest, _, name = line.partition("  ")
         place = PurePosixPath(name)
         path = folder / place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,18 @@ def prepare(
         int | None, typer.Option(help="How many breeds, up to 120. [default: 10 for dogs]")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names, with commas between them.")
+        str | None, typer.Option(help="Classes to take, with commas between them.")
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(help='Classes to leave out, with commas between them: pug,"Poodle, toy".'),
+    ] = None,
+    min_photos: Annotated[
+        int | None,
+        typer.Option(
+            help="Leave out classes with fewer photos than this (for train, where --source has "
+            "splits); each is named and stands in dataset.json. 3 is enough to split a class."
+        ),
     ] = None,
     shots: Annotated[
         int | None, typer.Option(help="Keep so many photos of each class in train; all elsewhere.")
@@ -30,7 +42,14 @@ def prepare(
         ),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help="How --source names classes: auto, folders, names or pets.")
+        str,
+        typer.Option(
+            help="How --source names classes. folders: one for each class, or train/CLASS/, told "
+            "by what they hold; classes: each folder is a class, even one called train; splits: "
+            "folders called train, val or test hold the classes, others are left out; names: "
+            "pug_1.jpg; pets: Oxford-IIIT Pet's; auto: names if all photos lie in one folder, "
+            "else folders."
+        ),
     ] = "auto",
     splits: Annotated[
         str,
@@ -76,7 +95,9 @@ def prepare(
     result = run_preparation(
         output_dir,
         num_classes=num_classes,
-        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        classes=_names(classes),
+        exclude=_names(exclude),
+        min_photos=min_photos,
         shots=shots,
         source=source,
         layout=layout,
@@ -92,6 +113,14 @@ def prepare(
         seed=seed,
     )
     print(result.summary())
+
+
+def _names(text: str | None) -> list[str] | None:
+    """The names in `text` between its commas; those that hold a comma stand in quotation marks."""
+    if not text:
+        return None
+    cells = next(csv.reader([text], skipinitialspace=True))
+    return [name for cell in cells if (name := cell.strip())]
 
 
 def check(

@@ -43,10 +43,17 @@ class PhotoStore(Protocol):
 class FilePhotos:
     """Photos in files of their own: relative path -> file."""
 
-    def __init__(self, files: Mapping[PurePosixPath, Path], *, num_others: int = 0) -> None:
+    def __init__(
+        self,
+        files: Mapping[PurePosixPath, Path],
+        *,
+        num_others: int = 0,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self._files = dict(files)
         self.photos = sorted(self._files)
         self.num_others = num_others
+        self.notes = notes
 
     def read(self, photos: Collection[PurePosixPath]) -> Iterator[tuple[PurePosixPath, bytes]]:
         for photo in photos:
@@ -66,8 +73,58 @@ def folder_photos(folder: Path) -> FilePhotos:
     num_files = sum(top.is_file() for top in tops) + sum(
         len(files) for top in tops if top.is_dir() for _, _, files in os.walk(top)
     )
-    files = {PurePosixPath(path.relative_to(folder).as_posix()): path for path in found}
-    return FilePhotos(files, num_others=num_files - len(files))
+    files: dict[PurePosixPath, Path] = {}
+    apart = _Apart(folder)
+    for path in found:
+        photo = apart.path(path.relative_to(folder).as_posix())
+        if is_photo(photo):
+            if photo in files:
+                raise apart.twice(photo)
+            files[photo] = path
+    return FilePhotos(files, num_others=num_files - len(files), notes=apart.notes())
+
+
+class _Apart:
+    """Takes names apart that hold the separators of Windows, and remembers that it did.
+
+    Some programs write `train\\pug\\1.jpg` into an archive; elsewhere that is the name of one file.
+    """
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+        self._taken: list[tuple[str, PurePosixPath]] = []
+
+    def path(self, name: str) -> PurePosixPath:
+        """The path that `name` means. Raises `DataError` where it leads out of its folder."""
+        if "\\" not in name:
+            return PurePosixPath(name)
+        windows = PureWindowsPath(name)
+        if windows.anchor or ".." in windows.parts:
+            raise DataError(
+                f"{self._where}: the name '{name}' holds backslashes, as archives packed on "
+                "Windows leave them, and leads out of the folder. Rename or delete this file."
+            )
+        path = PurePosixPath(*windows.parts)
+        self._taken.append((name, path))
+        return path
+
+    def twice(self, path: PurePosixPath) -> DataError:
+        """What to raise where two names mean one path."""
+        return DataError(
+            f"{self._where}: two files would be {path}, one of them by a name with backslashes. "
+            "Delete one of them."
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """What was done, where something was."""
+        if not self._taken:
+            return ()
+        count, (name, path) = len(self._taken), self._taken[0]
+        files = "1 file name holds" if count == 1 else f"{count:,} file names hold"
+        return (
+            f"{files} backslashes, as archives packed on Windows leave them; taken apart into "
+            f"folders: '{name}' is {path}.",
+        )
 
 
 class TarPhotos:
@@ -116,7 +173,7 @@ class TarPhotos:
         found = {}
         with self._reading():
             for member in self._tar.getmembers():
-                name = PurePosixPath(member.name).name
+                name = PureWindowsPath(member.name).name
                 if name in names and member.size <= MAX_PHOTO:
                     content = self._tar.extractfile(member)
                     assert content is not None
@@ -124,15 +181,19 @@ class TarPhotos:
         return found
 
     def _list(self) -> None:
+        apart = _Apart(self.path)
         for member in self._tar:
             self._refuse_unsafe(member)
             if member.isdir():
                 continue
-            path = PurePosixPath(member.name)
-            if is_photo(path):
-                self._members[path] = member
-            else:
+            path = apart.path(member.name)
+            if not is_photo(path):
                 self.num_others += 1
+                continue
+            if path in self._members and self._members[path].name != member.name:
+                raise apart.twice(path)
+            self._members[path] = member
+        self.notes = apart.notes()
         # tarfile takes a header it cannot read for the end; the true end is a block of zeros.
         assert self._tar.fileobj is not None
         self._tar.fileobj.seek(self._tar.offset)

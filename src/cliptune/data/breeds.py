@@ -98,7 +98,7 @@ def choose_classes(
     there are, and for a `num_classes` that is not the number of `classes`.
     """
     if classes is not None:
-        chosen = _by_name(available, classes, where=where)
+        chosen = find_classes(available, classes, option="--classes", where=where)
         if num_classes not in (None, len(chosen)):
             raise DataError(
                 f"--num-classes {num_classes} beside --classes with {len(chosen)} names. "
@@ -118,7 +118,13 @@ def choose_classes(
     return chosen
 
 
-def _by_name(available: Sequence[str], classes: Sequence[str], *, where: str) -> tuple[str, ...]:
+def find_classes(
+    available: Sequence[str], classes: Sequence[str], *, option: str, where: str
+) -> tuple[str, ...]:
+    """Those of `available` that `classes` names, however spelt.
+
+    Raises `DataError` for unknown names, with the nearest, and for a class named twice.
+    """
     by_plain_name = {_plain(name): name for name in available}
     chosen, unknown = [], []
     for name in classes:
@@ -132,10 +138,10 @@ def _by_name(available: Sequence[str], classes: Sequence[str], *, where: str) ->
     if unknown:
         shown = ", ".join(sorted(available)[:12]) + (", …" if len(available) > 12 else "")
         raise DataError(
-            f"--classes: {where} has no class {', '.join(unknown)}. "
+            f"{option}: {where} has no class {', '.join(unknown)}. "
             f"Its {len(available)} classes: {shown}."
         )
     repeated = [name for name, count in Counter(chosen).items() if count > 1]
     if repeated:
-        raise DataError(f"--classes: named more than once: {', '.join(repeated)}.")
+        raise DataError(f"{option}: named more than once: {', '.join(repeated)}.")
     return tuple(chosen)

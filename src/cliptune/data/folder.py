@@ -20,6 +20,12 @@ from cliptune.errors import DataError, listing, named
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+# What others call our three splits.
+SPLIT_NAMES: dict[str, str] = {
+    "train": "train", "training": "train", "trainval": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 # Endings of photos, and what Pillow calls their formats; MPO is a JPEG of some cameras.
 IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
     ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",), ".webp": ("WEBP",),

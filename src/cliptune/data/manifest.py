@@ -33,6 +33,7 @@ class Manifest(BaseModel):
     source: SourceRecord
     options: dict[str, Any]  # as asked for: those of the command line, None where not given
     seed: int
+    left_out: dict[str, str] = {}  # class of the source -> why it was not taken
     counts: dict[str, dict[str, int]]  # split -> class -> photos
     files: dict[str, str]  # split/class/file -> SHA-256 of its content
 

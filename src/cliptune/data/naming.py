@@ -33,6 +33,8 @@ CLASSES_FILE = "classes.yaml"
 KEYS = ("name", "prompts")
 MOST_KEYS = 100_000  # in a file; ImageNet's 21,841 classes would take some 65,000
 SYNSET = re.compile(r"^n\d{8}[-_]")  # the WordNet id before a folder's name in ImageNet's sets
+# Names Windows keeps for devices; a class is a folder that should work there, too.
+_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlevel = 2  # aliases: a few lines may be a list of lists without end
@@ -44,6 +46,37 @@ class GivenNames:
 
     display: dict[str, str] = field(default_factory=dict)
     prompts: dict[str, list[str]] = field(default_factory=dict)
+
+
+def class_name_fault(name: str) -> str | None:
+    """Why no class can be called `name`, or None: it is a folder's name on every system, and text.
+
+    The one rule for all who name a class: prepare's sources, and classes added to a checkpoint.
+    """
+    if not name or name != name.strip():
+        return "empty, or with spaces at an end"
+    if any(unicodedata.category(c) == "Cs" for c in name):  # how Python reads such a folder's name
+        return "no text, but bytes of another encoding than UTF-8"
+    if bad := sorted({c for c in name if c in '/\\:*?"<>|' or _unseen(c)}):
+        return f"holds {' '.join(map(ascii, bad))}"
+    if name.startswith(".") or name.endswith("."):
+        return "a full stop at an end"
+    if _DEVICES.match(name):
+        return "the name of a device on Windows"
+    if len(name.encode()) > 200:
+        return "longer than 200 bytes"
+    return None
+
+
+def _unseen(character: str) -> bool:
+    """Whether nobody can see it in a name: a control, a space that is no " ", a mark of format.
+
+    Joiners and tags may stay: they change how letters and emoji beside them look.
+    """
+    kind = unicodedata.category(character)
+    if kind == "Cf":
+        return character not in "\u200c\u200d" and not "\U000e0020" <= character <= "\U000e007f"
+    return kind == "Cc" or (kind[0] == "Z" and character != " ")
 
 
 def spoken_name(class_name: str) -> str:

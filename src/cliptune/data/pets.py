@@ -7,6 +7,7 @@ such as "Abyssinian_100 1 1 1"; images/Abyssinian_100.jpg is that photo.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from cliptune.data.layouts import ClassLayout, name_classes
 from cliptune.errors import DataError, listing
 
+_FIRST_WORD = re.compile(r"^[ \t]*([^ \t\r]*)")  # the name of a photo; it may hold other spaces
 PETS_LISTS: dict[str, str] = {"trainval.txt": "train", "test.txt": "test"}
 
 
@@ -26,9 +28,9 @@ def oxford_pets(
     splits: dict[PurePosixPath, str] = {}
     missing = []
     for name, split in PETS_LISTS.items():
-        for line in lists.get(name, "").splitlines():
-            stem = line.split()[0] if line.strip() and not line.startswith("#") else ""
-            if not stem:
+        for line in lists.get(name, "").split("\n"):
+            stem = _FIRST_WORD.findall(line)[0]
+            if not stem or stem.startswith("#"):
                 continue
             photo = by_stem.get(stem)
             if photo is None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-from cliptune.data.archive import PhotoStore
-from cliptune.data.breeds import BREEDS, DEFAULT_NUM_BREEDS, choose_classes
+from cliptune.data.breeds import BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.data.building import (
     alone,
     build,
@@ -26,38 +25,20 @@ from cliptune.data.building import (
     work_folder,
     write_manifest,
 )
+from cliptune.data.choosing import Choice, Wish, choose
 from cliptune.data.download import STANFORD_DOGS
-from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
+from cliptune.data.folder import SPLITS, scan_classes
 from cliptune.data.hub_dataset import HUB_PREFIX
-from cliptune.data.layouts import ClassLayout
 from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
 from cliptune.data.naming import CLASSES_FILE, entries_of
+from cliptune.data.prepare_report import PrepareResult, notes_on
 from cliptune.data.sources import LAYOUTS, SPLIT_CHOICES, Source, open_source, source_name
 from cliptune.data.splitting import Shares, share_out
 from cliptune.data.stanford import ARCHIVE_NAME, archive_beside, fetch_archive
-from cliptune.data.tree import Counts, counts_table
 from cliptune.errors import DataError, listing
 from cliptune.files import disk_errors
-from cliptune.text import wrap
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareResult:
-    """What `prepare` did. `notes` are paragraphs for the user, after the first line."""
-
-    output_dir: Path
-    class_names: tuple[str, ...]
-    counts: Counts
-    kind: Literal["made", "empty_tree", "already_there"]
-    headline: str
-    notes: tuple[str, ...] = ()
-
-    def summary(self) -> str:
-        """Plain text for a terminal of 80 columns."""
-        table = [] if self.kind == "empty_tree" else [counts_table(self.counts)]
-        return "\n\n".join([wrap(self.headline), *table, *map(wrap, self.notes)])
 
 
 def prepare(
@@ -68,6 +49,8 @@ def prepare(
     splits: str = "auto",
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    min_photos: int | None = None,
     shots: int | None = None,
     train_ratio: float = 0.7,
     val_ratio: float | None = None,
@@ -89,11 +72,13 @@ def prepare(
     network, the empty folders are made for the user to fill.
 
     `classes` chooses by name, `num_classes` by number; neither means ten well-known breeds of
-    Stanford Dogs, or every class of any other source. Splits of the source's own are kept, and
-    what they lack is taken from their train. Otherwise `train_ratio` of each class goes to train,
-    `val_ratio` (default: half of the rest) to val and the rest to test, at least one photo to
-    each. `shots` keeps that many photos of each class in train. Which photo goes where depends on
-    the photos' names, the class name and `seed` alone.
+    Stanford Dogs, or every class of any other source. Classes that `exclude` names are left out,
+    and those with fewer than `min_photos` photos (for train, where the source has splits).
+
+    Splits of the source's own are kept, and what they lack is taken from their train. Otherwise
+    `train_ratio` of each class goes to train, `val_ratio` (default: half of the rest) to val and
+    the rest to test, at least one photo to each. `shots` keeps that many photos of each class in
+    train. Which photo goes where depends on the photos' names, the class name and `seed` alone.
 
     Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
     pixels. What a `classes.yaml` in the folder `source` says of the classes taken comes along,
@@ -103,6 +88,7 @@ def prepare(
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
+    wish = Wish(classes=classes, num_classes=num_classes, exclude=exclude, min_photos=min_photos)
     shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed, shots=shots)
     if layout not in LAYOUTS or splits not in SPLIT_CHOICES:
         wrong = f"--layout {layout}" if layout not in LAYOUTS else f"--splits {splits}"
@@ -113,7 +99,9 @@ def prepare(
         raise DataError(f"--resize {resize}: expected {expected}.")
     options = {
         "layout": layout, "splits": splits, "num_classes": num_classes,
-        "classes": list(classes) if classes is not None else None, "shots": shots,
+        "classes": list(classes) if classes is not None else None,
+        "exclude": list(exclude) if exclude is not None else None, "min_photos": min_photos,
+        "image_column": image_column, "label_column": label_column, "shots": shots,
         "train_ratio": train_ratio, "val_ratio": val_ratio, "link": link, "resize": resize,
     }  # fmt: skip
     source = _hub_or_path(source)
@@ -126,12 +114,13 @@ def prepare(
     source = source or archive_beside(output_dir)
     breeds: tuple[str, ...] = ()
     if source is None:  # a mistake is told before anything is made or fetched
-        breeds = choose_classes(
-            BREEDS,
-            classes=classes,
-            num_classes=_number(num_classes, classes, default=DEFAULT_NUM_BREEDS),
+        breeds = choose(
+            dict.fromkeys(BREEDS, ()),
+            {},
+            replace(wish, min_photos=None),  # how many photos there are is not known yet
+            default_number=DEFAULT_NUM_BREEDS,
             where="Stanford Dogs",
-        )
+        ).taken
     with disk_errors(output_dir), alone(output_dir):
         finish_or_clear(output_dir)
         there = _already_there(output_dir, options, seed=seed, source=source)
@@ -147,26 +136,21 @@ def prepare(
             label_column=label_column, download_lists=download,
         ) as opened:  # fmt: skip
             return _make(
-                opened, output_dir, where=str(source), shares=shares, options=options,
+                opened, output_dir, where=str(source), wish=wish, shares=shares, options=options,
                 progress=progress,
             )  # fmt: skip
 
 
 def _make(
-    source: Source, output_dir: Path, *, where: str, shares: Shares, options: dict[str, Any],
-    progress: bool,
+    source: Source, output_dir: Path, *, where: str, wish: Wish, shares: Shares,
+    options: dict[str, Any], progress: bool,
 ) -> PrepareResult:  # fmt: skip
     """Share out the photos of `source`, build their tree, and move it to `output_dir`."""
     layout, link = source.layout, options["link"]
-    chosen = choose_classes(
-        list(layout.classes),
-        classes=options["classes"],
-        num_classes=_number(
-            options["num_classes"], options["classes"], default=layout.default_number
-        ),
-        where=where,
+    choice = choose(
+        layout.classes, layout.splits, wish, default_number=layout.default_number, where=where
     )
-    taken = {name: layout.classes[name] for name in sorted(chosen)}
+    taken = {name: layout.classes[name] for name in sorted(choice.taken)}
     dealt = share_out(taken, layout.splits, shares, where=where)
     plan: dict[PurePosixPath, PurePosixPath] = {}  # photo -> split/class/file
     for name, parts in dealt.items():
@@ -182,7 +166,7 @@ def _make(
         )
         if names is not None:
             (work / CLASSES_FILE).write_text(names, encoding="utf-8")
-        manifest = _manifest(source, options, seed=shares.seed, digests=digests)
+        manifest = _manifest(source, options, choice, seed=shares.seed, digests=digests)
         write_manifest(manifest, work)
         move_into_place(work, output_dir)
     except BaseException:  # Ctrl-C included
@@ -197,14 +181,14 @@ def _make(
         headline=f"{output_dir}: {len(plan):,} photos of {len(taken)} classes, "
         f"{'linked to' if link else 'copied from'} {where}.",
         notes=(
-            *_notes(source, num_taken=len(taken), shares=shares),
+            *notes_on(source, choice, shares=shares),
             f"What is wrong with them, before training does: cliptune check {output_dir}",
         ),
     )
 
 
 def _manifest(
-    source: Source, options: dict[str, Any], *, seed: int, digests: dict[str, str]
+    source: Source, options: dict[str, Any], choice: Choice, *, seed: int, digests: dict[str, str]
 ) -> Manifest:
     from cliptune import __version__
 
@@ -215,8 +199,8 @@ def _manifest(
         splits="source" if source.layout.splits else "random",
     )
     return Manifest(
-        cliptune=__version__, source=record, options=options, seed=seed, counts=count(list(files)),
-        files=files,
+        cliptune=__version__, source=record, options=options, seed=seed,
+        left_out=choice.left_out, counts=count(list(files)), files=files,
     )  # fmt: skip
 
 
@@ -225,13 +209,6 @@ def _hub_or_path(source: Path | str | None) -> Path | str | None:
     if source is None or str(source).startswith(HUB_PREFIX):
         return source if source is None else str(source)
     return Path(source)
-
-
-def _number(
-    num_classes: int | None, classes: Sequence[str] | None, *, default: int | None
-) -> int | None:
-    """How many classes to take: `default` where neither a number nor names were given."""
-    return default if num_classes is None and classes is None else num_classes
 
 
 def _already_there(
@@ -289,35 +266,3 @@ def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> Pr
             "The classes: " + ", ".join(sorted(breeds)) + ".",
         ),
     )
-
-
-def _notes(source: Source, *, num_taken: int, shares: Shares) -> tuple[str, ...]:
-    layout: ClassLayout = source.layout
-    store: PhotoStore = source.store
-    notes = []
-    num_left = len(layout.classes) - num_taken
-    if layout.splits:
-        lacking = [split for split in SPLITS if split not in set(layout.splits.values())]
-        taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
-        notes.append(f"The splits are the source's own.{taken}")
-    if shares.shots is not None:
-        notes.append(f"train/ holds {shares.shots} photos a class (--shots); val/ and test/ all.")
-    if num_left:
-        notes.append(
-            f"{num_left} more classes were left out; --num-classes or --classes takes them."
-        )
-    if layout.num_loose:
-        where = "class folder" if layout.kind in ("folders", "splits") else "list"
-        lie = "photo lies" if layout.num_loose == 1 else "photos lie"
-        notes.append(f"{layout.num_loose} {lie} in no {where}; left out.")
-    if store.num_others:
-        others = "file is" if store.num_others == 1 else "files are"
-        notes.append(
-            f"{store.num_others} {others} not {', '.join(sorted(IMAGE_SUFFIXES))}; left out."
-        )
-    if layout.is_stanford_dogs:
-        notes.append(
-            "Stanford Dogs (Khosla et al., 2011) is for research, not for commerce. Its photos "
-            "come from ImageNet: a base model that learned from ImageNet has seen them."
-        )
-    return tuple(notes)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cliptune.data.archive import PhotoStore, TarPhotos, folder_photos, open_tar
 from cliptune.data.hub_dataset import HUB_PREFIX, hub_photos
 from cliptune.data.layouts import ClassLayout, find_layout
+from cliptune.data.lists import LIST_SUFFIXES
 from cliptune.data.pets import PETS_LISTS, oxford_pets
 from cliptune.data.stanford import find_lists, with_stanford_lists
-from cliptune.data.tables import TABLE_SUFFIXES, table_photos
+from cliptune.data.tables import table_photos
 from cliptune.errors import DataError
 
-LAYOUTS = ("auto", "folders", "names", "pets")
+LAYOUTS = ("auto", "folders", "classes", "splits", "names", "pets")
 SPLIT_CHOICES = ("auto", "source", "random")
 
 
@@ -59,7 +60,7 @@ def open_source(
             f"{source}: no such file or folder. Expected a tar archive, a folder of photos, a "
             f"list of photos (.csv, .tsv, .jsonl), a .parquet file, or {HUB_PREFIX}owner/name."
         )
-    if source.suffix.lower() in TABLE_SUFFIXES and source.is_file():
+    if source.suffix.lower() in LIST_SUFFIXES and source.is_file():
         listed, found = table_photos(source, root=root, **columns)
         yield _source(source, listed, found, splits)
         return
@@ -71,6 +72,7 @@ def open_source(
         found = find_layout(photos.photos, layout=layout, where=source)
         if found.is_stanford_dogs and splits == "source":
             found = with_stanford_lists(found, find_lists(source, allowed=download_lists))
+        found = replace(found, notes=(*photos.notes, *found.notes))
         yield _source(source, photos, found, splits)
 
 
@@ -81,7 +83,7 @@ def _source(source: Path | str, store: PhotoStore, layout: ClassLayout, splits: 
             "'split', folders train/ and test/, or official lists. Use --splits random."
         )
     if splits == "random" and layout.splits:
-        layout = ClassLayout(layout.classes, layout.kind, layout.is_stanford_dogs, layout.num_loose)
+        layout = replace(layout, splits={})
     return Source(source_name(source), store, layout)
 
 

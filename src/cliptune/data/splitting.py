@@ -46,6 +46,11 @@ class Shares:
             raise DataError(f"--shots {self.shots}: expected a number of photos from 1.")
 
 
+def num_to_share(photos: Sequence[PurePosixPath], splits: Mapping[PurePosixPath, str]) -> int:
+    """How many `photos` of a class may go to train: those given to it, or all without `splits`."""
+    return sum(splits[photo] == "train" for photo in photos) if splits else len(photos)
+
+
 def share_out(
     classes: Mapping[str, Sequence[PurePosixPath]],
     splits: Mapping[PurePosixPath, str],
@@ -58,22 +63,20 @@ def share_out(
     Raises `DataError` naming every class that has too few photos.
     """
     names = set(splits.values())
-    few, dealt = [], {}
+    missing = [split for split in ("val", "test") if splits and split not in names]
+    needed = 1 + len(missing) if splits else MIN_PHOTOS
+    few: dict[str, str] = {}
+    dealt = {}
     for name, photos in classes.items():
+        found = num_to_share(photos, splits)
+        if found < needed:
+            kind = "" if not splits else " for train, val and test" if missing else " for train"
+            few[name] = f"{found}{kind}"
+            continue
         if splits:
             given: Parts[PurePosixPath] = {split: [] for split in SPLITS}
             for photo in photos:
                 given[splits[photo]].append(photo)
-            missing = [split for split in ("val", "test") if split not in names]
-            needed = 1 + len(missing)
-            found = len(given["train"])
-            what = f"{found} for train, val and test" if missing else f"{found} for train"
-        else:
-            needed, found, what = MIN_PHOTOS, len(photos), str(len(photos))
-        if found < needed:
-            few.append(f"{name}: {what}")
-            continue
-        if splits:
             parts = _complete(given, missing, name=name, shares=shares)
         else:
             parts = split_photos(
@@ -81,14 +84,18 @@ def share_out(
                 seed=shares.seed,
             )  # fmt: skip
         if shares.shots is not None and len(parts["train"]) < shares.shots:
-            few.append(f"{name}: {len(parts['train'])} for train, fewer than --shots")
+            few[name] = f"{len(parts['train'])} for train, fewer than --shots"
         parts["train"] = parts["train"][: shares.shots]
         dealt[name] = parts
     if few:
+        # Whoever has more photos is dealt more: this leaves out these classes and no others.
+        enough = 1 + max(num_to_share(classes[name], splits) for name in few)
         raise DataError(
             f"{where}: classes with fewer than {MIN_PHOTOS} photos, one for each of train, val "
-            f"and test, or than asked for:\n{listing(few, limit=120)}\nAdd photos, remove these "
-            "classes, or choose other classes with --classes."
+            "and test, or than asked for:\n"
+            f"{listing([f'{name}: {what}' for name, what in few.items()], limit=120)}\n"
+            f"Leave them out with --min-photos {enough}, or some with --exclude NAME,NAME; add "
+            "photos; or choose classes with --classes."
         )
     return dealt
 

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from cliptune.data.archive import FilePhotos, is_photo
 from cliptune.data.folder import IMAGE_SUFFIXES
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
-from cliptune.errors import DataError, listing
-
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
+from cliptune.data.listed_files import PhotoFolder
+from cliptune.data.lists import Line, PhotoList, read_list
+from cliptune.data.split_folders import split_folders_of
+from cliptune.errors import DataError, listing, named
 
 # What such columns are called, the likeliest first.
 IMAGE_COLUMNS = (
     "path", "image", "file", "filename", "file_name", "filepath", "file_path", "image_path",
     "image_file", "img", "img_path", "photo", "picture",
 )  # fmt: skip
+# Names of photos, as a rule without their ending.
+ID_COLUMNS = ("image_name", "image_id", "img_id", "photo_id", "id", "uuid")
 LABEL_COLUMNS = (
     "label", "class", "class_name", "classname", "category", "breed", "target", "name", "labels",
     "y",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+class Columns(NamedTuple):
+    """Which columns of a list are read."""
+
+    image: str
+    label: str
+    split: str | None
 
 
 class Row(NamedTuple):
@@ -44,23 +55,29 @@ def table_photos(
     """The photos a list names, under its labels, with its splits where it has that column.
 
     Paths are relative to the list, or to `root`; they are taken as they stand, else URL-decoded
-    (`my%20dog.jpg`). None may lead out of that folder.
+    (`my%20dog.jpg`), else without their ending or with one in other letters. None may lead out of
+    that folder. The layout's notes say which columns were taken where several could be meant.
 
     Raises `DataError` with all faulty lines: no such file, no photo, two labels for one photo, an
     unknown split.
     """
     base = (root or table.parent).resolve()
-    rows = list(_rows(table, image_column=image_column, label_column=label_column))
-    if not rows:
+    listed = read_list(table)
+    if not listed.lines:
         raise DataError(f"{table}: no line names a photo.")
+    columns, notes = choose_columns(
+        listed, image_column=image_column, label_column=label_column, where=str(table)
+    )
+    rows = [_row(line, columns, where=f"{table}: line {line.number}") for line in listed.lines]
     check_splits_known((row.split for row in rows if row.split), where=str(table))
+    folder = PhotoFolder(base)
     files: dict[PurePosixPath, Path] = {}
     first: dict[PurePosixPath, Row] = {}
     groups: dict[str, list[PurePosixPath]] = defaultdict(list)
     splits: dict[PurePosixPath, str] = {}
     faults = []
     for row in rows:
-        found = _locate(base, row)
+        found = _located(folder, row)
         if isinstance(found, str):
             faults.append(f"line {row.line}: {found}")
             continue
@@ -82,99 +99,88 @@ def table_photos(
     if faults:
         raise DataError(
             f"{table}: {len(faults)} faulty lines:\n{listing(faults)}\n"
-            f"Paths are looked for in {base}; --root names another folder."
+            f"Paths are those of column '{columns.image}', looked for in {base}; --root names "
+            f"another folder.{folder.hint()}"
         )
     classes = name_classes(groups, where=table, what="labels")
-    return FilePhotos(files), ClassLayout(classes, "table", splits=splits)
+    notes += folder.notes()
+    if not splits and (folders := split_folders_of(files)):
+        notes += (
+            f"The paths lead through {named([f'{name}/' for name in folders])}, but no column "
+            "tells splits, so they are dealt anew; a column 'split' would keep them.",
+        )
+    return FilePhotos(files), ClassLayout(classes, "table", splits=splits, notes=notes)
+
+
+def _row(line: Line, columns: Columns, *, where: str) -> Row:
+    cells = []
+    for title in (columns.image, columns.label, columns.split):
+        cell = "" if title is None else line.cells.get(title)
+        if title is not None and title not in line.cells:
+            raise DataError(f"{where}: no '{title}', which other lines have.")
+        if not isinstance(cell, str | int):
+            raise DataError(f"{where}: expected text for {title}.")
+        cells.append(str(cell).strip())
+    return Row(line.number, *cells)
+
+
+def _located(folder: PhotoFolder, row: Row) -> tuple[PurePosixPath, Path] | str:
+    """(path relative to the folder, the file), or what is wrong with this line."""
+    if not row.path or not row.label:
+        return "no path" if not row.path else f"no label for {row.path}"
+    found = folder.find(row.path)
+    if isinstance(found, str):
+        return found
+    photo = PurePosixPath(found.relative_to(folder.base).as_posix().replace("\\", "/"))
+    if not is_photo(PurePosixPath(photo.name)):
+        return f"{row.path} is no {', '.join(sorted(IMAGE_SUFFIXES))}"
+    return photo, found
 
 
 def _said(row: Row) -> str:
     return f"'{row.label}'" + (f" in {row.split}" if row.split else "")
 
 
-def _locate(base: Path, row: Row) -> tuple[PurePosixPath, Path] | str:
-    """(path relative to `base`, the file), or what is wrong with this line."""
-    if not row.path or not row.label:
-        return "no path" if not row.path else f"no label for {row.path}"
-    written = row.path.removeprefix("file://").replace("\\", "/")
-    for text in dict.fromkeys((written, unquote(written))):
-        if "\0" in text:
-            return "a path with a zero byte"
-        path = base / text
-        # Where its name leads, links in the folder above followed: not the photo's own.
-        place = path.parent.resolve() / path.name
-        if path.name in ("", "..") or not place.is_relative_to(base):
-            return f"{row.path} leads out of {base}"
-        if path.is_file():
-            photo = PurePosixPath(place.relative_to(base).as_posix())
-            if not is_photo(PurePosixPath(photo.name)):
-                return f"{row.path} is no {', '.join(sorted(IMAGE_SUFFIXES))}"
-            return photo, place
-    return f"{row.path}: no such file"
+def choose_columns(
+    listed: PhotoList, *, image_column: str | None, label_column: str | None, where: str
+) -> tuple[Columns, tuple[str, ...]]:
+    """The columns to read, and a note for each that was chosen among several.
+
+    Raises `DataError` when there is no column of images or of labels.
+    """
+    titles = listed.titles
+    images = (*IMAGE_COLUMNS, *ID_COLUMNS)
+    image = find_column(titles, images, image_column, "image", where=where)
+    label = find_column(titles, LABEL_COLUMNS, label_column, "label", where=where)
+    labels = _known(titles, LABEL_COLUMNS)
+    why = ""
+    if label_column is None and (names := _names_for_numbers(listed, labels)):
+        label, why = names, f": the names for the numbers of '{label}'"
+    splits = _known(titles, SPLIT_COLUMNS)
+    taken = (
+        ("photos", image, _known(titles, images), "--image-column", image_column, ""),
+        ("labels", label, labels, "--label-column", label_column, why),
+    )
+    notes = tuple(
+        f"The {what} are those of column '{column}'{reason}. Left aside: "
+        f"{named([name for name in known if name != column])} ({option} takes another)."
+        for what, column, known, option, wanted, reason in taken
+        if wanted is None and len(known) > 1
+    )
+    return Columns(image, label, splits[0] if splits else None), notes
 
 
-def _rows(table: Path, *, image_column: str | None, label_column: str | None) -> Iterator[Row]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table}: not UTF-8 text ({error}). Save it as UTF-8.") from None
-    if table.suffix.lower() == ".jsonl":
-        yield from _json_rows(table, text, image_column=image_column, label_column=label_column)
-    else:
-        yield from _csv_rows(table, text, image_column=image_column, label_column=label_column)
-
-
-def _csv_rows(
-    table: Path, text: str, *, image_column: str | None, label_column: str | None
-) -> Iterator[Row]:
-    head = text.partition("\n")[0]
-    delimiter = max("\t;,", key=head.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except csv.Error as error:
-        raise DataError(f"{table}: line {reader.line_num}: {error}.") from None
-    if not lines:
-        return
-    names = [cell.strip() for cell in lines[0][1]]
-    if is_photo(PurePosixPath(names[0])) and len(names) in (2, 3):  # no line of titles
-        columns: tuple[int, int, int | None] = (0, 1, 2 if len(names) == 3 else None)
-    else:
-        image = find_column(names, IMAGE_COLUMNS, image_column, "image", where=str(table))
-        label = find_column(names, LABEL_COLUMNS, label_column, "label", where=str(table))
-        split = next((c for c in names if c.lower() in SPLIT_COLUMNS), None)
-        columns = (names.index(image), names.index(label), names.index(split) if split else None)
-        del lines[0]
-    for number, cells in lines:
-        if len(cells) != len(names):
-            raise DataError(
-                f"{table}: line {number} has {len(cells)} cells, the first {len(names)}. "
-                "Put quotation marks around cells that hold the delimiter."
-            )
-        path, label, split = ("" if c is None else cells[c].strip() for c in columns)
-        yield Row(number, path, label, split)
-
-
-def _json_rows(
-    table: Path, text: str, *, image_column: str | None, label_column: str | None
-) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{table}: line {number} is not JSON ({error}).") from None
-        if not isinstance(values, dict):
-            raise DataError(f"{table}: line {number} is no object. Expected {{'path': …}}.")
-        names, where = list(values), f"{table}: line {number}"
-        image = find_column(names, IMAGE_COLUMNS, image_column, "image", where=where)
-        label = find_column(names, LABEL_COLUMNS, label_column, "label", where=where)
-        split = next((name for name in names if name.lower() in SPLIT_COLUMNS), None)
-        cells = [values[image], values[label], values[split] if split else ""]
-        if not all(isinstance(cell, str | int) for cell in cells):
-            raise DataError(f"{where}: expected text for {image}, {label} and split.")
-        yield Row(number, *(str(cell).strip() for cell in cells))
+def _names_for_numbers(listed: PhotoList, labels: Sequence[str]) -> str | None:
+    """The column that names the classes which the first of `labels` numbers, one name a number."""
+    numbers, *others = [listed.column(title) for title in labels] or [[]]
+    if not others or not all(map(_NUMBER.fullmatch, numbers)):
+        return None
+    for title, names in zip(labels[1:], others, strict=True):
+        pairs = set(zip(numbers, names, strict=True))
+        one_for_each = len(pairs) == len(set(numbers)) == len(set(names))
+        if one_for_each and not any(map(_NUMBER.fullmatch, names)):
+            return title
+    return None
 
 
 def find_column(
@@ -185,11 +191,15 @@ def find_column(
         if wanted in names:
             return wanted
         raise DataError(f"{where}: no column '{wanted}'. Its columns: {', '.join(names)}.")
-    by_lower = {name.lower(): name for name in reversed(names)}
-    for name in known:
-        if name in by_lower:
-            return by_lower[name]
+    if found := _known(names, known):
+        return found[0]
     raise DataError(
         f"{where}: no column for the {what}; found {', '.join(names) or 'none'}. "
         f"Expected {', '.join(known[:4])} or the like; name yours with --{what}-column."
     )
+
+
+def _known(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Those of `names` that are `known`, in that order: "File Name" is file_name."""
+    by_key = {re.sub(r"[\s_-]+", "_", name.strip().lower()): name for name in reversed(names)}
+    return [by_key[name] for name in known if name in by_key]

@@ -102,7 +102,7 @@ def names_file_findings(data_dir: Path, train: Mapping[str, int]) -> tuple[list[
     try:
         return [], set(read_names(data_dir, list(train)).prompts)
     except DataError as error:
-        return [Finding("names_file", fault.strip()) for fault in str(error).splitlines()], set()
+        return [Finding("names_file", fault.strip()) for fault in str(error).split("\n")], set()
 
 
 def name_findings(names: Iterable[str], *, prompted: Container[str] = ()) -> list[Finding]:

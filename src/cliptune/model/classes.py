@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.data.breeds import name_key
-from cliptune.data.naming import display_names, spoken_name
+from cliptune.data.naming import class_name_fault, display_names, spoken_name
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import SUMS
 from cliptune.model.answers import Answers
@@ -162,16 +162,10 @@ def check_new_class(record: Record, name: str, *, display_name: str | None = Non
     "Golden retriever" is taken where there is golden_retriever; `display_name` where another
     class is shown so.
     """
-    if (
-        not name.strip()
-        or name != name.strip()
-        or name.startswith(".")
-        or any(c in "/\\" or not c.isprintable() for c in name)
-        or len(name.encode()) > 200
-    ):
+    if fault := class_name_fault(name):
         raise UserError(
-            f"class name '{name}': expected the name a folder of its photos would have: at most "
-            "200 bytes, without slashes, a dot at the start or spaces at the ends."
+            f"class name {name!r}: {fault}. Expected the name a folder of its photos could have "
+            "on every system, as 'cliptune prepare' wants it."
         )
     for known in record.class_names:
         if _key(known) == _key(name):
