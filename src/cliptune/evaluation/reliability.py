@@ -12,12 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.evaluation.few_photos import without_value
 from cliptune.evaluation.intervals import Estimate, Floats, wilson_interval
 from cliptune.evaluation.metrics import Labels, Logits
 
 Binning = Literal["equal-width", "equal-mass"]
-# On 20 photos its intervals are up to 37 points wide: benchmarks/results/coverage.md.
-FEWEST_FOR_ECE = 50
 NOISE_DRAWS = 1000
 HALVINGS = 12  # of a range of 1, or as wide as what lies below it: steps of 0.0002
 MOST = 2**10  # times the measured gaps
@@ -41,7 +40,7 @@ class Reliability:
 
     `ece` is the expected calibration error as published figures state it (the plug-in value);
     it lies above the truth, by much on few photos. `ece_estimate` has that bias taken off, and is
-    never above `ece`; it is None of fewer than `FEWEST_FOR_ECE` photos, which cannot tell it.
+    never above `ece`; it is None of fewer than `few_photos.FOR_ECE` photos, which cannot tell it.
     """
 
     bins: tuple[Bin, ...]
@@ -105,8 +104,8 @@ def reliability_of(
     )
     full_K = count_K > 0
     parts = confidence_K[full_K], accuracy_K[full_K], count_K[full_K]
-    enough = len(confidence_N) >= FEWEST_FOR_ECE
-    estimate = ece_estimate(*parts, seed=seed) if enough else None
+    few = "ece" in without_value(len(confidence_N))
+    estimate = None if few else ece_estimate(*parts, seed=seed)
     words = f"{len(bins)} {binning} bins of the highest probability, each (low, high]"
     return Reliability(bins, words, plug_in_ece(*parts), estimate)
 
