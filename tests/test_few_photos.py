@@ -119,6 +119,7 @@ def test_the_mean_gap_is_the_sum_over_all_outcomes(
     photos: int, confidence: float, true: float
 ) -> None:
     right = np.arange(photos + 1)
+    true = true if true > 1e-300 else 0.0  # scipy's pmf overflows
     expected = binom.pmf(right, photos, true) @ np.abs(right / photos - confidence)
     found = mean_gap(np.array([true]), np.array([confidence]), np.array([photos]))
     assert found[0] == pytest.approx(expected, abs=1e-12)
@@ -137,7 +138,9 @@ def test_the_estimate_is_the_error_of_the_model_that_measures_as_much_on_average
     assert mean == pytest.approx(measured, abs=1e-7)
 
 
-@pytest.mark.parametrize(("right", "confidence"), [(50, 0.9), (57, 0.9), (38, 0.5), (30, 0.999)])
+@pytest.mark.parametrize(
+    ("right", "confidence"), [(50, 0.9), (57, 0.9), (38, 0.5), (30, 0.999), (54, 0.3)]
+)
 def test_the_ends_of_the_interval_leave_two_and_a_half_percent_outside(
     right: int, confidence: float
 ) -> None:
@@ -176,7 +179,7 @@ def test_on_endless_photos_a_calibrated_model_has_no_error_and_another_its_own()
 def test_the_estimate_is_nearer_the_truth_than_what_was_measured_of_a_calibrated_model() -> None:
     rng = np.random.default_rng(1)
     found = []
-    for seed in range(60):
+    for seed in range(30):
         confidence = rng.uniform(0.5, 1, 100)
         parts = binned(confidence, rng.random(100) < confidence)
         found.append((plug_in_ece(*parts), ece_estimate(*parts, seed=seed).value))

@@ -208,11 +208,11 @@ def mean_gap(true_K: Floats, confidence_K: Floats, count_K: NDArray[np.int64]) -
     (true - c) + 2 E[c - X/n]+ for X ~ binomial, in closed form: k P(X = k) = n true P(X' = k - 1),
     X' of one photo less.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # the binomial distribution function
 
     most_K = np.floor(count_K * confidence_K)
-    below_K = binom.cdf(most_K, count_K, true_K)
-    shorter_K = binom.cdf(most_K - 1, count_K - 1, true_K)
+    below_K = bdtr(most_K, count_K, true_K)
+    shorter_K = np.where(most_K > 0, bdtr(np.maximum(most_K - 1, 0), count_K - 1, true_K), 0)
     result: Floats = true_K - confidence_K + 2 * (confidence_K * below_K - true_K * shorter_K)
     return result
 
