@@ -19,8 +19,10 @@ from cliptune.evaluation.report import Evaluation
 from cliptune.model.answers import SCORE_NAMES
 
 
-def percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate | None) -> str:
     """A share with its interval, in percent."""
+    if estimate is None:
+        return "too few photos"
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
 
 

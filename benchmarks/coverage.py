@@ -1,6 +1,8 @@
 """How often the 95 % intervals of `cliptune.evaluation` hold the truth, on simulated photos.
 
-    python benchmarks/coverage.py --output benchmarks/results/coverage.md
+    python benchmarks/coverage.py --photos 100 200 1000 --tables shares many ece --output FILE
+
+`benchmarks/results/coverage.md` is put together of such files.
 
 A photo of class y has class scores x = noise + d * (1 at y), normal noise of variance 1; the
 model's logits are d * x, which is calibrated for classes of equal share, or twice that
@@ -18,24 +20,30 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from cliptune.evaluation.calibration import brier_scores, log_losses
 from cliptune.evaluation.intervals import difference_interval, mean_interval, wilson_interval
 from cliptune.evaluation.metrics import balanced_accuracy, macro_f1
-from cliptune.evaluation.reliability import reliability
+from cliptune.evaluation.rejection import auroc_estimate
+from cliptune.evaluation.reliability import bin_edges, bin_means, ece_estimate, plug_in_ece
 from cliptune.evaluation.resampling import macro_estimates, macro_f1_difference
 
 SEED = 20261124
-CLASSES, PHOTOS, ACCURACIES = (2, 10), (100, 200, 1000), (0.6, 0.85, 0.97)
+CLASSES, PHOTOS, ACCURACIES = (2, 10), (10, 20, 50, 100, 200, 1000), (0.6, 0.85, 0.97)
 MANY = [(120, 240, 0.8), (120, 600, 0.6), (120, 600, 0.8), (120, 1200, 0.9)]
 TRUTH_PHOTOS, CHUNK = 1_000_000, 100_000
+TABLES = ("shares", "many", "ece", "auroc")
+HEAD = ["classes", "photos", "accuracy"]
+ECE_HEAD = [
+    *HEAD, "model", "truth", "plug-in", "Kumar", "estimate", "its median", "width", "covers",
+]  # fmt: skip
 Arrays = tuple[np.ndarray, ...]
 
 
@@ -152,11 +160,61 @@ def coverage(cell: tuple[int, int, float], sets: int, macro_only: bool = False) 
             losses, briers = log_losses(scale * a, labels), brier_scores(scale * a, labels)
             note(f"log {scale}", *mean_interval(losses), truth[f"log {scale}"])
             note(f"brier {scale}", *mean_interval(briers, bound=2), truth[f"brier {scale}"])
-            if scale != index % 2 + 1:
-                continue
-            ece = reliability(scale * a, labels, seed=index).ece_estimate
-            note(f"ece {scale}", ece.low, ece.high, truth[f"ece {scale}"])
     return {name: 100 * float(np.mean(np.hstack(held))) for name, held in hits.items()}
+
+
+def calibration(cell: tuple[int, int, float], sets: int) -> list[list[str]]:
+    """Rows of the calibration error of calibrated logits, and twice those, all in percent."""
+    classes, photos, accuracy = cell
+    rng = np.random.default_rng([SEED, classes, photos, round(100 * accuracy), 4])
+    world = World(classes, accuracy)
+    truths = true_figures(world, rng, 500_000)
+    rows = []
+    for scale, model in ((1, "calibrated"), (2, "overconfident")):
+        truth, found = truths[f"ece {scale}"], []
+        for index in range(sets):
+            a, _, labels = world.draw(rng, photos)
+            p = softmax(scale * a, axis=1)
+            edges = bin_edges(p.max(1), num_bins=15, binning="equal-width")
+            means = bin_means(p.max(1), p.argmax(1) == labels, edges)
+            parts = [x[means[2] > 0] for x in means]
+            one = ece_estimate(*parts, seed=index)
+            held = holds(one.low, one.high, truth)
+            measured = plug_in_ece(*parts)
+            found.append((measured, kumar(*parts), one.value, one.high - one.low, held))
+        values = 100 * np.array(found, dtype=float)
+        means = values.mean(0)
+        cells = [100 * truth, *means[:3], np.median(values[:, 2]), means[3]]
+        lead = [str(classes), str(photos), f"{accuracy:.2f}", model]
+        rows.append([*lead, *(f"{cell:.1f}" for cell in cells), shown(means[4])])
+    return rows
+
+
+def kumar(confidence_K: np.ndarray, accuracy_K: np.ndarray, count_K: np.ndarray) -> float:
+    """The debiased l1 error of Kumar, Liang, Ma (2019): normal noise, here in closed form."""
+    from scipy.stats import norm
+
+    gap_K = np.abs(accuracy_K - confidence_K)
+    noise_K = np.maximum(np.sqrt(accuracy_K * (1 - accuracy_K) / count_K), 1e-12)
+    noisy_K = 2 * noise_K * norm.pdf(gap_K / noise_K) + gap_K * (2 * norm.cdf(gap_K / noise_K) - 1)
+    return max(0.0, float((2 * gap_K - noisy_K) @ count_K / count_K.sum()))
+
+
+def auroc_rows(sets: int) -> list[list[str]]:
+    """Normal scores of known and unknown photos; what the interval of the AUROC covers."""
+    from scipy.stats import norm
+
+    rows = []
+    for (known, unknown), truth in product([(10, 3), (20, 10), (200, 20)], (0.6, 0.85, 0.97)):
+        rng = np.random.default_rng([SEED, known, unknown, round(100 * truth)])
+        found = []
+        for _ in range(sets):
+            scores = rng.normal(2**0.5 * norm.ppf(truth), 1, known), rng.normal(size=unknown)
+            one = auroc_estimate(*scores)
+            found.append((100 * (one.high - one.low), 100 * holds(one.low, one.high, truth)))
+        width, held = np.mean(found, axis=0)
+        rows.append([str(known), str(unknown), f"{truth:.2f}", f"{width:.0f}", shown(held)])
+    return rows
 
 
 def shown(value: float) -> str:
@@ -170,39 +228,35 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def tables(results: dict[tuple[int, int, float], dict[str, float]]) -> str:
+def lead(cell: tuple[int, int, float]) -> list[str]:
+    return [str(cell[0]), str(cell[1]), f"{cell[2]:.2f}"]
+
+
+def small_tables(results: dict[tuple[int, int, float], dict[str, float]]) -> str:
     names = [
         "top-1", "recall", "precision", "macro-F1", "balanced", "difference", "F1 difference",
     ]  # fmt: skip
-
-    def lead(cell: tuple[int, int, float]) -> list[str]:
-        return [str(cell[0]), str(cell[1]), f"{cell[2]:.2f}"]
-
-    small = [cell for cell in results if cell[0] <= 10]
     shares = [
         lead(cell)
-        + [shown(results[cell][name]) for name in names]
-        + [shown(results[cell]["top5"]) if cell[0] > 5 else "–"]
-        for cell in small
+        + [shown(found[name]) for name in names]
+        + [shown(found["top5"]) if cell[0] > 5 else "–"]
+        for cell, found in results.items()
     ]
     means = [
-        lead(cell)
-        + [shown(results[cell][f"{name} {s}"]) for name in ("log", "brier", "ece") for s in (1, 2)]
-        for cell in small
+        lead(cell) + [shown(found[f"{name} {s}"]) for name in ("log", "brier") for s in (1, 2)]
+        for cell, found in results.items()
     ]
-    many = [
-        lead(cell) + [shown(results[cell][n]) for n in ("macro-F1", "balanced", "F1 difference")]
-        for cell in results
-        if cell[0] > 10
-    ]
-    head = ["classes", "photos", "accuracy"]
-    losses = ["log loss", "log loss ×2", "Brier", "Brier ×2", "ECE", "ECE ×2"]
     return "\n".join([
-        "## Shares, in % of data sets\n", table([*head, *names, "top-5"], shares),
-        "## Log loss, Brier, ECE: calibrated logits, and twice those (overconfident)\n",
-        table(head + losses, means),
-        "## Many classes\n", table([*head, "macro-F1", "balanced", "F1 difference"], many),
+        "### Shares, in % of data sets\n", table([*HEAD, *names, "top-5"], shares),
+        "### Log loss and Brier score: calibrated logits, and twice those (overconfident)\n",
+        table([*HEAD, "log loss", "log loss ×2", "Brier", "Brier ×2"], means),
     ])  # fmt: skip
+
+
+def many_table(results: dict[tuple[int, int, float], dict[str, float]]) -> str:
+    names = ("macro-F1", "balanced", "F1 difference")
+    rows = [lead(cell) + [shown(found[name]) for name in names] for cell, found in results.items()]
+    return "### Many classes\n\n" + table([*HEAD, *names], rows)
 
 
 def machine() -> str:
@@ -213,38 +267,54 @@ def machine() -> str:
     )
 
 
-def main(run: Callable[..., dict[str, float]] = coverage) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--photos", type=int, nargs="+", default=PHOTOS)
+    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES)
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--many-sets", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
     started = time.perf_counter()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    cells = sorted(product(CLASSES, PHOTOS, ACCURACIES))
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        pending = {cell: pool.submit(run, cell, args.many_sets, True) for cell in MANY}
-        pending |= {cell: pool.submit(run, cell, args.sets) for cell in cells[::-1]}
-        results = {cell: pending[cell].result() for cell in [*cells, *MANY]}
-    error = 100 * (0.95 * 0.05 / args.sets) ** 0.5
-    text = "\n".join([
-        "# Coverage of the 95 % intervals\n",
-        f"`python benchmarks/coverage.py --sets {args.sets} --many-sets {args.many_sets}`, commit "
-        f"{commit}, {time.strftime('%Y-%m-%d')}, {machine()}, "
-        f"{time.perf_counter() - started:.0f} s.",
-        f"Seeds: [{SEED}, classes, photos, 100 × accuracy] for the photos; a data set's number "
-        "for its bootstrap.",
-        f"{args.sets} data sets a cell ({args.many_sets} with 120 classes), of which a coverage "
-        f"of 95 % has a standard error of {error:.1f} points "
-        f"({100 * (0.95 * 0.05 / args.many_sets) ** 0.5:.1f}); ECE, F1 difference: every other "
-        "data set, so 0.7 with 2000. Bold: outside 93 to 97 %.\n",
-        tables(results),
-    ])  # fmt: skip
+    cells = sorted(product(CLASSES, args.photos, ACCURACIES))
+    parts = []
+    with ProcessPoolExecutor(args.workers) as pool:
+        if "shares" in args.tables:
+            pending = {cell: pool.submit(coverage, cell, args.sets) for cell in cells[::-1]}
+            parts.append(small_tables({cell: pending[cell].result() for cell in cells}))
+        if "many" in args.tables:
+            more = {cell: pool.submit(coverage, cell, args.many_sets, True) for cell in MANY}
+            parts.append(many_table({cell: more[cell].result() for cell in MANY}))
+        if "ece" in args.tables:
+            found = pool.map(calibration, cells, [args.sets] * len(cells))
+            rows = [row for of_a_cell in found for row in of_a_cell]
+            parts += ["### Calibration error, %\n", table(ECE_HEAD, rows)]
+        if "auroc" in args.tables:
+            rows = auroc_rows(args.sets)
+            parts += ["### AUROC\n", table(["known", "unknown", "truth", "width", "covers"], rows)]
+    text = "\n".join([heading(args, time.perf_counter() - started), *parts])
     if args.output:
         args.output.write_text(text, encoding="utf-8")
     print(text)
+
+
+def heading(args: argparse.Namespace, seconds: float) -> str:
+    """The command, the commit, the machine and the seeds."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    error, many = (100 * (0.95 * 0.05 / sets) ** 0.5 for sets in (args.sets, args.many_sets))
+    return (
+        f"`python benchmarks/coverage.py --photos {' '.join(map(str, args.photos))} --tables "
+        f"{' '.join(args.tables)} --sets {args.sets} --workers {args.workers}`, commit {commit}, "
+        f"{time.strftime('%Y-%m-%d')}, {machine()}, {seconds:.0f} s. Seeds: [{SEED}, classes, "
+        "photos, 100 × accuracy] for the photos (of the calibration error, with a 4 behind); a "
+        f"data set's number for its bootstrap and noise. {args.sets} data sets a cell, of which a "
+        f"coverage of 95 % has a standard error of {error:.1f} points (with 120 classes: "
+        f"{args.many_sets} and {many:.1f}; F1 difference: on every other data set). Bold: outside "
+        "93 to 97 %.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 
@@ -38,10 +39,27 @@ def no_markup(text: str) -> str:
     return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in printable)
 
 
+# What a spreadsheet takes for the start of a formula, in the wide forms of East Asia, too; or drops
+# before it looks for one.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_NUMBER = re.compile(
+    r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.ASCII | re.IGNORECASE
+)
+
+
 def no_formula(cell: object) -> str:
-    """A cell of CSV that no spreadsheet takes for a formula: such text gets an apostrophe."""
+    """A cell of CSV that no spreadsheet takes for a formula: such text gets an apostrophe.
+
+    Numbers are no formulas, though they may begin with a sign: they stay what they are, and so does
+    a class called "-1". Text that begins with an apostrophe before a formula gets one more, so
+    whoever takes one apostrophe off before a formula has every text back. CSV has no quotes that a
+    spreadsheet minds and a program does not see.
+    """
     text = "" if cell is None else str(cell)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    bare = text.lstrip("'")
+    spaced = bare.lstrip(" \N{NO-BREAK SPACE}\N{ZERO WIDTH NO-BREAK SPACE}")
+    is_formula = spaced.startswith(_FORMULA) and not _NUMBER.fullmatch(bare)
+    return f"'{text}" if is_formula else text
 
 
 def wrap(text: str, *, indent: str = "") -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.evaluation.figures import FullMetrics, PairedComparison, compare_paired, full_metrics
-from cliptune.evaluation.intervals import Estimate, difference_interval, holm
+from cliptune.evaluation.intervals import Estimate, difference_interval, holm, mcnemar
 from cliptune.evaluation.metrics import Labels, Logits
 from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
 from cliptune.model.answers import Answers, Floats, softmax
@@ -46,13 +46,13 @@ class Difference:
     """A model less the reference on the same photos. Positive differences are in its favour.
 
     `paired.gained` are the photos it alone has right, `paired.lost` those the reference alone
-    has. `holm_p` is McNemar's p-value adjusted for all comparisons made. `recall` has the
-    difference in the recall of each class, None for a class without photos.
+    has. `holm_p` is McNemar's p-value adjusted for all comparisons made, None without one.
+    `recall` has the difference in the recall of each class, None for a class without photos.
     """
 
     model: ComparedModel
     paired: PairedComparison
-    holm_p: float
+    holm_p: float | None
     recall: tuple[Estimate | None, ...]
 
 
@@ -127,6 +127,7 @@ class Comparison:
             "mcnemar_p": paired.mcnemar_p,
             "mcnemar_method": paired.mcnemar_method,
             "holm_p": found.holm_p,
+            "too_few_photos": paired.too_few_photos,
             "only_this_model_right": [str(self.paths[i]) for i in paired.gained],
             "only_reference_right": [str(self.paths[i]) for i in paired.lost],
         }
@@ -153,10 +154,14 @@ def build_differences(
     for model, scaled_NC in zip(models[1:], scaled[1:], strict=True):
         paired = compare_paired(scaled_NC, scaled[0], labels_N, seed=SEED)
         recall = _recall_differences(scaled_NC, scaled[0], labels_N)
-        found.append(Difference(model=model, paired=paired, holm_p=1.0, recall=recall))
-    adjusted = holm([difference.paired.mcnemar_p for difference in found])
+        found.append(Difference(model=model, paired=paired, holm_p=None, recall=recall))
+    # All count as made, those without a p-value too.
+    adjusted = holm(
+        [mcnemar(each.paired.only_a_right, each.paired.only_b_right).p for each in found]
+    )
     return tuple(
-        replace(difference, holm_p=p) for difference, p in zip(found, adjusted, strict=True)
+        each if each.paired.mcnemar_p is None else replace(each, holm_p=p)
+        for each, p in zip(found, adjusted, strict=True)
     )
 
 

@@ -12,7 +12,7 @@ from cliptune.evaluation.comparison import ComparedModel, Comparison, Difference
 from cliptune.evaluation.comparison_text import caveats, short_p
 from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.page import MEANINGS, pictures_of
-from cliptune.evaluation.text import ROWS, in_words, percent, points
+from cliptune.evaluation.text import ROWS, cell, percent, points, too_few_in_words
 from cliptune.page import render
 from cliptune.text import one_line
 
@@ -31,6 +31,7 @@ def comparison_page(comparison: Comparison) -> str:
         differences=_differences(comparison),
         several=len(comparison.differences) > 1,
         caveats=caveats(comparison),
+        too_few=too_few_in_words(comparison.reference.figures),
         classes=_classes(comparison, names),
         galleries=[_galleries(comparison, found, names) for found in comparison.differences],
         version=__version__,
@@ -40,8 +41,7 @@ def comparison_page(comparison: Comparison) -> str:
 def _rows(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
     for title, name, form in ROWS:
-        found: list[Estimate | None] = [getattr(m.figures, name) for m in comparison.models]
-        cells = ["–" if estimate is None else in_words(estimate, form) for estimate in found]
+        cells = [cell(model.figures, name, form) for model in comparison.models]
         rows.append({"title": title, "meaning": MEANINGS[name], "cells": cells})
     return rows
 
@@ -55,7 +55,10 @@ def _differences(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
             "letter": difference.model.letter,
-            "bars": [_bar(accuracy, reach), _bar(macro_f1, reach)],
+            "bars": [
+                _bar(x, reach, grey=difference.paired.mcnemar_p is None)
+                for x in (accuracy, macro_f1)
+            ],
             "only_first": difference.paired.only_b_right,
             "only_it": difference.paired.only_a_right,
             "p": short_p(difference.paired.mcnemar_p),
@@ -70,10 +73,14 @@ def _reach(estimates: Sequence[Estimate]) -> float:
     return max([0.01, *(max(abs(x.low), abs(x.high)) for x in estimates)])
 
 
-def _bar(estimate: Estimate, reach: float) -> dict[str, Any]:
-    """An interval around zero: places in percent of a width from -`reach` to +`reach`."""
+def _bar(estimate: Estimate, reach: float, *, grey: bool = False) -> dict[str, Any]:
+    """An interval around zero: places in percent of a width from -`reach` to +`reach`.
+
+    It is `grey` where too few photos differ to tell.
+    """
     value, low, high = (50 + 50 * x / reach for x in (estimate.value, estimate.low, estimate.high))
     side = "better" if estimate.low > 0 else "worse" if estimate.high < 0 else ""
+    side = "" if grey else side
     return {"value": value, "low": low, "right": 100 - high, "side": side, "text": points(estimate)}
 
 

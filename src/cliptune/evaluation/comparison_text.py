@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cliptune import __version__
 from cliptune.evaluation.comparison import ComparedModel, Comparison, Difference, most_changed
-from cliptune.evaluation.text import FEW_PHOTOS, ROWS, in_words, percent, points
+from cliptune.evaluation.few_photos import DISCORDANT
+from cliptune.evaluation.text import ROWS, cell, intervals_in_words, percent, points
 from cliptune.text import fit, one_line, shorten, wrap
 
 BESIDE = 3  # models in a table of 80 columns
@@ -25,9 +26,7 @@ def comparison_summary(comparison: Comparison) -> str:
     ]
     for start in range(0, len(comparison.models), BESIDE):
         lines += [*_figures_table(comparison.models[start : start + BESIDE]), ""]
-    text = "In brackets: 95 % intervals, of other photos like these."
-    if len(comparison.paths) < FEW_PHOTOS:
-        text += " With so few photos, a difference of a few points may be chance."
+    text = intervals_in_words(comparison.reference.figures)
     lines += [wrap(text), "", *_differences_table(comparison), ""]
     lines += [wrap(paragraph) for paragraph in caveats(comparison)]
     return "\n".join(lines)
@@ -59,13 +58,9 @@ def _figures_table(models: Sequence[ComparedModel]) -> list[str]:
     def row(title: str, cells: Sequence[str]) -> str:
         return f"  {title:<17}" + "".join(f"{cell:>20}" for cell in cells)
 
-    def cell(model: ComparedModel, name: str, form: Callable[[float], str]) -> str:
-        estimate = getattr(model.figures, name)
-        return "–" if estimate is None else in_words(estimate, form)
-
     lines = [row("", [model.letter for model in models])]
     for title, name, form in ROWS:
-        lines.append(row(title, [cell(model, name, form) for model in models]))
+        lines.append(row(title, [cell(model.figures, name, form) for model in models]))
     return lines
 
 
@@ -95,9 +90,9 @@ def _difference_row(letter: str, cells: Sequence[str]) -> str:
     return f"  {letter:<1}" + "".join(f"{x:>{w}}" for x, w in zip(cells, widths, strict=False))
 
 
-def short_p(p: float) -> str:
+def short_p(p: float | None) -> str:
     """A p-value in a table."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def caveats(comparison: Comparison) -> list[str]:
@@ -108,6 +103,11 @@ def caveats(comparison: Comparison) -> list[str]:
         "often would differ by so many photos, or more. Nothing is said of other training runs: "
         "another seed may turn the order around."
     ]
+    if any(found.paired.mcnemar_p is None for found in comparison.differences):
+        texts.append(
+            f"Without p: fewer than {DISCORDANT} photos are right with one of the two alone, too "
+            "few to tell whether that is chance."
+        )
     if (count := len(comparison.differences)) > 1:
         texts.append(
             f"{count} comparisons are made: the more, the likelier one of them looks real by "

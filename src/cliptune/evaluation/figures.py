@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliptune.evaluation.calibration import brier_scores, log_losses
+from cliptune.evaluation.few_photos import FOR_LOSSES, without_interval, without_test, without_value
 from cliptune.evaluation.intervals import (
     Estimate,
     Floats,
@@ -27,8 +28,10 @@ from cliptune.evaluation.resampling import macro_estimates, macro_f1_difference
 class FullMetrics:
     """One model on one split. Shares are fractions of 1, log loss is in nats, Brier from 0 to 2.
 
-    `ece` is free of the plug-in value's bias; `reliability.ece` is the plug-in value.
+    `ece` is less biased than the plug-in value, `reliability.ece`, and never above it.
     A class's recall is None where it has no photo, its precision where it is never predicted.
+    Where photos are too few to know, a figure is None, or its interval from -inf to inf:
+    `too_few_photos` says so in words.
     """
 
     num_images: int
@@ -36,12 +39,17 @@ class FullMetrics:
     top5: Estimate | None  # None below five classes
     macro_f1: Estimate
     balanced_accuracy: Estimate
-    log_loss: Estimate  # `high` is infinite on a single photo
+    log_loss: Estimate
     brier: Estimate
-    ece: Estimate
+    ece: Estimate | None
     recall: tuple[Estimate | None, ...]
     precision: tuple[Estimate | None, ...]
     reliability: Reliability
+
+    @property
+    def too_few_photos(self) -> dict[str, str]:
+        """Figure without a value or an interval -> why."""
+        return without_value(self.num_images) | without_interval(self.num_images, len(self.recall))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +64,15 @@ class PairedComparison:
     macro_f1_difference: Estimate
     only_a_right: int
     only_b_right: int
-    mcnemar_p: float
+    mcnemar_p: float | None  # None where too few photos differ for any p below 0.05
     mcnemar_method: str
     gained: tuple[int, ...]
     lost: tuple[int, ...]
+
+    @property
+    def too_few_photos(self) -> dict[str, str]:
+        """Figure without a value -> why."""
+        return without_test(self.only_a_right + self.only_b_right)
 
 
 def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetrics:
@@ -75,12 +88,13 @@ def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetri
     calibrated = reliability(logits_NC, labels_N, seed=seed)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=classes)
     right_C = np.diagonal(confusion_CC).tolist()
+    unsure = without_interval(count, classes)
     support_C, chosen_C = confusion_CC.sum(axis=1).tolist(), confusion_CC.sum(axis=0).tolist()
     return FullMetrics(
         num_images=count,
         accuracy=_share_within(logits_NC, labels_N, k=1),
         top5=_share_within(logits_NC, labels_N, k=5) if classes >= 5 else None,
-        macro_f1=macro.macro_f1,
+        macro_f1=_interval_unknown(macro.macro_f1) if "macro_f1" in unsure else macro.macro_f1,
         balanced_accuracy=macro.balanced_accuracy,
         log_loss=mean_estimate(log_losses(logits_NC, labels_N)),
         brier=mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
@@ -119,7 +133,7 @@ def compare_paired(
         ),
         only_a_right=only_a,
         only_b_right=only_b,
-        mcnemar_p=test.p,
+        mcnemar_p=None if without_test(only_a + only_b) else test.p,
         mcnemar_method=test.method,
         gained=tuple(gained.tolist()),
         lost=tuple(lost.tolist()),
@@ -127,9 +141,15 @@ def compare_paired(
 
 
 def mean_estimate(values_N: Floats, *, bound: float = np.inf) -> Estimate:
-    """The mean of values from 0 to `bound`, with its 95 % interval."""
+    """The mean of losses from 0 to `bound`, with its 95 % interval if there are enough of them."""
+    if len(values_N) < FOR_LOSSES:
+        return Estimate(float(values_N.mean()), -np.inf, np.inf)
     low, high = mean_interval(values_N, bound=bound)
     return Estimate(float(values_N.mean()), float(low), float(high))
+
+
+def _interval_unknown(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, -np.inf, np.inf)
 
 
 def _share_within(logits_NC: Logits, labels_N: Labels, *, k: int) -> Estimate:

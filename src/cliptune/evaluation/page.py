@@ -22,7 +22,18 @@ from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import class_keys
 from cliptune.evaluation.reliability import Reliability
 from cliptune.evaluation.report import Evaluation, versions
-from cliptune.evaluation.text import ROWS, in_words, p_in_words, percent, points
+from cliptune.evaluation.text import (
+    ROWS,
+    TOO_FEW,
+    cell,
+    in_words,
+    mcnemar_in_words,
+    number,
+    percent,
+    points,
+    threshold_in_words,
+    too_few_in_words,
+)
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.page import picture, render
 from cliptune.text import one_line
@@ -65,9 +76,12 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         evaluation=evaluation,
         rows=_rows(evaluation),
         paired=evaluation.paired,
-        p_value="" if evaluation.paired is None else p_in_words(evaluation.paired.mcnemar_p),
+        mcnemar="" if evaluation.paired is None else mcnemar_in_words(evaluation.paired),
+        too_few=too_few_in_words(evaluation.figures),
         percent=percent,
-        estimate=lambda found: in_words(found, percent),
+        estimate=in_words,
+        number=number,
+        threshold=threshold_in_words,
         score_names=SCORE_NAMES,
         matrix=_as_script({"names": names, "order": list(evaluation.class_order),
                            "cells": _cells(evaluation.confusion_CC)}),
@@ -92,15 +106,13 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         }
     rows = []
     for title, name, form in ROWS:
-        base, difference = evaluation.baseline_figures, differences.get(name)
-        before: Estimate | None = None if base is None else getattr(base, name)
-        after: Estimate | None = getattr(evaluation.figures, name)
+        difference = differences.get(name)
         rows.append(
             {
                 "title": title,
                 "meaning": MEANINGS[name],
-                "before": "–" if before is None else in_words(before, form),
-                "after": "–" if after is None else in_words(after, form),
+                "before": cell(evaluation.baseline_figures, name, form),
+                "after": cell(evaluation.figures, name, form),
                 "difference": "" if difference is None else points(difference),
             }
         )
@@ -165,7 +177,9 @@ def _diagram(title: str, found: Reliability) -> dict[str, Any]:
         if bin.accuracy is not None
     ]
     most = max(bin.count for bin in found.bins)
-    error = in_words(found.ece_estimate, percent)
+    error = TOO_FEW
+    if found.ece_estimate is not None:
+        error = f"calibration error {in_words(found.ece_estimate, percent)} %"
     return {"title": title, "bins": bins, "most": most, "error": error, "plug_in": found.ece}
 
 

@@ -73,6 +73,19 @@ def auroc(scores_known_N: Scores, scores_unknown_N: Scores) -> float:
     return float(above / (len(known) * len(unknown)))
 
 
+def auroc_estimate(scores_known_N: Scores, scores_unknown_N: Scores) -> Estimate:
+    """`auroc` with a 95 % interval that is wide rather than narrow.
+
+    The variance of an AUROC A measured on n and m photos is at most A (1 - A) / min(n, m),
+    whatever the scores' distributions (van Dantzig 1951; Birnbaum & Klose 1957, Annals of
+    Mathematical Statistics 28, 933-945). So it is no surer than a proportion on min(n, m) photos,
+    and has Wilson's interval of one.
+    """
+    share = auroc(scores_known_N, scores_unknown_N)
+    fewer = min(len(scores_known_N), len(scores_unknown_N))
+    return Estimate(share, *wilson_interval(share, fewer))
+
+
 def false_accept_rate(scores_unknown_N: Scores, threshold: float) -> Estimate:
     """Share of unknown photos taken as known, with Wilson's interval for this threshold."""
     share = float((_checked(scores_unknown_N) >= threshold).mean())

@@ -65,7 +65,10 @@ class PhotoAnswers:
 
 @dataclass(frozen=True)
 class BeforeScaling:
-    """The figures that scaling is to mend, of the logits as the model gave them."""
+    """The figures that scaling is to mend, of the logits as the model gave them.
+
+    Without values or intervals where those of `FullMetrics` are.
+    """
 
     log_loss: Estimate
     brier: Estimate
@@ -164,12 +167,14 @@ class Evaluation:
                 "brier": estimate_dict(raw.brier),
                 "ece": estimate_dict(raw.reliability.ece_estimate),
                 "ece_plug_in": raw.reliability.ece,
+                "too_few_photos": _of_losses(scaled),
             },
             "after": {
                 "log_loss": estimate_dict(scaled.log_loss),
                 "brier": estimate_dict(scaled.brier),
                 "ece": estimate_dict(scaled.ece),
                 "ece_plug_in": scaled.reliability.ece,
+                "too_few_photos": _of_losses(scaled),
             },
             "bins": [
                 {"from": b.low, "to": b.high, "photos": b.count, "confidence": b.confidence,
@@ -252,9 +257,18 @@ def refuse_not_finite(logits_NC: Logits, checkpoint: str) -> None:
 
 
 def figures_dict(figures: FullMetrics) -> dict[str, Any]:
-    """JSON of the figures of one model, in fractions and nats."""
+    """JSON of the figures of one model, in fractions and nats.
+
+    `too_few_photos` says why a figure, or both ends of an interval, are null.
+    """
     names = ("accuracy", "top5", "macro_f1", "balanced_accuracy", "log_loss", "brier", "ece")
-    return {name: estimate_dict(getattr(figures, name)) for name in names}
+    found = {name: estimate_dict(getattr(figures, name)) for name in names}
+    return found | {"too_few_photos": figures.too_few_photos}
+
+
+def _of_losses(figures: FullMetrics) -> dict[str, str]:
+    names = ("log_loss", "brier", "ece")
+    return {name: why for name, why in figures.too_few_photos.items() if name in names}
 
 
 def estimate_dict(estimate: Estimate | None) -> dict[str, Any] | None:
@@ -274,6 +288,7 @@ def _paired(paired: PairedComparison) -> dict[str, Any]:
         "only_zero_shot_right": paired.only_b_right,
         "mcnemar_p": paired.mcnemar_p,
         "mcnemar_method": paired.mcnemar_method,
+        "too_few_photos": paired.too_few_photos,
     }
 
 

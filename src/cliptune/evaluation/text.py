@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from cliptune import __version__
-from cliptune.evaluation.figures import FullMetrics
+from cliptune.evaluation.few_photos import DISCORDANT, FOR_ECE, FOR_LOSSES, IN_A_CLASS
+from cliptune.evaluation.figures import FullMetrics, PairedComparison
 from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import ConfusedPair, class_keys
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.unknowns import NoneOfThese
-from cliptune.model.answers import SCORE_NAMES
+from cliptune.model.answers import SCORE_NAMES, Answers
 from cliptune.text import fit, one_line, shorten, wrap
 
 FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
-FEW_IN_A_CLASS = 5  # below, on average, macro-F1's interval covers too seldom
+TOO_FEW = "too few photos"  # in place of a figure
 
 
 def summary_text(evaluation: Evaluation) -> str:
@@ -34,7 +36,7 @@ def summary_text(evaluation: Evaluation) -> str:
     ]
     for title, name, form in ROWS:
         lines.append(_row(title, name, form, evaluation, differences.get(name)))
-    lines += ["", wrap(_intervals_in_words(tuned, len(evaluation.class_names)))]
+    lines += ["", wrap(intervals_in_words(tuned))]
     lines += [wrap(paragraph) for paragraph in _paragraphs(evaluation)]
     if evaluation.confused_pairs:
         lines += ["", "Most confused:", *_pairs_in_words(evaluation, evaluation.confused_pairs[:5])]
@@ -115,16 +117,24 @@ def _row(
     evaluation: Evaluation,
     difference: Estimate | None,
 ) -> str:
-    cells = []
-    for figures in (evaluation.baseline_figures, evaluation.figures):
-        estimate = None if figures is None else getattr(figures, name)
-        cells.append("–" if estimate is None else in_words(estimate, form))
+    both = evaluation.baseline_figures, evaluation.figures
+    cells = [cell(figures, name, form) for figures in both]
     gain = "" if difference is None else points(difference)
     return f"  {title:<17}{cells[0]:>20}{cells[1]:>20}{gain:>21}".rstrip()
 
 
+def cell(figures: FullMetrics | None, name: str, form: Callable[[float], str]) -> str:
+    """The figure `name` of a table, or what stands in its place."""
+    estimate: Estimate | None = None if figures is None else getattr(figures, name)
+    if estimate is not None:
+        return in_words(estimate, form)
+    return TOO_FEW if figures is not None and name in figures.too_few_photos else "–"
+
+
 def in_words(estimate: Estimate, form: Callable[[float], str]) -> str:
-    """A figure with its interval: "78.5 (72.3–83.6)"."""
+    """A figure with its interval: "78.5 (72.3–83.6)"; "78.5 (?)" where that is not known."""
+    if math.isinf(estimate.high):
+        return f"{form(estimate.value)} (?)"
     return f"{form(estimate.value)} ({form(estimate.low)}–{form(estimate.high)})"
 
 
@@ -134,13 +144,23 @@ def points(difference: Estimate) -> str:
     return f"{value:+.1f} ({low:+.1f}, {high:+.1f})"
 
 
-def _intervals_in_words(figures: FullMetrics, num_classes: int) -> str:
+def intervals_in_words(figures: FullMetrics) -> str:
+    """What the brackets are, and what so few photos do not tell."""
     text = "In brackets: 95 % intervals, of other photos like these."
     if figures.num_images < FEW_PHOTOS:
         text += " With so few photos, a difference of a few points may be chance."
-    if figures.num_images < FEW_IN_A_CLASS * num_classes:
-        text += " With so few of each class, that of macro-F1 is too narrow."
-    return text
+    return " ".join([text, *too_few_in_words(figures)])
+
+
+def too_few_in_words(figures: FullMetrics) -> list[str]:
+    """A sentence for each figure that so few photos do not tell."""
+    unsure = figures.too_few_photos
+    sentences = (
+        ("log_loss", f"The intervals of log loss and Brier score need {FOR_LOSSES} photos."),
+        ("macro_f1", f"That of macro-F1 needs {IN_A_CLASS} photos of each class on average."),
+        ("ece", f"The calibration error needs {FOR_ECE} photos."),
+    )
+    return [sentence for name, sentence in sentences if name in unsure]
 
 
 def _paragraphs(evaluation: Evaluation) -> list[str]:
@@ -150,24 +170,25 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
     if paired is not None:
         texts.append(
             f"Right only with this model: {paired.only_a_right} photos; only zero-shot: "
-            f"{paired.only_b_right} (McNemar's test, {paired.mcnemar_method}: "
-            f"{p_in_words(paired.mcnemar_p)})."
+            f"{paired.only_b_right} ({mcnemar_in_words(paired)})."
         )
     if answers is not None:
-        before = percent(evaluation.before_scaling.reliability.ece_estimate.value)
-        after = percent(evaluation.figures.ece.value)
+        before, after = evaluation.before_scaling.reliability.ece_estimate, evaluation.figures.ece
         how = (
             f"by a temperature of {answers.temperature:.2f}"
             if answers.factors is None
             else "by a factor for each class"
         )
         note = f" ({answers.note})" if answers.note else ""
-        texts.append(
-            f"Probabilities were scaled {how} fitted on val{note}: calibration error {before} % "
-            f"before, {after} % after."
-        )
+        change = ""
+        if before is not None and after is not None:
+            change = (
+                f": calibration error {percent(before.value)} % before, "
+                f"{percent(after.value)} % after"
+            )
+        texts.append(f"Probabilities were scaled {how} fitted on val{note}{change}.")
     if evaluation.none_of_these is not None:
-        texts += _none_of_these(evaluation.none_of_these)
+        texts += _none_of_these(evaluation.none_of_these, answers)
     if (worse := evaluation.robustness) is not None:
         means = [percent(worse.mean(i)) for i in range(len(worse.untouched))]
         beside = f" (zero-shot: {means[1]} %)" if len(means) > 1 else ""
@@ -178,24 +199,37 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
     return texts
 
 
-def _none_of_these(found: NoneOfThese) -> list[str]:
-    kept = in_words(found.kept, percent)
+def _none_of_these(found: NoneOfThese, answers: Answers | None) -> list[str]:
     texts = [
-        f"Taken as known: {kept} % of these photos; the threshold keeps {percent(found.share)} % "
-        "of val."
+        f"Taken as known: {in_words(found.kept, percent)} % of these photos; "
+        f"{threshold_in_words(found, answers)}."
     ]
     if found.false_accepts is not None and found.auroc is not None:
         wrong = in_words(found.false_accepts, percent)
         texts.append(
             f"Of {found.num_unknown} photos of none of the classes, {wrong} % are taken as known "
-            f"(AUROC {found.auroc[found.score]:.3f}, by {SCORE_NAMES[found.score]})."
+            f"(AUROC {in_words(found.auroc_of(found.score), number)}, by "
+            f"{SCORE_NAMES[found.score]})."
         )
     return texts
 
 
-def p_in_words(p: float) -> str:
-    """A p-value as one writes it."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+def threshold_in_words(found: NoneOfThese, answers: Answers | None) -> str:
+    """What the threshold keeps of val: of few photos more than was asked for."""
+    if answers is None:
+        return f"the threshold was to keep {percent(found.share)} % of val"
+    return (
+        f"the threshold keeps {percent(answers.kept)} % of the {answers.num_images} photos of val"
+    )
+
+
+def mcnemar_in_words(paired: PairedComparison) -> str:
+    """The test, or why there is none."""
+    if paired.mcnemar_p is None:
+        return f"fewer than {DISCORDANT} in all: too few photos to tell whether that is chance"
+    p = paired.mcnemar_p
+    value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"McNemar's test, {paired.mcnemar_method}: {value}"
 
 
 def _class_row(name: str, scores: dict[str, float], recall: Estimate | None) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from cliptune.evaluation.few_photos import FOR_95_PERCENT
 from cliptune.evaluation.intervals import Estimate, proportion
-from cliptune.evaluation.rejection import auroc, false_accept_rate, false_accepts_at_share
+from cliptune.evaluation.rejection import auroc_estimate, false_accept_rate, false_accepts_at_share
 from cliptune.model.answers import Answers, Floats, ScoreName
 
 
@@ -29,11 +30,29 @@ class NoneOfThese:
     false_accepts: Estimate | None = None  # share of unknown photos taken as known
     # For every score, of the photos measured against the unknown ones:
     auroc: dict[str, float] | None = None
-    false_accepts_at_share: dict[str, float] | None = None  # where 95 % of the known are kept
+    auroc_interval_95: dict[str, tuple[float, float]] | None = None
+    # Where 95 % of the known are kept; None where they are too few.
+    false_accepts_at_share: dict[str, float | None] | None = None
+
+    def auroc_of(self, score: str) -> Estimate:
+        """The AUROC of one score with its interval. Raises `TypeError` where there is none."""
+        if self.auroc is None or self.auroc_interval_95 is None:
+            raise TypeError("no photos of none of the classes were measured")
+        return Estimate(self.auroc[score], *self.auroc_interval_95[score])
+
+    @property
+    def too_few_photos(self) -> dict[str, str]:
+        """Figure without a value -> why."""
+        if self.false_accepts_at_share is None or None not in self.false_accepts_at_share.values():
+            return {}
+        return {
+            "false_accepts_at_share": f"Which threshold keeps 95 % is told by {FOR_95_PERCENT} "
+            "photos of the classes or more."
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return asdict(self) | {"too_few_photos": self.too_few_photos}
 
 
 def none_of_these(
@@ -53,13 +72,18 @@ def none_of_these(
     }  # fmt: skip
     if unknown_M is None:
         return NoneOfThese(**facts)
+    told = {name: auroc_estimate(known_N[name], unknown_M[name]) for name in unknown_M}
     return NoneOfThese(
         **facts,
         num_unknown=len(unknown_M[answers.score]),
         unknown_dir=unknown_dir,
         false_accepts=false_accept_rate(unknown_M[answers.score], answers.threshold),
-        auroc={name: auroc(known_N[name], unknown_M[name]) for name in unknown_M},
+        auroc={name: found.value for name, found in told.items()},
+        auroc_interval_95={name: (found.low, found.high) for name, found in told.items()},
         false_accepts_at_share={
-            name: false_accepts_at_share(known_N[name], unknown_M[name]).value for name in unknown_M
+            name: None
+            if len(own_N) < FOR_95_PERCENT
+            else false_accepts_at_share(known_N[name], unknown_M[name]).value
+            for name in unknown_M
         },
     )

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 
 from cliptune import __version__
 from cliptune.evaluation.answering import fit_answers
+from cliptune.evaluation.intervals import wilson_interval
 from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.model.answers import Answers, class_means
@@ -156,8 +157,10 @@ def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None)
 def model_card(run: Run, record: Record) -> str:
     """README.md of a checkpoint: what it is, its figures, how to use it."""
     figures = record.metrics
+    count = int(figures.get("val_images") or 0)
     rows = "\n".join(
-        f"| {name} | {_percent(figures[f'baseline_{key}'])} | {_percent(figures.get(key))} |"
+        f"| {name} | {_share(figures[f'baseline_{key}'], count)} "
+        f"| {_share(figures.get(key), count)} |"
         for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
     )
     lora = run.settings.lora
@@ -175,12 +178,13 @@ LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.targ
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
 {__version__} after {record.epoch} epochs ({record.update} updates, seed {run.settings.seed}).
 
-| validation split | zero-shot | this checkpoint |
+| validation split, {count} photos, % | zero-shot | this checkpoint |
 |---|---|---|
 {rows}
 
-The validation split chose the checkpoint, so its figures lean to the good side; measure on a test
-split with `cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.
+In brackets: 95 % intervals, of other photos like these. The validation split chose the checkpoint,
+so its figures lean to the good side; measure on a test split with
+`cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.
 
 Classes: {classes}.
 
@@ -201,5 +205,9 @@ def _class_in_words(name: str, record: Record) -> str:
     return f"{name} ({shown})" if shown else name
 
 
-def _percent(value: float | int | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+def _share(value: float | int | None, count: int) -> str:
+    """A share of `count` photos in percent, with its interval."""
+    if value is None:
+        return "–"
+    low, high = wilson_interval(value, count)
+    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
