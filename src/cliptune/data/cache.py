@@ -216,7 +216,7 @@ def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: boo
                     end += image.size
                 bar.update()
         index = json.dumps({"bytes": end, "places": places})
-        (partial / "index.json").write_text(index, encoding="utf-8")
+        (partial / "index.json").write_text(index, encoding="utf-8", newline="\n")
 
 
 def _decoded(paths: Sequence[Path], decode: Decode) -> Iterator[NDArray[np.uint8] | None]:

@@ -61,7 +61,7 @@ def fix(data_dir: Path, offenders: Mapping[str, str]) -> list[Move]:
         pending = folder / f"fix-{number:04}.pending.json"
         with whole_file(pending) as path:
             text = json.dumps({"moves": [asdict(m) for m in moves]}, indent=1, ensure_ascii=False)
-            path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+            path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape", newline="\n")
         _finish(data_dir, _read(pending))
     return moves
 

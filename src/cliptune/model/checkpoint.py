@@ -140,7 +140,7 @@ def new_checkpoint_folder(path: Path) -> Iterator[Path]:
 def write_record(folder: Path, record: Record) -> None:
     """Write `RECORD` into `folder`."""
     text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def write_means(folder: Path, means_CD: NDArray[np.floating[Any]] | None) -> None:

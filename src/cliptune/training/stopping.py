@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.errors import ResourceError, UserError
-from cliptune.files import free, recover
+from cliptune.files import free, place, recover
 
 log = logging.getLogger(__name__)
 
-# Asked by a person, by a scheduler that ends a job, by one that warns before it does.
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+# Asked by a person, by a scheduler that ends a job, by one that warns before it does; the last is
+# what Windows has for both. Not every system knows all of them.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
 
 
 class FolderLock:
@@ -57,8 +58,9 @@ class FolderLock:
                 f"{self.folder}: another run is writing here ({self._name()}). Wait for it, "
                 "or choose another --output-dir."
             ) from None
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
-        self._holder.write_text(json.dumps(holder), encoding="utf-8")
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+        self._holder.write_text(json.dumps(holder), encoding="utf-8", newline="\n")
 
     def release(self) -> None:
         """Free the folder; nothing of the lock stays in it."""
@@ -106,7 +108,7 @@ def disk_errors_in_words(output_dir: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in words:
             raise
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        where = f"{place(error)}: " if place(error) else ""
         what, remedy = words[error.errno]
         raise ResourceError(
             f"{where}{what}. {remedy}, and go on with --resume: the checkpoints in {output_dir} "
@@ -116,7 +118,7 @@ def disk_errors_in_words(output_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or SIGUSR1 sets; a second Ctrl-C leaves at once."""
+    """An event that any of `STOP_SIGNALS` sets; a second Ctrl-C leaves at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
