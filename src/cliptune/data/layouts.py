@@ -21,7 +21,7 @@ SPLIT_NAMES: dict[str, str] = {
 }  # fmt: skip
 
 # Names Windows keeps for devices; a class is a folder that should work there, too.
-_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def folder_fault(name: str) -> str | None:
         return "a full stop at an end"
     if bad := sorted({c for c in name if c in '/\\:*?"<>|' or unicodedata.category(c) == "Cc"}):
         return f"holds {' '.join(map(repr, bad))}"
-    if _DEVICES.match(name):
+    if DEVICES.match(name):
         return "the name of a device on Windows"
     if len(name.encode("utf-8", "surrogateescape")) > 200:
         return "longer than 200 bytes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import signal
@@ -76,12 +77,27 @@ class FolderLock:
             return "its name is not known"
 
 
+def refuse_in_a_starting_process() -> None:
+    """Raise `UserError` where a script that trains is imported by the processes it started.
+
+    Where the system starts processes afresh (Windows, macOS; Linux from Python 3.14 on), they
+    import the script they come from, which would train once more.
+    """
+    # As multiprocessing itself knows it, in words too late here: the folder is locked by then.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(
+            "this script trains when it is imported, as the processes that load photos do here. "
+            "Put what it does into a function, and call that below: if __name__ == '__main__':"
+        )
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[FolderLock]:
     """The lock of `folder`, held already if the folder is there; a crash's leftovers put right.
 
     A folder that is not there yet is made when the lock is acquired.
     """
+    refuse_in_a_starting_process()
     lock = FolderLock(folder)
     try:
         if folder.is_dir():
@@ -146,8 +162,6 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def _leave_at_once() -> None:
     """End the process as it stands: all that is on the disk is whole at any moment."""
-    import multiprocessing
-
     for worker in multiprocessing.active_children():
         worker.kill()
     print("left at once; --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
