@@ -196,8 +196,9 @@ def keep_freed_memory() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process) and exit."""
     from cliptune.errors import CliptuneError, Interrupted
-    from cliptune.messages import set_up_logging, system_error_in_words
+    from cliptune.messages import set_up_logging, system_error_in_words, write_any_text
 
+    write_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     set_up_logging(debug=debug)

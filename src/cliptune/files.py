@@ -2,7 +2,7 @@
 
 Written beside their place under a hidden name, flushed to the disk, renamed, and the folder they
 stand in flushed, too: after a crash either the old or the new is there. `recover` puts right what
-a crash left.
+a crash left. The same on Linux, macOS and Windows, save that Windows flushes no folders.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from cliptune.errors import DataError, ResourceError
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
+
+# What disks answer that flush files, but no folders: some network and user-space file systems.
+_FLUSH_NO_FOLDERS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+
+# Windows renames and deletes nothing that a program has open. Virus scanners and indexers open
+# what is new, and let go of it within a second.
+_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0) if os.name == "nt" else ()
+
+# By numbers of Windows (`OSError.winerror`), whose own words do not say what to do.
+_TOO_LONG = "its path is longer than Windows takes (259 characters): choose a folder nearer the top"
+_ON_WINDOWS = {
+    3: _TOO_LONG,
+    5: "no permission, or another program has it open: close that",
+    32: "another program has it open: close that",
+    33: "another program has it open: close that",
+    206: _TOO_LONG,
+}
 
 
 @contextmanager
@@ -37,9 +55,24 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 "folder on another disk with --output-dir; then run the same command again."
             ) from error
         raise DataError(
-            f"{error.filename or folder}: {error.strerror or error}. "
+            f"{place(error) or folder}: {reason(error)}. "
             "Expected files that can be read, and a folder that can be written to."
         ) from error
+
+
+def place(error: OSError) -> str:
+    """The file or folder that `error` is about: of a rename, what was to be; "" for none."""
+    name = error.filename if error.filename2 is None else error.filename2
+    return "" if name is None else os.fsdecode(name)
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, in the system's words or in better ones."""
+    number = getattr(error, "winerror", None)  # there on Windows alone
+    # Number 3 is said of any folder that is not there, and of one that is too deep.
+    if number in _ON_WINDOWS and not (number == 3 and len(place(error)) < 240):
+        return _ON_WINDOWS[number]
+    return error.strerror or str(error)
 
 
 def hidden(path: Path, ending: str = _PARTIAL) -> Path:
@@ -54,7 +87,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         sync(partial)
-        partial.replace(path)
+        rename(partial, path)
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
@@ -85,8 +118,8 @@ def move_into_place(source: Path, target: Path) -> None:
     old = hidden(target, _OLD)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        target.rename(old)
-    source.replace(target)
+        rename(target, old)
+    rename(source, target)
     sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -95,9 +128,23 @@ def delete_folder(path: Path) -> None:
     """Delete the folder `path`; renamed first, so that half of it never looks like the whole."""
     doomed = hidden(path, _DELETED)
     shutil.rmtree(doomed, ignore_errors=True)
-    path.rename(doomed)
+    rename(path, doomed)
     sync(path.parent)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename; on Windows, try again for a moment where another program has it open.
+
+    A file at `target` is replaced. A folder must not be there: only POSIX replaces empty ones.
+    """
+    for pause in _PAUSES_S:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    source.replace(target)
 
 
 def recover(folder: Path, pattern: str = "*") -> None:
@@ -125,26 +172,52 @@ def free(lock: BaseFileLock) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return once the file or folder `path` is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows flushes no folders
-    handle = os.open(path, os.O_RDONLY)
+    """Return once the file or folder `path` is on the disk.
+
+    What the disk itself holds back is beyond this: macOS tells its disks no more than to begin.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY) if is_folder else _open_to_flush(path)
     try:
         os.fsync(handle)
     except OSError as error:  # the system names no file here
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        if not (is_folder and error.errno in _FLUSH_NO_FOLDERS):
+            raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(handle)
+
+
+def _open_to_flush(path: Path) -> int:
+    """A handle of the file `path`: one to write with, since Windows flushes no other."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except PermissionError:  # write-protected: POSIX flushes such files, too
+        return os.open(path, os.O_RDONLY)
+
+
+def stays_inside(name: str, flavour: type[PurePath] = PurePath) -> bool:
+    """Whether a path read from a file leads to something below the folder it is relative to.
+
+    By the rules of this system, or of another `flavour`: `C:x` and `..\\x` lead out on Windows.
+    """
+    kinds = (PurePosixPath(name), flavour(name))
+    return (
+        bool(name)
+        and "\0" not in name
+        and not any(path.anchor or ".." in path.parts for path in kinds)
+    )
 
 
 def write_sums(folder: Path, *, leave_out: frozenset[str] = frozenset()) -> None:
     """Write `folder/SHA256SUMS` over all files below `folder` except those named `leave_out`."""
     lines = [
         f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.rglob("*"), key=lambda path: path.parts)
         if path.is_file() and path.name not in leave_out | {SUMS}
     ]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def check_sums(folder: Path, *, may_lack: str = "") -> list[str]:
@@ -166,11 +239,10 @@ def check_sums(folder: Path, *, may_lack: str = "") -> list[str]:
     lacking = bool(may_lack) and not (folder / may_lack).exists()
     for line in filter(None, text.split("\n")):  # names may hold what else ends a line
         digest, _, name = line.partition("  ")
-        place = PurePosixPath(name)
-        path = folder / place
-        if not name or place.is_absolute() or ".." in place.parts or "\0" in name:
+        path = folder / name
+        if not stays_inside(name):
             faults.append(f"{SUMS} names '{name}', which is no file of this folder")
-        elif lacking and place.parts[0] == may_lack:
+        elif lacking and PurePosixPath(name).parts[0] == may_lack:
             continue
         elif not path.is_file():
             faults.append(f"{name} is missing")

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import logging
-import os
 import sys
 import threading
 import warnings
 
+from cliptune.files import place, reason
 from cliptune.text import one_line
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+# For screens and pipes whose encoding lacks them, such as those of Windows in Western Europe.
+_PLAIN = {"→": "->", "█": "#", "▏": "|", "…": "...", "–": "-", "×": "x", "±": "+-", "\ufffd": "?"}
+
+
+def write_any_text() -> None:
+    """Never fail for want of a character: stdout and stderr write it plainly, or as an escape.
+
+    A pipe or a file behind `>` takes the system's encoding, which may be cp1252 or ASCII.
+    """
+    codecs.register_error("cliptune.plain", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not None, as without a console
+            stream.reconfigure(errors="cliptune.plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    escaped = (_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
+    return "".join(escaped), error.end
 
 
 def for_terminal(text: str) -> str:
@@ -52,9 +76,10 @@ def _in_a_thread(fault: threading.ExceptHookArgs) -> None:
 
 def system_error_in_words(error: OSError) -> str:
     """One line for an error of the operating system."""
-    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    where = f"{place(error)}: " if place(error) else ""
+    why = reason(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}the disk is full. Free some space and run the command again."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where}no permission ({error.strerror}). Choose a folder you can write to."
-    return f"{where}{error.strerror or error}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and why == error.strerror:
+        return f"{where}no permission ({why}). Choose a folder you can write to."
+    return f"{where}{why}"

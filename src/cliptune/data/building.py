@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +25,12 @@ from cliptune.data.archive import PhotoStore
 from cliptune.data.breeds import name_key
 from cliptune.data.folder import SPLITS
 from cliptune.data.manifest import MANIFEST, Manifest
-from cliptune.data.naming import CLASSES_FILE
+from cliptune.data.naming import CLASSES_FILE, DEVICES
 from cliptune.data.reading import decode
 from cliptune.errors import DataError, ImageError, listing
-from cliptune.files import free, sync, whole_file
+from cliptune.files import free, reason, rename, sync, whole_file
+
+log = logging.getLogger(__name__)
 
 Plan = Mapping[PurePosixPath, PurePosixPath]  # photo of the source -> split/class/file
 _JPEG_QUALITY = 95
@@ -92,11 +96,17 @@ def check_apart(source: Path | str | None, output_dir: Path) -> None:
             "Choose another --output-dir; the photos are copied into it."
         )
     inside, outside = output_dir.resolve(), source.resolve()
-    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+    if _lies_in(inside, outside) or _lies_in(outside, inside):
         raise DataError(
             f"{output_dir}: --output-dir and --source {source} lie inside each other, so the "
             "copies would become photos of the source. Choose another --output-dir."
         )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """By the system's word, not by spelling: `Photos` and `photos` may be one folder."""
+    above = (path, *path.parents)
+    return folder.exists() and any(each.exists() and each.samefile(folder) for each in above)
 
 
 def check_nothing_in_the_way(output_dir: Path) -> None:
@@ -127,17 +137,31 @@ def finish_or_clear(output_dir: Path) -> None:
         shutil.rmtree(work)
 
 
-def file_names(photos: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Each photo's own file name; one that another photo of the class took gets a number."""
+def file_names(
+    photos: Sequence[PurePosixPath], *, windows: bool = os.name == "nt"
+) -> dict[PurePosixPath, str]:
+    """Each photo's own file name; one that another photo of the class took gets a number.
+
+    On `windows`, characters it refuses in names become underscores, and this is logged: written
+    as it stands, `a:b.jpg` would there be a hidden part of a file `a`.
+    """
     names: dict[PurePosixPath, str] = {}
     taken: set[str] = set()
     for photo in photos:
-        name, number = photo.name, 2
+        own = PurePosixPath(_for_windows(photo.name) if windows else photo.name)
+        if own.name != photo.name:
+            log.warning("%s: written as %s, since Windows has no such names", photo, own)
+        name, number = own.name, 2
         while name_key(name) in taken:
-            name, number = f"{photo.stem}-{number}{photo.suffix}", number + 1
+            name, number = f"{own.stem}-{number}{own.suffix}", number + 1
         taken.add(name_key(name))
         names[photo] = name
     return names
+
+
+def _for_windows(name: str) -> str:
+    allowed = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
+    return f"_{allowed}" if DEVICES.match(allowed) else allowed
 
 
 def build(
@@ -187,7 +211,14 @@ def _write(
     if link:
         file = store.file(photo)
         assert file is not None  # refused earlier for stores without files
-        path.symlink_to(file.resolve())
+        try:
+            path.symlink_to(file.resolve())
+        except OSError as error:
+            raise DataError(
+                f"--link: no link can be made at {path.parent} ({reason(error)}). Windows allows "
+                "links in Developer Mode or to administrators; some disks (exFAT) hold none. "
+                "Leave --link out, and the photos are copied."
+            ) from error
     else:
         path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
@@ -223,6 +254,10 @@ def write_manifest(manifest: Manifest, work: Path) -> None:
     """Say that the tree in `work` is complete, after what is in it is on the disk."""
     if hasattr(os, "sync"):
         os.sync()  # one file after another takes longer when they are many
+    else:  # Windows
+        for file in work.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                sync(file)
     with whole_file(work / MANIFEST) as path:
         manifest.write(path)
 
@@ -237,7 +272,7 @@ def move_into_place(work: Path, output_dir: Path) -> None:
 
 def _place(work: Path, output_dir: Path) -> None:
     if not output_dir.exists():
-        work.rename(output_dir)
+        rename(work, output_dir)
         return
     if os.path.lexists(output_dir / CLASSES_FILE):
         (work / CLASSES_FILE).unlink(missing_ok=True)  # the user's own stays
@@ -248,10 +283,10 @@ def _place(work: Path, output_dir: Path) -> None:
                 continue  # moved before a kill
             for root, _, _ in os.walk(output_dir / name, topdown=False):
                 Path(root).rmdir()
-            (work / name).rename(output_dir / name)
+            rename(work / name, output_dir / name)
             placed.append(name)
-        (work / MANIFEST).rename(output_dir / MANIFEST)
+        rename(work / MANIFEST, output_dir / MANIFEST)
     except BaseException:  # Ctrl-C between two moves included
         for name in placed:
-            (output_dir / name).rename(work / name)
+            rename(output_dir / name, work / name)
         raise

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cliptune.errors import ImageError
-from cliptune.files import free, hidden, whole_folder
+from cliptune.files import delete_folder, free, hidden, whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +140,14 @@ def _clear_leftovers(cache_dir: Path) -> None:
     """Delete half-built stores and locks of processes that were killed; what is in use stays."""
     from filelock import FileLock, Timeout
 
-    left = [path for path in cache_dir.glob(".photos-*") if path.suffix in (".partial", ".lock")]
+    endings = (".partial", ".old", ".deleted")
+    left = [path for path in cache_dir.glob(".photos-*") if path.suffix in (*endings, ".lock")]
     for path in {path.with_suffix(".lock") for path in left}:
         lock = FileLock(path, timeout=0)
         with suppress(Timeout, OSError):  # OSError: a cache that can only be read still serves
             lock.acquire()
-            shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
+            for ending in endings:
+                shutil.rmtree(path.with_suffix(ending), ignore_errors=True)
             free(lock)
 
 
@@ -216,7 +218,7 @@ def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: boo
                     end += image.size
                 bar.update()
         index = json.dumps({"bytes": end, "places": places})
-        (partial / "index.json").write_text(index, encoding="utf-8")
+        (partial / "index.json").write_text(index, encoding="utf-8", newline="\n")
 
 
 def _decoded(paths: Sequence[Path], decode: Decode) -> Iterator[NDArray[np.uint8] | None]:
@@ -242,6 +244,7 @@ def _make_room(cache_dir: Path, *, keep: int, spare: Collection[Path]) -> None:
     for path in stores:
         if total <= keep:
             return
-        log.info("%s: deleting a store of decoded photos to make room", path)
-        shutil.rmtree(path, ignore_errors=True)
-        total -= sizes[path]
+        with suppress(PermissionError):  # Windows deletes no store that another run is reading
+            delete_folder(path)
+            log.info("%s: deleted, a store of decoded photos, to make room", path)
+            total -= sizes[path]

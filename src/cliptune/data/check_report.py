@@ -85,7 +85,7 @@ def write_check(result: CheckResult, output_dir: Path) -> list[Path]:
     for path, content in zip(paths, (text + "\n", check_page(result)), strict=True):
         with whole_file(path) as partial:
             # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
-            partial.write_text(content, encoding="utf-8", errors="backslashreplace")
+            partial.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
     return paths
 
 

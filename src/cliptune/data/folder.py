@@ -63,7 +63,8 @@ def find_images(folder: Path) -> list[Path]:
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 found.append(Path(root, name))
-    return sorted(found)
+    # By parts as they are written: Windows compares paths without case, which is another order.
+    return sorted(found, key=lambda path: path.parts)
 
 
 def photos_below(folder: Path, option: str) -> list[Path]:

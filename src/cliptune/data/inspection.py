@@ -23,6 +23,7 @@ MAX_FILE = 512 * 2**20  # bytes; photos are smaller
 # Decoded at a half, a quarter or an eighth of its size while its shorter edge stays above this.
 _DECODED_EDGE = 48
 _CHUNK = 64  # files a process takes at a time
+_MOST_PROCESSES = 61  # Windows waits for no more at once
 _ORIENTATION = 0x0112  # EXIF
 _GREY_SPREAD = 6  # levels of 255 between the channels that compression alone can make
 _BLANK_SPREAD = 8  # levels of 255 between the darkest and the brightest of 16 × 16 cells
@@ -63,7 +64,7 @@ def inspect_all(paths: Sequence[Path], *, progress: bool = True) -> list[Inspect
 
 def _inspected(paths: Sequence[Path]) -> Iterator[list[Inspected]]:
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    processes = min(os.cpu_count() or 1, len(chunks) // 2)
+    processes = min(os.cpu_count() or 1, len(chunks) // 2, _MOST_PROCESSES)
     if processes < 2:  # starting them would take longer
         yield from map(_inspect_some, chunks)
         return

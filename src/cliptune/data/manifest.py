@@ -41,7 +41,7 @@ class Manifest(BaseModel):
         """Write it to the file `path`."""
         text = json.dumps(self.model_dump(), indent=1, ensure_ascii=False, sort_keys=False)
         # Names that are no text (bytes of another encoding) stay what they are on the disk.
-        path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+        path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape", newline="\n")
 
     def differences(self, options: dict[str, Any], *, seed: int, source: str | None) -> list[str]:
         """How a request differs from what was made, a line for each option."""

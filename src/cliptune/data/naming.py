@@ -34,7 +34,7 @@ KEYS = ("name", "prompts")
 MOST_KEYS = 100_000  # in a file; ImageNet's 21,841 classes would take some 65,000
 SYNSET = re.compile(r"^n\d{8}[-_]")  # the WordNet id before a folder's name in ImageNet's sets
 # Names Windows keeps for devices; a class is a folder that should work there, too.
-_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlevel = 2  # aliases: a few lines may be a list of lists without end
@@ -61,7 +61,7 @@ def class_name_fault(name: str) -> str | None:
         return f"holds {' '.join(map(ascii, bad))}"
     if name.startswith(".") or name.endswith("."):
         return "a full stop at an end"
-    if _DEVICES.match(name):
+    if DEVICES.match(name):
         return "the name of a device on Windows"
     if len(name.encode()) > 200:
         return "longer than 200 bytes"

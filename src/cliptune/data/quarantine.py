@@ -14,11 +14,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cliptune.data.building import alone
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors, sync, whole_file
+from cliptune.files import disk_errors, rename, stays_inside, sync, whole_file
 
 QUARANTINE = ".quarantine"  # hidden: neither training nor prepare takes it for data
 _PLAN = re.compile(r"fix-(\d{4,})(\.pending|\.undoing|\.undone)?\.json")
@@ -61,7 +61,7 @@ def fix(data_dir: Path, offenders: Mapping[str, str]) -> list[Move]:
         pending = folder / f"fix-{number:04}.pending.json"
         with whole_file(pending) as path:
             text = json.dumps({"moves": [asdict(m) for m in moves]}, indent=1, ensure_ascii=False)
-            path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+            path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape", newline="\n")
         _finish(data_dir, _read(pending))
     return moves
 
@@ -118,7 +118,7 @@ def _finish(data_dir: Path, plan: _Plan) -> list[Move]:
         if _is_there(target) or not _is_there(source):
             continue  # done before a kill, or gone meanwhile
         target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
+        rename(source, target)
         folders |= {source.parent, target.parent}
     for folder in sorted(folders):
         sync(folder)
@@ -141,7 +141,7 @@ def _remove_empty(folder: Path) -> None:
 
 def _rename(plan: _Plan, state: str) -> _Plan:
     path = plan.path.with_name(f"fix-{plan.number:04}{state}.json")
-    plan.path.rename(path)
+    rename(plan.path, path)
     sync(path.parent)
     return _Plan(plan.number, state, path, plan.moves)
 
@@ -162,7 +162,7 @@ def _read(path: Path) -> _Plan:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         moves = tuple(Move(**move) for move in json.loads(text)["moves"])
         ends = [end for move in moves for end in (move.source, move.target)]
-        if not all(isinstance(end, str) and _stays_inside(end) for end in ends):
+        if not all(isinstance(end, str) and stays_inside(end) for end in ends):
             raise ValueError("a path leaves the folder")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -170,11 +170,6 @@ def _read(path: Path) -> _Plan:
             f"The files lie in {path.parent}; move them back by hand, and this file away."
         ) from None
     return _Plan(int(match[1]), match[2] or "", path, moves)
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_there(path: Path) -> bool:

@@ -230,8 +230,12 @@ def _save(output: Path, model: Any, tokenizer: Any, lines: list[str]) -> None:
         "image_std": [0.5] * 3,
         "do_convert_rgb": True,
     }
-    (output / "preprocessor_config.json").write_text(json.dumps(processor, indent=1) + "\n")
-    (output / "pretraining_log.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (output / "preprocessor_config.json").write_text(
+        json.dumps(processor, indent=1) + "\n", encoding="utf-8", newline="\n"
+    )
+    (output / "pretraining_log.txt").write_text(
+        "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
+    )
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Comparison:
     def short_path(self, place: int) -> str:
         """The path of a photo below the split's folder, where it lies there."""
         path, folder = self.paths[place], Path(self.data_dir) / self.split
-        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
     def to_dict(self) -> dict[str, Any]:
         """What `comparison.json` holds: fractions and nats; differences are less the first."""

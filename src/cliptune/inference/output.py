@@ -67,6 +67,7 @@ def open_output(path: Path, *, top_k: int) -> Iterator[Callable[[Result], None]]
     try:
         with (
             whole_file(path) as partial,
+            # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
             partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
             WRITERS[path.suffix.lower()](file, top_k) as write,
         ):

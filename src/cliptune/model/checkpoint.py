@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.errors import CheckpointError, ResourceError
-from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
+from cliptune.files import check_sums, delete_folder, reason, whole_folder, write_sums
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
 from cliptune.model.lora import adapter_state
@@ -140,7 +140,7 @@ def new_checkpoint_folder(path: Path) -> Iterator[Path]:
 def write_record(folder: Path, record: Record) -> None:
     """Write `RECORD` into `folder`."""
     text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def write_means(folder: Path, means_CD: NDArray[np.floating[Any]] | None) -> None:
@@ -236,9 +236,14 @@ def prune_checkpoints(run_dir: Path, *, keep: int) -> list[Path]:
     protected = {c.path for c in (checkpoints[-1:] + ([best] if best else []))}
     deletable = [c.path for c in checkpoints if c.path not in protected]
     excess = max(0, len(checkpoints) - max(keep, len(protected)))
+    deleted = []
     for path in deletable[:excess]:
-        delete_folder(path)
-    return deletable[:excess]
+        try:
+            delete_folder(path)
+            deleted.append(path)
+        except PermissionError as error:  # Windows: a program or a terminal is in the folder
+            log.warning("%s: kept, since it cannot be deleted (%s)", path, reason(error))
+    return deleted
 
 
 def _write_adapter(folder: Path, model: Any, record: Record) -> None:

@@ -197,7 +197,7 @@ def write_changed(path: Path, source: Checkpoint, parts: ClassParts) -> Checkpoi
         write_tensors(folder / HEAD, parts.head)
         write_means(folder, parts.means_CD)
         write_record(folder, parts.record)
-        (folder / CARD).write_text(_card(source, parts.record), encoding="utf-8")
+        (folder / CARD).write_text(_card(source, parts.record), encoding="utf-8", newline="\n")
     return Checkpoint(path, parts.record)
 
 

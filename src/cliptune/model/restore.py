@@ -112,15 +112,18 @@ def load_answers(checkpoint: Checkpoint) -> tuple[Answers | None, NDArray[np.flo
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises `CheckpointError` when it is damaged."""
+    """The tensors of a safetensors file. Raises `CheckpointError` when it is damaged.
+
+    They are copies: a mapped file could not be deleted on Windows, nor on some network disks.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        tensors: dict[str, torch.Tensor] = load(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path}: damaged or cut short ({error}). Use another checkpoint of the run."
         ) from None

@@ -88,7 +88,7 @@ def save_resume(
         "python_random": random.getstate(),
         "numpy_random": _numpy_state(),
     }
-    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8", newline="\n")
     tensors = _optimizer_tensors(optimizer)
     for process, states in enumerate(random_states):
         tensors |= {f"random.{process}.{kind}": state for kind, state in states.items()}

@@ -60,11 +60,11 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     def write_extras(folder: Path) -> None:
         settings = run.settings.to_dict()
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        (folder / "config.yaml").write_text(text, encoding="utf-8")
+        (folder / "config.yaml").write_text(text, encoding="utf-8", newline="\n")
         with _system_errors():
             run.backbone.tokenizer.save_pretrained(folder)
         run.backbone.processor.save_pretrained(folder)
-        (folder / "README.md").write_text(model_card(run, record), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(run, record), encoding="utf-8", newline="\n")
         scaler = run.accelerator.scaler
         save_resume(
             folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import signal
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.errors import ResourceError, UserError
-from cliptune.files import free, recover
+from cliptune.files import free, place, recover
 
 log = logging.getLogger(__name__)
 
-# Asked by a person, by a scheduler that ends a job, by one that warns before it does.
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+# Asked by a person, by a scheduler that ends a job, by one that warns before it does; the last is
+# what Windows has for both. Not every system knows all of them.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
 
 
 class FolderLock:
@@ -57,8 +59,9 @@ class FolderLock:
                 f"{self.folder}: another run is writing here ({self._name()}). Wait for it, "
                 "or choose another --output-dir."
             ) from None
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
-        self._holder.write_text(json.dumps(holder), encoding="utf-8")
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+        self._holder.write_text(json.dumps(holder), encoding="utf-8", newline="\n")
 
     def release(self) -> None:
         """Free the folder; nothing of the lock stays in it."""
@@ -74,12 +77,27 @@ class FolderLock:
             return "its name is not known"
 
 
+def refuse_in_a_starting_process() -> None:
+    """Raise `UserError` where a script that trains is imported by the processes it started.
+
+    Where the system starts processes afresh (Windows, macOS; Linux from Python 3.14 on), they
+    import the script they come from, which would train once more.
+    """
+    # As multiprocessing itself knows it, in words too late here: the folder is locked by then.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(
+            "this script trains when it is imported, as the processes that load photos do here. "
+            "Put what it does into a function, and call that below: if __name__ == '__main__':"
+        )
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[FolderLock]:
     """The lock of `folder`, held already if the folder is there; a crash's leftovers put right.
 
     A folder that is not there yet is made when the lock is acquired.
     """
+    refuse_in_a_starting_process()
     lock = FolderLock(folder)
     try:
         if folder.is_dir():
@@ -106,7 +124,7 @@ def disk_errors_in_words(output_dir: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in words:
             raise
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        where = f"{place(error)}: " if place(error) else ""
         what, remedy = words[error.errno]
         raise ResourceError(
             f"{where}{what}. {remedy}, and go on with --resume: the checkpoints in {output_dir} "
@@ -116,7 +134,7 @@ def disk_errors_in_words(output_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or SIGUSR1 sets; a second Ctrl-C leaves at once."""
+    """An event that any of `STOP_SIGNALS` sets; a second Ctrl-C leaves at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -144,8 +162,6 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def _leave_at_once() -> None:
     """End the process as it stands: all that is on the disk is whole at any moment."""
-    import multiprocessing
-
     for worker in multiprocessing.active_children():
         worker.kill()
     print("left at once; --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
