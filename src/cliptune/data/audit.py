@@ -190,7 +190,8 @@ def _oddities(found: Inspected) -> list[tuple[str, str]]:
     if found.mode in ("CMYK", "YCCK"):
         odd.append(("cmyk", found.mode))
     if found.sixteen_bit:
-        odd.append(("sixteen_bit", found.mode))
+        taken = f", {found.levels} taken as black to white" if found.levels else ""
+        odd.append(("sixteen_bit", f"{found.mode}{taken}"))
     if found.orientation != 1:
         odd.append(("rotated", f"orientation {found.orientation}"))
     if found.transparent:

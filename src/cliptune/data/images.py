@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     import torch
 
 
+# How many times the crop's pixels a scaled image may have to be scaled as a whole; photos in use,
+# panoramas included, stay below.
+_STRIP = 16
+# How far Pillow's filters reach, in pixels of the smaller of the two images; the longest, Lanczos.
+_REACH = 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """What a base model's own image processor does, with Pillow and numpy alone.
@@ -144,14 +151,23 @@ class Preprocess:
         return to_CHW(self.view(image))
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The RGB `image` resized and cropped."""
-        if self.resize is not None:
-            image = image.resize(self._resized(image.size), resample=self.resample)
-        if self.crop is not None:
-            height, width = self.crop
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))
-        return image
+        """The RGB `image` resized and cropped.
+
+        Memory stays in proportion to the crop: of a long strip only what the crop shows is scaled,
+        which differs by rounding, one level of 255 at most, from scaling the whole first.
+        """
+        size = image.size if self.resize is None else self._resized(image.size)
+        if self.crop is None:
+            return image if size == image.size else image.resize(size, resample=self.resample)
+        height, width = self.crop
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        box = (left, top, left + width, top + height)
+        inside = left >= 0 and top >= 0
+        if inside and size[0] * size[1] > _STRIP * width * height and self.resize is not None:
+            return _scaled_part(image, size, box, resample=self.resample)
+        if size != image.size:
+            image = image.resize(size, resample=self.resample)
+        return image.crop(box)
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) after resizing an image of `size` (width, height)."""
@@ -170,6 +186,24 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=pixels_BCHW.device).view(shape)
         std = torch.tensor(self.std, device=pixels_BCHW.device).view(shape)
         return (pixels_BCHW.float() * self.rescale - mean) / std
+
+
+def _scaled_part(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], *, resample: int
+) -> Image.Image:
+    """The part `box` of `image` as it would be when resized to `size` (width, height)."""
+    scales = [own / new for own, new in zip(image.size, size, strict=True)]
+    ends = [scale * end for scale, end in zip(2 * scales, box, strict=True)]
+    # Cut out first, with what the filter reads around it: Pillow takes a box in single precision,
+    # which far from the origin would be too coarse.
+    margins = [int(np.ceil(_REACH * max(1.0, scale))) + 1 for scale in scales]
+    left, top = (max(0, int(ends[i]) - margins[i]) for i in (0, 1))
+    right, bottom = (
+        min(image.size[i], int(np.ceil(ends[2 + i])) + margins[i]) for i in (0, 1)
+    )  # fmt: skip
+    part = image.crop((left, top, right, bottom))
+    near = (ends[0] - left, ends[1] - top, ends[2] - left, ends[3] - top)
+    return part.resize((box[2] - box[0], box[3] - box[1]), resample=resample, box=near)
 
 
 def to_CHW(image: Image.Image) -> NDArray[np.uint8]:
