@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 
-# How many times the crop's pixels a scaled image may have to be scaled as a whole; photos in use,
-# panoramas included, stay below.
+# How many times the crop's pixels an enlarged photo may have as a whole: panoramas stay below.
 _STRIP = 16
-# How far Pillow's filters reach, in pixels of the smaller of the two images; the longest, Lanczos.
-_REACH = 3
+_REACH = 3  # pixels: how far the longest of Pillow's filters, Lanczos, looks when it enlarges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,19 +151,20 @@ class Preprocess:
     def view(self, image: Image.Image) -> Image.Image:
         """The RGB `image` resized and cropped.
 
-        Memory stays in proportion to the crop: of a long strip only what the crop shows is scaled,
-        which differs by rounding, one level of 255 at most, from scaling the whole first.
+        Memory stays in proportion to the photo and to the crop: where a small strip would become
+        huge, only the part that the crop shows is scaled. With the smooth filters that models use
+        this differs by rounding, one level of 255, from scaling the whole first.
         """
         size = image.size if self.resize is None else self._resized(image.size)
         if self.crop is None:
-            return image if size == image.size else image.resize(size, resample=self.resample)
+            return image if self.resize is None else image.resize(size, resample=self.resample)
         height, width = self.crop
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         box = (left, top, left + width, top + height)
-        inside = left >= 0 and top >= 0
-        if inside and size[0] * size[1] > _STRIP * width * height and self.resize is not None:
+        large = size[0] * size[1] > max(_STRIP * width * height, image.width * image.height)
+        if large and left >= 0 and top >= 0:
             return _scaled_part(image, size, box, resample=self.resample)
-        if size != image.size:
+        if self.resize is not None:
             image = image.resize(size, resample=self.resample)
         return image.crop(box)
 
@@ -191,19 +190,24 @@ class Preprocess:
 def _scaled_part(
     image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], *, resample: int
 ) -> Image.Image:
-    """The part `box` of `image` as it would be when resized to `size` (width, height)."""
+    """The part `box` of `image` as it would be when enlarged to `size` (width, height)."""
     scales = [own / new for own, new in zip(image.size, size, strict=True)]
     ends = [scale * end for scale, end in zip(2 * scales, box, strict=True)]
     # Cut out first, with what the filter reads around it: Pillow takes a box in single precision,
     # which far from the origin would be too coarse.
-    margins = [int(np.ceil(_REACH * max(1.0, scale))) + 1 for scale in scales]
-    left, top = (max(0, int(ends[i]) - margins[i]) for i in (0, 1))
+    margin = _REACH + 1
+    left, top = (max(0, int(end) - margin) for end in ends[:2])
     right, bottom = (
-        min(image.size[i], int(np.ceil(ends[2 + i])) + margins[i]) for i in (0, 1)
-    )  # fmt: skip
+        min(own, int(np.ceil(end)) + margin) for own, end in zip(image.size, ends[2:], strict=True)
+    )
     part = image.crop((left, top, right, bottom))
-    near = (ends[0] - left, ends[1] - top, ends[2] - left, ends[3] - top)
-    return part.resize((box[2] - box[0], box[3] - box[1]), resample=resample, box=near)
+    width, height = box[2] - box[0], box[3] - box[1]
+    # One way at a time, across first: as Pillow enlarges; between the two it rounds and clips.
+    across = (ends[0] - left, 0, ends[2] - left, part.height)
+    part = part.resize((width, part.height), resample=resample, box=across)
+    return part.resize(
+        (width, height), resample=resample, box=(0, ends[1] - top, width, ends[3] - top)
+    )
 
 
 def to_CHW(image: Image.Image) -> NDArray[np.uint8]:
