@@ -10,15 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cliptune.data.breeds import BREED_OF_FOLDER, BREEDS, DEFAULT_NUM_BREEDS, name_key
-from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
+from cliptune.data.folder import IMAGE_SUFFIXES, SPLIT_NAMES, SPLITS
 from cliptune.errors import DataError, listing
-
-# What others call our three splits.
-SPLIT_NAMES: dict[str, str] = {
-    "train": "train", "training": "train", "trainval": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 
 # Names Windows keeps for devices; a class is a folder that should work there, too.
 _DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
