@@ -7,8 +7,7 @@ range that holds the largest value: 1 or that of 8, 10, 12, 14 or 16 bits for wh
 below a sixteenth of its range, which would be black) is refused with the values found.
 
 It depends on the file alone. PNG's sBIT is not asked: it tells how precise values are, which span
-all 16 bits regardless (PNG 3, 11.3.2.7); nor are TIFF's MinSampleValue and MaxSampleValue, which
-are statistics (TIFF 6.0, page 37).
+all 16 bits regardless. Nor are TIFF's MinSampleValue and MaxSampleValue, which are statistics.
 
 Shape suffixes: H height, W width.
 """
@@ -29,10 +28,10 @@ WHOLE_RANGES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))
 FLOAT_RANGES = (1, 255, 65535)
 _LEAST_SHARE = 1 / 16  # of its range that the largest value must reach
 _OVERSHOOT = 1e-3  # of the range: what floating point may stand beyond its ends by rounding
-_WHITE_IS_ZERO = 0
 
-# TIFF's tags.
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SMIN, _SMAX = 258, 262, 340, 341
+# TIFF's tags, and the values of two.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _SMIN, _SMAX = 258, 262, 339, 340, 341
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 class Range(NamedTuple):
@@ -42,17 +41,17 @@ class Range(NamedTuple):
     white: float
 
     def __str__(self) -> str:
-        return f"{self.black:,g} to {self.white:,.10g}"
+        return f"{_shown(self.black)} to {_shown(self.white)}"
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the pixels of `image` are 16-bit, 32-bit or floating-point grey."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+    """Whether `image` is grey of 16 bits, 32 bits, or floating point, or of signed numbers."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_signed_byte(image)
 
 
 def find_range(image: Image.Image) -> Range:
     """The range of a deep `image` by the rule above. Raises `ImageError` where none fits."""
-    values_HW = np.asarray(image)
+    values_HW = _values(image)
     low, high = float(values_HW.min()), float(values_HW.max())  # NaN where one value is
     declared = _declared(image)
     if declared is not None and declared.black <= low and high <= declared.white:
@@ -63,18 +62,20 @@ def find_range(image: Image.Image) -> Range:
             if white > ranges[0] and high < _LEAST_SHARE * white:
                 break
             return Range(0, white)
-    known = ", ".join(f"{white:,}" for white in ranges[:-1])
+    found = f"run from {_shown(low)} to {_shown(high)}"
+    if not np.isfinite([low, high]).all():
+        found = "hold NaN or infinity"
     raise ImageError(
-        f"its pixels ({image.mode}) run from {low:,.10g} to {high:,.10g}, which fits no range: "
-        f"expected 0 to {known} or {ranges[-1]:,}, and at least a sixteenth of it reached. Scale "
-        "them to 0 to 255 and save them with 8 bits"
+        f"its pixels ({image.mode}) {found}, which fits no range: expected 0 to "
+        f"{', '.join(f'{white:,}' for white in ranges[:-1])} or {ranges[-1]:,}, and a sixteenth of "
+        "that reached. Scale them to 0 to 255 and save them with 8 bits"
     )
 
 
 def to_levels(image: Image.Image) -> Image.Image:
     """The deep `image` in mode "L". Raises `ImageError` where its range is not known."""
     found = find_range(image)
-    values_HW = np.asarray(image)
+    values_HW = _values(image)
     levels_HW: NDArray[np.uint8]
     if image.mode != "F" and found.black == 0 and found.white in WHOLE_RANGES:
         table = np.arange(int(found.white) + 1) * 255 // int(found.white)
@@ -100,16 +101,42 @@ def is_cut_short(image: Image.Image) -> bool:
     return not is_deep(image) and any(re.search(r";16[BLN]$", mode) for mode in modes)
 
 
-def check_upper_half(image: Image.Image) -> None:
-    """Raise `ImageError` where colours cut from 16 to 8 bits lost all or nearly all there was."""
-    extrema: Any = image.getextrema()
-    bands = zip(image.getbands(), extrema if len(image.getbands()) > 1 else [extrema], strict=True)
-    highest = max(high for name, (_, high) in bands if name not in ("A", "a"))
-    if highest < 255 * _LEAST_SHARE:
+def stretched(image: Image.Image) -> Image.Image:
+    """`image`, whose colours were cut from 16 to 8 bits, by the same rule.
+
+    Of 14 bits, 6 are left, which still make a picture; of 12 or fewer nothing does. Raises
+    `ImageError` for those.
+    """
+    bands = list(image.split())
+    colors = [i for i, name in enumerate(image.getbands()) if name not in ("A", "a")]
+    highest = max(int(bands[i].getextrema()[1]) for i in colors)  # type: ignore[arg-type]
+    if highest >= 2**6:
+        return image
+    if highest < 2**4:
         raise ImageError(
             f"its colours of 16 bits hold no value above {256 * highest + 255:,} of 65,535: all "
             "would be black. Scale them to 0 to 255 and save them with 8 bits"
         )
+    for i in colors:
+        bands[i] = bands[i].point([min(255, level * 255 // (2**6 - 1)) for level in range(256)])
+    wide = Image.merge(image.mode, bands)
+    wide.info = dict(image.info)
+    return wide
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.6g}"
+
+
+def _is_signed_byte(image: Image.Image) -> bool:
+    """Whether Pillow took signed numbers of 8 bits for unsigned ones."""
+    return image.mode == "L" and _number(_tag(image, _SAMPLE_FORMAT)) == _SIGNED
+
+
+def _values(image: Image.Image) -> NDArray[Any]:
+    """(H, W): the numbers that `image` holds."""
+    values_HW = np.asarray(image)
+    return values_HW.view(np.int8) if _is_signed_byte(image) else values_HW
 
 
 def _declared(image: Image.Image) -> Range | None:
