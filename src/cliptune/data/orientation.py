@@ -27,6 +27,7 @@ def orientation(image: Image.Image) -> int:
     """
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
+        return int(value) if value in _TURNS else UPRIGHT  # a number of any type
     except MemoryError:
         raise
     except Exception as error:  # parsed from hostile bytes
@@ -34,10 +35,22 @@ def orientation(image: Image.Image) -> int:
             f"damaged EXIF data ({error}): which way up it belongs cannot be told. Save it anew "
             "without EXIF data, upright"
         ) from None
-    return value if isinstance(value, int) and value in _TURNS else UPRIGHT
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
     """`image`, stored in that `orientation`, as it belongs; itself where that is upright."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def forget_unreadable_tags(image: Image.Image) -> None:
+    """Drop what Pillow would stumble over in a TIFF that it is about to decode and to turn."""
+    if not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]  # of a wrong type; Pillow looks for text in it
+    if hasattr(image, "tag_v2"):
+        tags = image.getexif()
+        for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            try:
+                tags.get_ifd(folder)
+            except Exception:  # it points out of the file
+                del tags[folder]

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from cliptune.data.levels import is_cut_short, is_deep, stretched, to_levels
-from cliptune.data.orientation import orientation, turned
+from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
 from cliptune.errors import ImageError, UserError
 
 P = ParamSpec("P")
@@ -213,9 +213,8 @@ def _file_faults(path: Path | None) -> Iterator[None]:
 
 def load(image: Image.Image) -> None:
     """Decode all of `image`; every fault of its data becomes an `ImageError`."""
-    if not isinstance(image.info.get("xmp", b""), bytes):
-        del image.info["xmp"]  # a TIFF tag of a wrong type; Pillow would look for text in it
     try:
+        forget_unreadable_tags(image)
         image.load()
     except MemoryError:
         raise
