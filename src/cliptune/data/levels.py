@@ -125,7 +125,7 @@ def stretched(image: Image.Image) -> Image.Image:
 
 
 def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value.is_integer() else f"{value:,.6g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
 
 
 def _is_signed_byte(image: Image.Image) -> bool:
