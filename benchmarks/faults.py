@@ -231,9 +231,9 @@ FAULTS: dict[str, tuple[str, Plant]] = {
         "transparent",
         replaced(lambda c, i: (encoded(with_alpha(i), "PNG"), ".png")),
     ),
-    "an ending that is not read (.tiff)": (
+    "an ending that is not read (.jp2)": (
         "unused_images",
-        replaced(lambda c, i: (encoded(i, "TIFF"), ".tiff")),
+        replaced(lambda c, i: (encoded(i, "JPEG2000"), ".jp2")),
     ),
 }
 

@@ -184,7 +184,7 @@ def test_every_faulty_line_of_a_list_is_named(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "line 3: a.jpg is 'dog' here, 'cat' in line 2" in message
     assert "line 4: gone.jpg: no such file" in message
-    assert "line 6: notes.txt is no .bmp" in message
+    assert "line 6: notes.txt is no .avif" in message
     assert "line 7: no label for b.jpg" in message
     for line in (5, 8, 9, 10):
         assert f"line {line}: " in message

@@ -10,7 +10,7 @@ from typing import Any
 
 from cliptune.data.duplicates import find_duplicates
 from cliptune.data.findings import KINDS, SEVERITIES, Finding, Severity
-from cliptune.data.folder import IMAGE_FORMATS, SPLITS, scan_classes
+from cliptune.data.folder import IMAGE_FORMATS, scan_classes, split_folders
 from cliptune.data.inspection import Inspected, inspect_all
 from cliptune.data.manifest import read_manifest
 from cliptune.data.quarantine import set_aside
@@ -23,6 +23,7 @@ from cliptune.data.tree_findings import (
     other_files,
     size_findings,
     tree_findings,
+    unknown_folder_findings,
 )
 from cliptune.errors import DataError
 from cliptune.files import disk_errors
@@ -109,7 +110,8 @@ def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
     As many processes as there are cores read: a script of one's own calls this below
     `if __name__ == "__main__":`, where the system starts processes afresh (Windows, macOS).
 
-    Raises `DataError` when `data_dir` is not a folder, or its `dataset.json` is damaged;
+    Raises `DataError` when `data_dir` is not a folder, two folders of it are the same split, or
+    its `dataset.json` is damaged;
     `ResourceError` when a reading process was ended.
     """
     if not data_dir.is_dir():
@@ -120,10 +122,9 @@ def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
         )
     started = time.perf_counter()
     with disk_errors(data_dir):
-        splits = {
-            split: scan_classes(data_dir / split) for split in SPLITS if (data_dir / split).is_dir()
-        }
-        others = other_files(data_dir)
+        folders = split_folders(data_dir)
+        splits = {split: scan_classes(folder) for split, folder in folders.items()}
+        others = [*other_files(data_dir, folders), *unknown_folder_findings(data_dir)]
     manifest = read_manifest(data_dir)
     counts = {
         split: {name: len(paths) for name, paths in classes.items()}
@@ -137,7 +138,7 @@ def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
     names = {name for classes in splits.values() for name in classes}
     names_faults, prompted = names_file_findings(data_dir, counts.get("train", {}))
     findings = [
-        *tree_findings(data_dir, counts),
+        *tree_findings(data_dir, counts, folders),
         *size_findings(counts, manifest),
         *names_faults,
         *name_findings(names, prompted=prompted),
@@ -190,7 +191,8 @@ def _oddities(found: Inspected) -> list[tuple[str, str]]:
     if found.mode in ("CMYK", "YCCK"):
         odd.append(("cmyk", found.mode))
     if found.sixteen_bit:
-        odd.append(("sixteen_bit", found.mode))
+        taken = f", {found.levels} taken as black to white" if found.levels else ""
+        odd.append(("sixteen_bit", f"{found.mode}{taken}"))
     if found.orientation != 1:
         odd.append(("rotated", f"orientation {found.orientation}"))
     if found.transparent:

@@ -235,7 +235,7 @@ def resized(content: bytes, suffix: str, edge: int) -> bytes:
     """The photo in `content` with a shorter edge of at most `edge` pixels.
 
     A photo that is small enough comes back as it is. Others are turned upright and encoded anew as
-    `suffix` says, JPEG and WebP at quality 95. Raises `ImageError`.
+    `suffix` says, JPEG, WebP and AVIF at quality 95. Raises `ImageError`.
     """
     image = decode(content)
     if min(image.size) <= edge:
@@ -245,7 +245,7 @@ def resized(content: bytes, suffix: str, edge: int) -> bytes:
     small = image.resize((width, height), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     format_ = Image.registered_extensions()[suffix]
-    options = {"quality": _JPEG_QUALITY} if format_ in ("JPEG", "WEBP") else {}
+    options = {"quality": _JPEG_QUALITY} if format_ in ("JPEG", "WEBP", "AVIF") else {}
     small.save(file, format_, **options)
     return file.getvalue()
 

@@ -27,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cliptune.data.reading import open_content
 from cliptune.errors import ImageError
 from cliptune.files import delete_folder, free, hidden, whole_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # of the store, and of how files become pixels
 MIB = 2**20
 
 Decode = Callable[[Path], NDArray[np.uint8]]
@@ -168,13 +169,13 @@ def _survey(
     paths: Sequence[Path], recipe: str, pixels_each: Callable[[int, int], int]
 ) -> tuple[str, int]:
     """A digest of the files' contents and the recipe, and the bytes a store would take."""
-    from PIL import Image
 
     def look(path: Path) -> tuple[bytes, int]:
         try:
-            content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-            with Image.open(path) as image:
-                return content, 3 * pixels_each(*image.size)
+            content = path.read_bytes()
+            with open_content(content) as image:
+                digest = hashlib.blake2b(content, digest_size=16).digest()
+                return digest, 3 * pixels_each(*image.size)
         except Exception:  # told with its reason when it is decoded
             return b"unreadable", 0
 

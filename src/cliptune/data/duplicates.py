@@ -13,7 +13,7 @@ import numpy as np
 
 from cliptune.data.findings import Finding
 from cliptune.data.fingerprints import HASH_BITS, VIEWS
-from cliptune.data.folder import SPLITS
+from cliptune.data.folder import SPLIT_NAMES, SPLITS
 from cliptune.data.inspection import Inspected
 from cliptune.data.near_duplicates import Near, near_pairs
 
@@ -120,7 +120,7 @@ def _in_words(group: _Group) -> str:
 
 
 def _split(name: str) -> str:
-    return name.split("/", 1)[0]
+    return SPLIT_NAMES[name.split("/", 1)[0].lower()]
 
 
 def _class(name: str) -> str:

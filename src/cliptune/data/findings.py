@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from cliptune.data.folder import IMAGE_SUFFIXES
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -109,7 +111,13 @@ KINDS: dict[str, Kind] = {
     "unused_images": Kind(
         "warning",
         "pictures that are not used",
-        "Training takes .bmp, .jpeg, .jpg, .png and .webp in class folders; convert or move them.",
+        f"Training takes {', '.join(sorted(IMAGE_SUFFIXES))} in class folders; convert or move "
+        "them.",
+    ),
+    "unknown_folder": Kind(
+        "warning",
+        "folders of photos that are no split",
+        "They are not used. Rename them, or move them elsewhere.",
     ),
     "changed": Kind(
         "warning",

@@ -1,6 +1,7 @@
 """Folders of labelled photos: `data_dir/{train,val,test}/<class>/*.jpg`.
 
-Class names stand in one defined order: sorted by code point, as Python's `sorted` gives them.
+A split's folder may have another of its `SPLIT_NAMES`: `valid/` is `val/`. Class names stand in
+one defined order: sorted by code point, as Python's `sorted` gives them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,18 +22,24 @@ from cliptune.errors import DataError, listing, named
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-# What others call our three splits.
+# What others call our three splits, in any letter case.
 SPLIT_NAMES: dict[str, str] = {
     "train": "train", "training": "train", "trainval": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-# Endings of photos, and what Pillow calls their formats; MPO is a JPEG of some cameras.
+# Endings of photos, and what Pillow calls their formats; MPO is a JPEG of some cameras. Of each
+# format the usual ending comes first.
 IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
-    ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",), ".webp": ("WEBP",),
-    ".bmp": ("BMP", "DIB"),
+    ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".jfif": ("JPEG",), ".jpe": ("JPEG",),
+    ".png": ("PNG",), ".webp": ("WEBP",), ".avif": ("AVIF",), ".gif": ("GIF",),
+    ".tif": ("TIFF",), ".tiff": ("TIFF",), ".bmp": ("BMP", "DIB"),
 }  # fmt: skip
 IMAGE_SUFFIXES = frozenset(IMAGE_FORMATS)
+CONVERT = "Convert them to .jpg or .png to use them."
+# Pictures that Pillow does not read by itself; and what it lists that are no pictures of a camera.
+_MORE_PICTURES = frozenset({".heic", ".heif", ".jxl", ".svg", ".cr2", ".nef", ".arw", ".dng"})
+_NO_PICTURES = frozenset({".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr"})
 
 
 class Sample(NamedTuple):
@@ -57,25 +65,116 @@ class Split:
 
 def find_images(folder: Path) -> list[Path]:
     """Image files below `folder`, at any depth, sorted, without hidden files and folders."""
-    found = []
-    for root, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                found.append(Path(root, name))
+    found = [path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     # By parts as they are written: Windows compares paths without case, which is another order.
     return sorted(found, key=lambda path: path.parts)
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below `folder` but hidden ones; links to folders are not followed."""
+    for root, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root, name) for name in files if not name.startswith("."))
+
+
+def passed_over(folder: Path, *, with_classes: bool = True) -> dict[str, list[Path]]:
+    """The files below `folder` that `find_images` does not take, by their endings.
+
+    `with_classes`: `folder` holds class folders, so that a photo that lies in none of them, `.jpg
+    outside a class folder`, is passed over, too.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in _files(folder):
+        ending = path.suffix.lower()
+        if ending not in IMAGE_SUFFIXES:
+            found[ending or "no ending"].append(path)
+        elif with_classes and path.parent == folder:
+            found[f"{ending} outside a class folder"].append(path)
+    return {what: sorted(found[what]) for what in sorted(found)}
+
+
+def is_picture(what: str) -> bool:
+    """Whether a kind of files, as `passed_over` names it, is one of pictures."""
+    from PIL import Image
+
+    ending = what.partition(" ")[0]
+    known = {*Image.registered_extensions(), *_MORE_PICTURES, *IMAGE_SUFFIXES}
+    return ending in known - _NO_PICTURES
+
+
+def _pictures_left_out(folder: Path, *, with_classes: bool) -> str:
+    """`2 × .heic, 1 × .psd`, or "" where no picture is passed over."""
+    others = passed_over(folder, with_classes=with_classes)
+    return ", ".join(f"{len(paths)} × {what}" for what, paths in others.items() if is_picture(what))
+
+
 def photos_below(folder: Path, option: str) -> list[Path]:
-    """`find_images` in a folder that was given as `option`. Raises `DataError` where none is."""
+    """`find_images` in a folder that was given as `option`. Raises `DataError` where none is.
+
+    Pictures that are passed over are named in the log.
+    """
     expected = f"Expected a folder of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
     if not folder.is_dir():
         what = "this is a file" if folder.exists() else "no such folder"
         raise DataError(f"{option} {folder}: {what}. {expected}")
-    if not (paths := find_images(folder)):
-        raise DataError(f"{option} {folder}: no photos in it. {expected}")
+    paths = find_images(folder)
+    left_out = _pictures_left_out(folder, with_classes=False)
+    if not paths:
+        beside = f", but pictures that are not read: {left_out}" if left_out else ""
+        raise DataError(f"{option} {folder}: no photos in it{beside}. {expected}")
+    if left_out:
+        log.warning("%s: pictures left out: %s. %s", folder, left_out, CONVERT)
     return paths
+
+
+def split_folders(data_dir: Path) -> dict[str, Path]:
+    """Split -> its folder in `data_dir`, under whichever of `SPLIT_NAMES`; those that are there.
+
+    Raises `DataError` where two folders of photos are the same split.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    for folder in _folders(data_dir):
+        if split := SPLIT_NAMES.get(folder.name.lower()):
+            found[split].append(folder)
+    faults, chosen = [], {}
+    for split in (split for split in SPLITS if found[split]):
+        # Our own name first; one that holds photos before one that does not.
+        folders = sorted(found[split], key=lambda folder: folder.name != split)
+        filled = [folder for folder in folders if len(folders) > 1 and find_images(folder)]
+        if len(filled) > 1:
+            names = " and ".join(f"{folder.name}/" for folder in filled)
+            faults.append(f"{data_dir}: {names} are both {split}. Merge them, or rename one")
+        chosen[split] = (filled or folders)[0]
+    if faults:
+        raise DataError(_together(data_dir, faults))
+    return chosen
+
+
+def split_folder(data_dir: Path, split: str) -> Path:
+    """The folder of `split`; `data_dir/split` where there is none. Raises `DataError` as above."""
+    return split_folders(data_dir).get(split, data_dir / split)
+
+
+def unknown_folders(data_dir: Path) -> list[str]:
+    """Folders beside the splits that hold photos, in themselves or in folders of theirs."""
+    return [
+        folder.name
+        for folder in _folders(data_dir)
+        if folder.name.lower() not in SPLIT_NAMES
+        and any(map(_holds_a_photo, (folder, *_folders(folder))))
+    ]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in `folder`, sorted, without hidden ones."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
+
+
+def _holds_a_photo(folder: Path) -> bool:
+    names = (path.name for path in folder.iterdir())
+    return any(Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".") for n in names)
 
 
 def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
@@ -97,19 +196,22 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     Raises `DataError` with every fault found: a missing folder, no class, one class only, an
     empty class, a class of val that train lacks.
     """
+    folders = split_folders(data_dir)
     train_classes = _scan_split(data_dir, "train")
-    faults = _class_faults(data_dir / "train", train_classes)
+    train_dir = folders["train"]
+    faults = _class_faults(train_dir, train_classes)
     if len(train_classes) == 1:
         faults.append(
-            f"{data_dir / 'train'}: only one class folder ('{next(iter(train_classes))}'); "
+            f"{train_dir}: only one class folder ('{next(iter(train_classes))}'); "
             "a classifier needs at least two"
         )
     val_classes: dict[str, list[Path]] | None = None
-    if (data_dir / "val").is_dir():
-        val_classes = scan_classes(data_dir / "val")
-        faults += _val_faults(data_dir, train_classes, val_classes)
+    if "val" in folders:
+        val_classes = scan_classes(folders["val"])
+        faults += _val_faults(train_dir, folders["val"], train_classes, val_classes)
     if faults:
         raise DataError(_together(data_dir, faults))
+    _say_left_out(data_dir, folders, ("train", "val"))
 
     if val_classes is None:
         train_classes, val_classes = _take_val(train_classes, val_ratio=val_ratio, seed=seed)
@@ -136,10 +238,11 @@ def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Spl
     is no known class, are listed in the result. Raises `DataError` when nothing is left.
     """
     classes = _scan_split(data_dir, split)
+    _say_left_out(data_dir, split_folders(data_dir), (split,))
     result = _split(split, tuple(class_names), classes)
     if not result.samples:
         raise DataError(
-            f"{data_dir / split}: no photo of a class this model knows. "
+            f"{split_folder(data_dir, split)}: no photo of a class this model knows. "
             f"Folders found: {named(list(classes))}. Classes expected: {named(class_names)}."
         )
     return result
@@ -164,7 +267,7 @@ def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path
 
 
 def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
-    split_dir = data_dir / split
+    split_dir = split_folder(data_dir, split)
     if split_dir.is_dir():
         return scan_classes(split_dir)
     expected = f"Expected {split_dir}/<class name>/*.jpg."
@@ -180,12 +283,24 @@ def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
         what = f"{data_dir}: it holds no {split}/ folder"
         folders = sorted(entry.name for entry in os.scandir(data_dir) if entry.is_dir())
         remedy = f"It holds: {named(folders)}." if folders else "It holds no folder at all."
-        if folders and not set(folders) & set(SPLITS):
+        if folders and not {name.lower() for name in folders} & set(SPLIT_NAMES):
             remedy += (
                 " If those are classes, split them with 'cliptune prepare "
                 f"--source {data_dir} --output-dir NEW_FOLDER'."
             )
     raise DataError(f"{what}. {expected} {remedy}")
+
+
+def _say_left_out(data_dir: Path, folders: Mapping[str, Path], splits: Sequence[str]) -> None:
+    """Log the pictures in `splits` that are not taken, and folders of photos that are no split."""
+    for split in splits:
+        if split in folders and (others := _pictures_left_out(folders[split], with_classes=True)):
+            log.warning("%s: pictures left out: %s. %s", folders[split], others, CONVERT)
+    if unknown := unknown_folders(data_dir):
+        log.warning(
+            "%s: photos in folders that are no split are left out: %s. Splits are called %s.",
+            data_dir, named([f"{name}/" for name in unknown]), ", ".join(SPLIT_NAMES),
+        )  # fmt: skip
 
 
 def _class_faults(split_dir: Path, classes: dict[str, list[Path]]) -> list[str]:
@@ -205,18 +320,18 @@ def _class_faults(split_dir: Path, classes: dict[str, list[Path]]) -> list[str]:
 
 
 def _val_faults(
-    data_dir: Path, train: dict[str, list[Path]], val: dict[str, list[Path]]
+    train_dir: Path, val_dir: Path, train: dict[str, list[Path]], val: dict[str, list[Path]]
 ) -> list[str]:
     faults = [
-        f"{data_dir / 'val' / name}: a class that train/ lacks. Expected one of: "
-        f"{named(list(train))}. Add {data_dir / 'train' / name} or remove this folder"
+        f"{val_dir / name}: a class that {train_dir.name}/ lacks. Expected one of: "
+        f"{named(list(train))}. Add {train_dir / name} or remove this folder"
         for name in val
         if name not in train
     ]
     if not any(val.values()):
         faults.append(
-            f"{data_dir / 'val'}: no photos. Fill it, or remove the folder and "
-            "a part of train/ will serve as val"
+            f"{val_dir}: no photos. Fill it, or remove the folder and "
+            f"a part of {train_dir.name}/ will serve as val"
         )
     return faults
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     import torch
 
 
+# How many times the crop's pixels an enlarged photo may have as a whole: panoramas stay below.
+_STRIP = 16
+_REACH = 3  # pixels: how far the longest of Pillow's filters, Lanczos, looks when it enlarges
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """What a base model's own image processor does, with Pillow and numpy alone.
@@ -144,14 +149,24 @@ class Preprocess:
         return to_CHW(self.view(image))
 
     def view(self, image: Image.Image) -> Image.Image:
-        """The RGB `image` resized and cropped."""
+        """The RGB `image` resized and cropped.
+
+        Memory stays in proportion to the photo and to the crop: where a small strip would become
+        huge, only the part that the crop shows is scaled. With the smooth filters that models use
+        this differs by rounding, one level of 255, from scaling the whole first.
+        """
+        size = image.size if self.resize is None else self._resized(image.size)
+        if self.crop is None:
+            return image if self.resize is None else image.resize(size, resample=self.resample)
+        height, width = self.crop
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        box = (left, top, left + width, top + height)
+        large = size[0] * size[1] > max(_STRIP * width * height, image.width * image.height)
+        if large and left >= 0 and top >= 0:
+            return _scaled_part(image, size, box, resample=self.resample)
         if self.resize is not None:
-            image = image.resize(self._resized(image.size), resample=self.resample)
-        if self.crop is not None:
-            height, width = self.crop
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))
-        return image
+            image = image.resize(size, resample=self.resample)
+        return image.crop(box)
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) after resizing an image of `size` (width, height)."""
@@ -170,6 +185,29 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=pixels_BCHW.device).view(shape)
         std = torch.tensor(self.std, device=pixels_BCHW.device).view(shape)
         return (pixels_BCHW.float() * self.rescale - mean) / std
+
+
+def _scaled_part(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], *, resample: int
+) -> Image.Image:
+    """The part `box` of `image` as it would be when enlarged to `size` (width, height)."""
+    scales = [own / new for own, new in zip(image.size, size, strict=True)]
+    ends = [scale * end for scale, end in zip(2 * scales, box, strict=True)]
+    # Cut out first, with what the filter reads around it: Pillow takes a box in single precision,
+    # which far from the origin would be too coarse.
+    margin = _REACH + 1
+    left, top = (max(0, int(end) - margin) for end in ends[:2])
+    right, bottom = (
+        min(own, int(np.ceil(end)) + margin) for own, end in zip(image.size, ends[2:], strict=True)
+    )
+    part = image.crop((left, top, right, bottom))
+    width, height = box[2] - box[0], box[3] - box[1]
+    # One way at a time, across first: as Pillow enlarges; between the two it rounds and clips.
+    across = (ends[0] - left, 0, ends[2] - left, part.height)
+    part = part.resize((width, part.height), resample=resample, box=across)
+    return part.resize(
+        (width, height), resample=resample, box=(0, ends[1] - top, width, ends[3] - top)
+    )
 
 
 def to_CHW(image: Image.Image) -> NDArray[np.uint8]:

@@ -16,7 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from cliptune.data.fingerprints import fingerprint
-from cliptune.data.reading import load, open_content, read_content, to_rgb
+from cliptune.data.levels import find_range, is_deep
+from cliptune.data.orientation import orientation
+from cliptune.data.reading import TooManyPixels, open_content, read_content, to_rgb
 from cliptune.errors import ImageError, ResourceError
 
 MAX_FILE = 512 * 2**20  # bytes; photos are smaller
@@ -24,7 +26,6 @@ MAX_FILE = 512 * 2**20  # bytes; photos are smaller
 _DECODED_EDGE = 48
 _CHUNK = 64  # files a process takes at a time
 _MOST_PROCESSES = 61  # Windows waits for no more at once
-_ORIENTATION = 0x0112  # EXIF
 _GREY_SPREAD = 6  # levels of 255 between the channels that compression alone can make
 _BLANK_SPREAD = 8  # levels of 255 between the darkest and the brightest of 16 × 16 cells
 
@@ -45,6 +46,7 @@ class Inspected:
     orientation: int = 1  # EXIF: 1 is upright
     frames: int = 1
     sixteen_bit: bool = False
+    levels: str = ""  # what was taken as black and white, for grey of more than 8 bits
     grey: bool = False
     transparent: bool = False
     blank: bool = False
@@ -101,7 +103,7 @@ def inspect(path: Path) -> Inspected:
     try:
         return _look(path, content, digest)
     except ImageError as error:
-        kind = _fault_kind(content, str(error))
+        kind = "bomb" if isinstance(error, TooManyPixels) else _fault_kind(content, str(error))
         return Inspected(path, len(content), digest, kind, str(error))
 
 
@@ -112,14 +114,14 @@ def _look(path: Path, content: bytes, digest: str) -> Inspected:
         frames = _frames(image)
         transparent = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         image.draft("RGB", (_DECODED_EDGE, _DECODED_EDGE))
-        load(image)
         small = to_rgb(image)
-        orientation = image.getexif().get(_ORIENTATION, 1)  # parsed by to_rgb without a fault
+        way_up = orientation(image)  # after decoding: a PNG may say it at its end
+        levels = str(find_range(image)) if is_deep(image) else ""
     cells = np.asarray(small.resize((16, 16), Image.Resampling.BOX), dtype=np.int16)
     blank = bool(np.ptp(cells, axis=(0, 1)).max() < _BLANK_SPREAD)
     return Inspected(
         path, len(content), digest, format=format_, mode=mode, width=width, height=height,
-        orientation=orientation if orientation in range(1, 9) else 1, frames=frames,
+        orientation=way_up, frames=frames, levels=levels,
         transparent=transparent, blank=blank,
         sixteen_bit=mode.startswith(("I", "F")) or (format_ == "PNG" and content[24:25] == b"\x10"),
         grey=bool((cells.max(axis=2) - cells.min(axis=2)).max() <= _GREY_SPREAD),
@@ -137,8 +139,6 @@ def _frames(image: Image.Image) -> int:
 def _fault_kind(content: bytes, reason: str) -> str:
     if not content:
         return "empty_file"
-    if "decompression bomb" in reason:
-        return "bomb"
     if "truncated" in reason.lower() or _has_no_end(content):
         return "truncated"
     return "unreadable"

@@ -15,7 +15,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cliptune.data.augment import Augmentation
-from cliptune.data.folder import SPLITS, Sample, Split, load_split, load_training_splits
+from cliptune.data.folder import (
+    SPLITS,
+    Sample,
+    Split,
+    load_split,
+    load_training_splits,
+    split_folders,
+)
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
 from cliptune.errors import DataError, ImageError
@@ -108,7 +115,7 @@ def create_dataloaders(
     val = LabelledPhotos(folder, "val", processor, class_names=names, seed=seed)
     options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
     test = None
-    if (folder / "test").is_dir():
+    if "test" in split_folders(folder):
         test_set = LabelledPhotos(folder, "test", processor, class_names=names, seed=seed)
         test = DataLoader(test_set, **options)
     generator = torch.Generator().manual_seed(seed)

@@ -165,8 +165,7 @@ def _make(
             source.store, plan, work, link=link, resize=options["resize"], progress=progress
         )
         if names is not None:
-            (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="
-")
+            (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
         manifest = _manifest(source, options, choice, seed=shares.seed, digests=digests)
         write_manifest(manifest, work)
         move_into_place(work, output_dir)

@@ -9,6 +9,7 @@ import errno
 import functools
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,12 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cliptune.errors import ImageError
+from cliptune.data.levels import is_cut_short, is_deep, stretched, to_levels
+from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
+from cliptune.errors import ImageError, UserError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +32,8 @@ T = TypeVar("T")
 # Errors of a disk that may pass, and how long to wait before each further try, in seconds.
 DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN)
 PAUSES = (0.5, 1.0, 2.0)
+# The environment variable that says how many pixels an image may have; else Pillow's limit counts.
+PIXEL_LIMIT = "CLIPTUNE_MAX_PIXELS"
 
 
 class Unreadable(NamedTuple):
@@ -39,6 +44,10 @@ class Unreadable(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class TooManyPixels(ImageError):
+    """An image larger than it is safe to decode: a few bytes may claim any size."""
 
 
 class _DiskError(ImageError):
@@ -67,7 +76,6 @@ def read_image(path: Path) -> Image.Image:
     Raises `ImageError`, whose message is the reason without the path.
     """
     with _open(path) as image:
-        load(image)
         return to_rgb(image)
 
 
@@ -81,7 +89,6 @@ def read_reduced(path: Path, *, edge: int, resample: int) -> NDArray[np.uint8]:
     """
     with _open(path) as image:
         image.draft("RGB", (edge, edge))
-        load(image)
         rgb = to_rgb(image)
     if min(rgb.size) > edge:
         factor = edge / min(rgb.size)
@@ -91,22 +98,24 @@ def read_reduced(path: Path, *, edge: int, resample: int) -> NDArray[np.uint8]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` upright and in 8-bit RGB, whatever its mode.
+    """`image` decoded, upright and in 8-bit RGB, whatever its mode.
 
-    Transparent pixels lie on white; 16-bit grey is scaled to 8 bits, not cut off.
+    Transparent pixels lie on white; pixels of more than 8 bits are scaled by the rule of
+    `cliptune.data.levels`. Colours are taken as they are stored: profiles are not applied.
+    Raises `ImageError` for damage, and for pixels of a range that cannot be told.
     """
-    image = _upright(image)
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return _grey16_to_rgb(np.asarray(image, dtype=np.uint16))
-    if image.mode in ("I", "F"):  # 32-bit containers; photos in them hold 16-bit values
-        return _grey16_to_rgb(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
+    cut_short = is_cut_short(image)
+    load(image)
+    way_up = orientation(image)
+    if cut_short:
+        image = stretched(image)
+    elif is_deep(image):
+        image = to_levels(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(white, rgba)
+    return turned(image if image.mode == "RGB" else image.convert("RGB"), way_up)
 
 
 def array_to_image(array: NDArray[Any]) -> Image.Image:
@@ -144,8 +153,7 @@ def find_unreadable(paths: Sequence[Path], *, progress: bool = False) -> list[Un
 def _read_through(path: Path) -> None:
     with _open(path) as image:
         image.draft("RGB", (1, 1))
-        load(image)
-        _upright(image)
+        to_rgb(image)
 
 
 def _fault(path: Path) -> Unreadable | None:
@@ -161,6 +169,7 @@ def _open(path: Path) -> Image.Image:
     with _file_faults(path):
         if path.stat().st_size == 0:
             raise ImageError("the file is empty")
+        _heed_pixel_limit()
         return Image.open(path)
 
 
@@ -176,13 +185,13 @@ def open_content(content: bytes) -> Image.Image:
     if not content:
         raise ImageError("the file is empty")
     with _file_faults(None):
+        _heed_pixel_limit()
         return Image.open(io.BytesIO(content))
 
 
 def decode(content: bytes) -> Image.Image:
     """The image in `content`, as `read_image` gives it. Raises `ImageError`."""
     with open_content(content) as image:
-        load(image)
         return to_rgb(image)
 
 
@@ -205,6 +214,7 @@ def _file_faults(path: Path | None) -> Iterator[None]:
 def load(image: Image.Image) -> None:
     """Decode all of `image`; every fault of its data becomes an `ImageError`."""
     try:
+        forget_unreadable_tags(image)
         image.load()
     except MemoryError:
         raise
@@ -216,17 +226,26 @@ def _reason(error: Exception, before: str = "") -> ImageError:
     """What an error of the system or of a decoder means for the photo."""
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return _DiskError(f"the disk cannot read it: {error.strerror}")
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_many_pixels(error)
     return ImageError(f"{before}{error}")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # EXIF is parsed from hostile bytes, too
-        raise ImageError(f"damaged EXIF data: {error}") from None
+def _too_many_pixels(error: Exception) -> TooManyPixels:
+    number = re.search(r"\d+", str(error))  # Pillow tells it in its message alone
+    found = f"{int(number[0]):,} pixels" if number else "more pixels"
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow warns at its limit and refuses at twice it
+    return TooManyPixels(
+        f"{found}, above the limit of {limit:,} that guards memory. Scale it down elsewhere; or, "
+        f"if you trust it, set the environment variable {PIXEL_LIMIT} to a higher number"
+    )
 
 
-def _grey16_to_rgb(grey_HW: NDArray[np.uint16]) -> Image.Image:
-    return Image.fromarray((grey_HW // 257).astype(np.uint8)).convert("RGB")
+def _heed_pixel_limit() -> None:
+    """Let Pillow, whose limit is one for the whole process, take the number in `PIXEL_LIMIT`."""
+    given = os.environ.get(PIXEL_LIMIT)
+    if given is None:
+        return
+    if not given.isdecimal() or int(given) < 1:
+        raise UserError(f"{PIXEL_LIMIT}: found {given!r}; expected a whole number of pixels.")
+    Image.MAX_IMAGE_PIXELS = -(-int(given) // 2)

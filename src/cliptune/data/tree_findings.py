@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path, PurePosixPath
-
-from PIL import Image
+from pathlib import Path
 
 from cliptune.data.findings import Finding
-from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
+from cliptune.data.folder import (
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    is_picture,
+    passed_over,
+    unknown_folders,
+)
 from cliptune.data.inspection import Inspected
 from cliptune.data.manifest import Manifest
 from cliptune.data.naming import read_names
@@ -22,8 +25,6 @@ from cliptune.errors import DataError, named
 
 FEW_PHOTOS = 10
 IMBALANCE = 5  # times as many photos in the largest class as in the smallest
-# Pictures that Pillow does not read by itself.
-_MORE_PICTURES = frozenset({".heic", ".heif", ".jxl", ".svg", ".cr2", ".nef", ".arw", ".dng"})
 _ODD = re.compile(
     r"(new.?folder|untitled|unnamed|images?|photos?|pictures?|train(ing)?|val(idation)?|test(ing)?"
     r"|misc|unknown|others?|temp|tmp|unsorted|default|copy|\d+)([ _-]*\(?\d+\)?)?",
@@ -31,12 +32,17 @@ _ODD = re.compile(
 )
 
 
-def tree_findings(data_dir: Path, counts: Counts) -> list[Finding]:
-    """Splits and classes that are missing, empty, or unknown to train/."""
+def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -> list[Finding]:
+    """Splits and classes that are missing, empty, or unknown to train/.
+
+    `folders` are those of the splits, as `split_folders` finds them.
+    """
     if not any(sum(classes.values()) for classes in counts.values()):
         expected = f"{data_dir}/train/<class>/ with photos ({', '.join(sorted(IMAGE_SUFFIXES))})"
         text = f"no photos yet; expected {expected}, the same for val/ and test/"
-        others = sorted(p.name for p in data_dir.iterdir() if p.is_dir() and p.name not in SPLITS)
+        others = sorted(
+            p.name for p in data_dir.iterdir() if p.is_dir() and p.name.lower() not in SPLIT_NAMES
+        )
         if others := [name for name in others if not name.startswith(".")]:
             text += (
                 f"; it holds {named(others)}: if those are classes, split them with 'cliptune "
@@ -52,30 +58,36 @@ def tree_findings(data_dir: Path, counts: Counts) -> list[Finding]:
         findings.append(
             Finding("too_few_classes", f"{len(train)} class folders; expected at least two")
         )
-    empty = [f"train/{name}: no photo" for name, number in train.items() if number == 0]
+    empty = [
+        f"{folders['train'].name}/{name}: no photo" for name, number in train.items() if number == 0
+    ]
     findings += [Finding("empty_class", fault) for fault in empty]
     for split in ("val", "test"):
         if split not in counts:
             findings.append(Finding(f"no_{split}", f"{data_dir / split}: no such folder"))
         else:
-            findings += _later_split(split, counts[split], train)
+            findings += _later_split(split, folders[split].name, counts[split], train)
     return findings
 
 
-def _later_split(split: str, classes: Mapping[str, int], train: Mapping[str, int]) -> list[Finding]:
+def _later_split(
+    split: str, folder: str, classes: Mapping[str, int], train: Mapping[str, int]
+) -> list[Finding]:
     if not any(classes.values()):
         kind = "empty_split" if split == "val" else "no_test"
-        return [Finding(kind, f"{split}/ holds no photos")]
+        return [Finding(kind, f"{folder}/ holds no photos")]
     findings = []
     if missing := [name for name in train if not classes.get(name)]:
-        findings.append(Finding("class_missing", f"{split}/ has no photos of {', '.join(missing)}"))
+        findings.append(
+            Finding("class_missing", f"{folder}/ has no photos of {', '.join(missing)}")
+        )
     kind = "unknown_class" if split == "val" else "class_left_out"
     for name in classes:
         if name not in train:
             near = difflib.get_close_matches(_letters(name), map(_letters, train), n=1, cutoff=0.8)
             meant = [own for own in train if near and _letters(own) == near[0]]
             hint = f"; did you mean '{meant[0]}'?" if meant else ""
-            findings.append(Finding(kind, f"{split}/{name}{hint}"))
+            findings.append(Finding(kind, f"{folder}/{name}{hint}"))
     return findings
 
 
@@ -175,27 +187,25 @@ def nested_findings(names: Sequence[str]) -> list[Finding]:
     ]
 
 
-def other_files(data_dir: Path) -> list[Finding]:
-    """Files in the splits that are no photo of a class, by their endings."""
-    pictures = {*Image.registered_extensions(), *_MORE_PICTURES} - {".pdf", ".mpg", ".mpeg"}
+def other_files(data_dir: Path, folders: Mapping[str, Path]) -> list[Finding]:
+    """Files in the `folders` of the splits that are no photo of a class, by their endings."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for split in SPLITS:
-        for root, folders, files in os.walk(data_dir / split):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in files:
-                suffix = PurePosixPath(name).suffix.lower()
-                loose = Path(root) == data_dir / split
-                if name.startswith(".") or (suffix in IMAGE_SUFFIXES and not loose):
-                    continue
-                where = Path(root, name).relative_to(data_dir).as_posix()
-                kind = "unused_images" if suffix in pictures else "other_files"
-                what = suffix or "no ending"
-                if suffix in IMAGE_SUFFIXES:
-                    what += " outside a class folder"
-                found[kind, what].append(where)
+    for folder in folders.values():
+        for what, paths in passed_over(folder).items():
+            kind = "unused_images" if is_picture(what) else "other_files"
+            found[kind, what] += [path.relative_to(data_dir).as_posix() for path in paths]
     return [
         Finding(kind, f"{len(files)} × {what}", tuple(sorted(files)))
         for (kind, what), files in sorted(found.items())
+    ]
+
+
+def unknown_folder_findings(data_dir: Path) -> list[Finding]:
+    """Folders of photos beside the splits, which nothing reads."""
+    known = ", ".join(SPLIT_NAMES)
+    return [
+        Finding("unknown_folder", f"{name}/ holds photos and is none of {known}")
+        for name in unknown_folders(data_dir)
     ]
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cliptune.data.folder import Sample, find_images
+from cliptune.data.folder import Sample, find_images, split_folder
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import DataError, listing
 from cliptune.evaluation.intervals import Estimate, proportion
@@ -141,7 +141,7 @@ def photos_to_measure(
         return [], str(error)
     if added is not None:
         taken = {path.resolve() for path in used}
-        new = find_images(folder / place.split / added)
+        new = find_images(split_folder(folder, place.split) / added)
         samples += [Sample(path, len(known)) for path in new if path.resolve() not in taken]
     return samples, ""
 
@@ -163,7 +163,10 @@ def figures_on_split(
         lines = listing([str(fault) for fault in said.unreadable])
         log.warning("not measured on %d unreadable images:\n%s", len(said.unreadable), lines)
     if not (said.labels != index).any():
-        return None, f"{folder / place.split}: no photo of the other classes that can be read."
+        return (
+            None,
+            f"{split_folder(folder, place.split)}: no photo of the other classes that can be read.",
+        )
     logits_NC, known_N = said.logits[0], None
     if answers is not None:
         means_CD = knowing.means_CD

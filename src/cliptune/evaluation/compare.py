@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cliptune.config import Settings
-from cliptune.data.folder import SPLITS, Split
+from cliptune.data.folder import SPLITS, Split, split_folder, split_folders
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
 from cliptune.errors import DataError, ImageError, UserError, listing, named
@@ -94,7 +94,9 @@ def compare(
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if not len(said.labels):
-        raise ImageError(f"{folder / split}: none of its {len(photos)} images can be read.")
+        raise ImageError(
+            f"{split_folder(folder, split)}: none of its {len(photos)} images can be read."
+        )
     comparison = _measured(models, said, photos, folder, seconds)
     if output_dir is not None:
         write_comparison(comparison, Path(output_dir))
@@ -171,7 +173,7 @@ def _common_photos(models: Sequence[_Contestant], folder: Path, split: str) -> S
     """The photos of `split`, the same ones for every model, labelled by the first's classes."""
     names = models[0].class_names
     photos = labelled_photos(models[0].settings, folder, split, names)
-    if split == "test" or (folder / "val").is_dir():
+    if split == "test" or "val" in split_folders(folder):
         return photos
     # Without val/, each training took val out of train/ by its own seed and share.
     for model in models[1:]:

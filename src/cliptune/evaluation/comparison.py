@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.data.folder import SPLIT_NAMES
 from cliptune.evaluation.figures import FullMetrics, PairedComparison, compare_paired, full_metrics
 from cliptune.evaluation.intervals import Estimate, difference_interval, holm, mcnemar
 from cliptune.evaluation.metrics import Labels, Logits
@@ -85,8 +86,12 @@ class Comparison:
 
     def short_path(self, place: int) -> str:
         """The path of a photo below the split's folder, where it lies there."""
-        path, folder = self.paths[place], Path(self.data_dir) / self.split
-        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+        path, folder = self.paths[place], Path(self.data_dir)
+        if path.is_relative_to(folder):
+            first, *rest = path.relative_to(folder).parts
+            if SPLIT_NAMES.get(first.lower()) == self.split:
+                return Path(*rest).as_posix()
+        return str(path)
 
     def to_dict(self) -> dict[str, Any]:
         """What `comparison.json` holds: fractions and nats; differences are less the first."""

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from cliptune.config import Settings
-from cliptune.data.folder import SPLITS, Sample, photos_below
+from cliptune.data.folder import SPLITS, Sample, photos_below, split_folder
 from cliptune.errors import ImageError, UserError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.metrics import similar_order
@@ -120,7 +120,9 @@ def evaluate(
         if predictions is not None:
             refuse_unreadable(predictions.unreadable, on_bad_image)
     if not len(said.labels):
-        raise ImageError(f"{folder / split}: none of its {len(photos)} images can be read.")
+        raise ImageError(
+            f"{split_folder(folder, split)}: none of its {len(photos)} images can be read."
+        )
     weights_CD = classifiers[0].class_weights().float().cpu().numpy()
     scores, rejection = _known_or_not(
         answers, means_CD, weights_CD, said, said_of_strangers, unknown_dir=unknown

@@ -10,7 +10,14 @@ import torch
 from tqdm import tqdm
 
 from cliptune.config import Settings
-from cliptune.data.folder import Sample, Split, load_split, load_training_splits
+from cliptune.data.folder import (
+    Sample,
+    Split,
+    load_split,
+    load_training_splits,
+    split_folder,
+    split_folders,
+)
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import Unreadable
 from cliptune.errors import DataError, ImageError, listing
@@ -48,7 +55,8 @@ def labelled_photos(
     settings: Settings, data_dir: Path, split: str, class_names: list[str]
 ) -> Split:
     """The photos of `split`, labelled by the checkpoint's class names."""
-    if split == "test" or (data_dir / "val").is_dir() or not (data_dir / "train").is_dir():
+    folders = split_folders(data_dir)
+    if split == "test" or "val" in folders or "train" not in folders:
         return load_split(data_dir, split, class_names=class_names)
     # Without a val/ folder, training took val out of train/; take the same photos again.
     train, val = load_training_splits(
@@ -65,15 +73,16 @@ def labelled_photos(
 
 def say_mismatches(photos: Split, data_dir: Path) -> None:
     """Warn of classes without photos, and of folders the model does not know."""
+    split_dir = split_folder(data_dir, photos.name)
     if photos.missing_classes:
         log.warning(
             "%s has no photos of %d classes the model knows: %s",
-            data_dir / photos.name, len(photos.missing_classes), ", ".join(photos.missing_classes),
+            split_dir, len(photos.missing_classes), ", ".join(photos.missing_classes),
         )  # fmt: skip
     if photos.extra_classes:
         log.warning(
             "%s: left out, since the model does not know these classes: %s",
-            data_dir / photos.name, ", ".join(photos.extra_classes),
+            split_dir, ", ".join(photos.extra_classes),
         )  # fmt: skip
 
 
