@@ -69,6 +69,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
     ] = None,
+    base_model: BaseModelName = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
@@ -99,7 +100,9 @@ def train(
     from cliptune.training.train import train as run_training
 
     quiet_libraries(debug=debug)
-    result = run_training(settings, resume=resume, overwrite=overwrite, profile=profile)
+    result = run_training(
+        settings, resume=resume, overwrite=overwrite, profile=profile, base_model=base_model
+    )
     training_summary(result, settings)
 
 

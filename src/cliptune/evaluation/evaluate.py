@@ -26,6 +26,7 @@ from cliptune.evaluation.predicting import (
 )
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.robustness import measure_robustness
+from cliptune.evaluation.seen import seen_photos
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.model.answers import SCORE_NAMES, Answers, Features, Floats, ScoreName, known_scores
@@ -41,6 +42,7 @@ from cliptune.model.restore import (
     check_base,
     load_answers,
     load_classifier,
+    load_photo_sums,
     load_preprocess,
     saved_settings,
 )
@@ -125,6 +127,9 @@ def evaluate(
     scores, rejection = _known_or_not(
         answers, means_CD, weights_CD, said, said_of_strangers, unknown_dir=unknown
     )
+    sums = load_photo_sums(found)
+    measured = [photos.samples[i].path for i in said.indices]
+    same_folder = folder.resolve() == settings.data.data_dir.resolve()
     evaluation = build_evaluation(
         logits_NC=said.logits[0],
         labels_N=said.labels,
@@ -132,7 +137,9 @@ def evaluate(
         class_names=photos.class_names,
         given_names=found.record.display_names,
         answers=answers,
-        paths=[photos.samples[i].path for i in said.indices],
+        paths=measured,
+        seen=seen_photos(sums, measured, split=split, of_training=same_folder),
+        seen_unknown=None if strangers is None else seen_photos(sums, [s.path for s in strangers]),
         known_scores_N=scores,
         class_order=similar_order(weights_CD),
         none_of_these=rejection,
@@ -265,6 +272,7 @@ def zero_shot_classifier(
         revision=revision,
         cache_dir=cache_dir,
         image_size=height if height == width else None,
+        lower_case=record.lower_case,
     )
     check_base(checkpoint, backbone.source)
     weights = zero_shot_weights(

@@ -22,7 +22,7 @@ from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import class_keys
 from cliptune.evaluation.reliability import Reliability
 from cliptune.evaluation.report import Evaluation, versions
-from cliptune.evaluation.text import ROWS, in_words, p_in_words, percent, points
+from cliptune.evaluation.text import ROWS, in_words, p_in_words, percent, points, seen_texts
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.page import picture, render
 from cliptune.text import one_line
@@ -64,6 +64,7 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         "report.html",
         evaluation=evaluation,
         rows=_rows(evaluation),
+        seen=seen_texts(evaluation),
         paired=evaluation.paired,
         p_value="" if evaluation.paired is None else p_in_words(evaluation.paired.mcnemar_p),
         percent=percent,
