@@ -17,7 +17,7 @@ import torch
 
 from cliptune import Predictor
 from cliptune.config import Settings, load_settings
-from cliptune.errors import CheckpointError, ModelError, reason
+from cliptune.errors import CheckpointError, ModelError
 from cliptune.evaluation.class_changes import add_class
 from cliptune.evaluation.compare import compare
 from cliptune.evaluation.evaluate import evaluate, zero_shot_classifier
@@ -410,6 +410,8 @@ def test_every_dependency_is_pinned() -> None:
 
 
 def test_reason_of_a_foreign_error_is_whole_sentences() -> None:
+    from cliptune.errors import reason
+
     text = "Cannot be read. " + "It was not found in the\nfolder. " * 30
     said = reason(OSError(text), limit=100)
     assert said.endswith("folder.")
