@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 
 from cliptune.data.images import Preprocess
 from cliptune.errors import HubError, ModelError, reason
+from cliptune.model.locating import locate, unreachable, weights_revision
 from cliptune.model.tokenizer import broken_files, load_tokenizer, refuse_foreign_tokens
 from cliptune.model.tokens import resize_positions
 
@@ -120,7 +120,7 @@ def load_backbone(
     Raises `ModelError` when it is no dual encoder, does not exist, or lacks a tokenizer or an
     image processor of its own, `HubError` when the hub cannot be reached.
     """
-    name, options = _locate(name, revision=revision, cache_dir=cache_dir)
+    name, options = locate(name, revision=revision, cache_dir=cache_dir)
     model, source = _load_weights(name, options)
     tokenizer = load_tokenizer(name, model, options)
     processor = _load_processor(name, options)
@@ -143,7 +143,7 @@ def load_model(
     image_size: tuple[int, int] | None = None,
 ) -> tuple[Any, BaseModel]:
     """The dual encoder alone, as `load_backbone` loads it, for photos of (height, width)."""
-    name, options = _locate(name, revision=revision, cache_dir=cache_dir)
+    name, options = locate(name, revision=revision, cache_dir=cache_dir)
     model, source = _load_weights(name, options)
     if image_size is not None and image_size[0] == image_size[1]:
         resize_positions(model, image_size[0])
@@ -166,94 +166,6 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _locate(
-    name: str, *, revision: str | None, cache_dir: Path | None
-) -> tuple[str, dict[str, Any]]:
-    """The name to load, and the options that make `transformers` load precisely that."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{folder}: no config.json in this folder. Expected a model in transformers "
-                "format: config.json, model.safetensors, tokenizer and preprocessor_config.json."
-            )
-        if revision is not None:
-            raise ModelError(f"{folder} is a local folder and has no revision '{revision}'.")
-        return str(folder.resolve()), {"local_files_only": True}
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
-        raise ModelError(
-            f"{name}: no such model folder. Expected a folder in transformers format, or a hub "
-            "name such as openai/clip-vit-base-patch32. If it was moved, say where it is with "
-            "--base-model."
-        )
-    cache = str(cache_dir) if cache_dir is not None else None
-    commit = _resolve_revision(name, revision, cache)
-    return name, {"cache_dir": cache, "revision": commit, "local_files_only": commit is None}
-
-
-def _weights_revision(name: str, options: dict[str, Any]) -> str | None:
-    """Where the safetensors are: at the commit itself, or converted by the hub.
-
-    Older models (such as OpenAI's) may hold a pickle only at their commit; transformers then takes
-    the hub's own conversion, but only if asked for "main". The fingerprint tells if it changed.
-    """
-    from huggingface_hub import HfApi
-
-    commit: str | None = options.get("revision")
-    if commit is None:
-        return None
-    try:
-        files = HfApi().model_info(name, revision=commit, timeout=15).siblings or []
-    except Exception:  # offline: what is cached decides
-        return commit
-    if any(file.rfilename.endswith(".safetensors") for file in files):
-        return commit
-    log.info("%s: no safetensors at %s; taking the hub's converted copy", name, commit[:12])
-    return "main"
-
-
-def _resolve_revision(name: str, revision: str | None, cache: str | None) -> str | None:
-    """The commit of `name` on the hub; None when it cannot be asked but a cached copy is there."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    try:
-        return HfApi().model_info(name, revision=revision, timeout=15).sha
-    except GatedRepoError:
-        raise ModelError(
-            f"{name}: this model is gated. Accept its terms on the hub and run 'hf auth login'."
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"{name}: the hub has no revision '{revision}' of it.") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelError(
-            f"{name}: neither a folder here nor a model on the hub. Check model.name."
-        ) from None
-    except Exception as error:  # whichever HTTP library, whichever way a network can fail
-        if isinstance(try_to_load_from_cache(name, "config.json", cache, revision), str):
-            log.info("%s: the hub cannot be reached; using the copy in %s", name, cache)
-            return None
-        raise HubError(_unreachable(name, error)) from error
-
-
-def _unreachable(name: str, error: Exception) -> str:
-    return (
-        f"{name}: the hub cannot be reached ({reason(error)}) and no copy is cached here.\n"
-        "What you can do:\n"
-        "  a local folder:  set model.name to a folder with the model in transformers format\n"
-        "  a mirror:        set the environment variable HF_ENDPOINT, "
-        "for example https://hf-mirror.com\n"
-        "  no model at all: run 'cliptune demo', which brings its own"
-    )
-
-
 def _load_processor(name: str, options: dict[str, Any]) -> Any:
     """The image processor that `name` describes; never one made up from defaults."""
     from transformers import AutoImageProcessor
@@ -266,6 +178,8 @@ def _load_processor(name: str, options: dict[str, Any]) -> Any:
     try:
         described, _ = ImageProcessingMixin.get_image_processor_dict(name, **options)
         processor = AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+    except MemoryError:
+        raise
     except Exception as error:  # libraries raise nearly anything on files that are not whole
         why = "; ".join(broken_files(Path(name))) or reason(error)
         raise ModelError(
@@ -280,9 +194,12 @@ def _load_processor(name: str, options: dict[str, Any]) -> Any:
 
 def _refuse_other_image_size(name: str, model: Any, preprocess: Preprocess) -> None:
     """Raise `ModelError` where the image tower was made for photos of another size."""
-    trained = getattr(getattr(model.config, "vision_config", None), "image_size", None)
+    vision = getattr(model.config, "vision_config", None)
+    trained = getattr(vision, "image_size", None)
+    if trained is None or not hasattr(vision, "patch_size"):
+        return  # a convolutional tower takes photos of any size
     sizes = tuple(trained) if isinstance(trained, list | tuple) else (trained, trained)
-    if trained is not None and preprocess.image_size != sizes:
+    if preprocess.image_size != sizes:
         height, width = preprocess.image_size
         raise ModelError(
             f"{name}: its image processor makes photos of {height}×{width} pixels, and the image "
@@ -295,7 +212,7 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
     from safetensors import SafetensorError
     from transformers import AutoModel
 
-    weights_at = _weights_revision(name, options)
+    weights_at = weights_revision(name, options)
     try:
         # Only safetensors, never a pickle; no code from the model's own repository.
         model = AutoModel.from_pretrained(
@@ -307,7 +224,7 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
         )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if isinstance(error, OSError) and "connect" in str(error):
-            raise HubError(_unreachable(name, error)) from error
+            raise HubError(unreachable(name, error)) from error
         why = "; ".join(broken_files(Path(name))) or reason(error)
         raise ModelError(
             f"{name}: the model cannot be loaded: {why}\n"

@@ -31,8 +31,9 @@ VOCABULARIES: tuple[tuple[str, ...], ...] = (
     ("sentencepiece.bpe.model",),
 )
 FETCH = (
-    "Fetch the tokenizer's files from where the model came (on the hub: {fetch}), and put them "
-    "into the folder; a checkpoint trained on this model holds copies of them, too."
+    "Fetch the tokenizer's files from where the model came (tokenizer_config.json with "
+    "tokenizer.json, or vocab.json and merges.txt, or vocab.txt, or spiece.model); a checkpoint "
+    "trained on this model holds copies of them, too."
 )
 OPTIONAL = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # of SigLIP
 # Text towers pad their vocabulary up to a round number, by a tenth at the most.
@@ -50,6 +51,8 @@ def load_tokenizer(name: str, model: Any, options: dict[str, Any]) -> Any:
     _refuse_missing_files(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except MemoryError:
+        raise
     except Exception as error:  # libraries raise nearly anything on files that are not whole
         raise ModelError(f"{name}: its tokenizer cannot be loaded: {_why(name, error)}") from error
     _refuse_other_size(name, tokenizer, model.config.text_config)
@@ -145,10 +148,8 @@ def _refuse_missing_files(name: str) -> None:
     half = [files for files in VOCABULARIES if any((folder / file).is_file() for file in files)]
     lacking = [file for files in half for file in files if not (folder / file).is_file()]
     what = f"{', '.join(lacking)} is missing beside {half[0][0]}" if half else "no tokenizer in it"
-    sets = ", or ".join(" with ".join(files) for files in VOCABULARIES[:4])
     raise ModelError(
-        f"{folder}: {what}. Found: {named(sorted(p.name for p in folder.iterdir()))}. "
-        f"Expected {sets}, and tokenizer_config.json.\n{_fetch(name)}"
+        f"{folder}: {what}. Found: {named(sorted(p.name for p in folder.iterdir()))}. {FETCH}"
     )
 
 
@@ -165,7 +166,7 @@ def _refuse_other_size(name: str, tokenizer: Any, config: Any) -> None:
 def _not_its_own(name: str, found: str) -> ModelError:
     return ModelError(
         f"{name}: its tokenizer is not the one its text tower was trained with: {found}. "
-        f"Prompts would mean nothing, and zero-shot figures would be false.\n{_fetch(name)}"
+        f"Prompts would mean nothing, and zero-shot figures would be false.\n{FETCH}"
     )
 
 
@@ -174,21 +175,14 @@ def _unreadable(name: str, unknown: Sequence[str], count: int) -> ModelError:
         f"{name}: its tokenizer does not know the words of {len(unknown)} of {count} class names: "
         f"{named(unknown)}. Expected names in a language the model was trained on. Give such "
         "names under 'prompts' in classes.yaml of the data folder, or choose another base model."
-        f"\nIf they are in its language, the tokenizer's files are not its own. {_fetch(name)}"
+        f"\nIf they are in its language, the tokenizer's files are not its own. {FETCH}"
     )
-
-
-def _fetch(name: str) -> str:
-    files = (
-        "tokenizer.json and tokenizer_config.json, or vocab.json with merges.txt, or spiece.model"
-    )
-    return FETCH.format(fetch=files)
 
 
 def _why(name: str, error: Exception) -> str:
     """The reason in whole sentences, and what to do."""
     if broken := broken_files(Path(name)):
-        return f"{'; '.join(broken)}. {_fetch(name)}"
+        return f"{'; '.join(broken)}. {FETCH}"
     lacking = [package for package, module in OPTIONAL.items() if _is_missing(module)]
     unregistered = "Unrecognized configuration class" in str(error)  # so where a package lacks
     if lacking and (isinstance(error, ImportError) or unregistered):
@@ -197,7 +191,7 @@ def _why(name: str, error: Exception) -> str:
             f"it needs {' and '.join(lacking)}, which {verb} not installed. "
             f"Install with: pip install {' '.join(lacking)}"
         )
-    return f"{reason(error)}\n{_fetch(name)}"
+    return f"{reason(error)}\n{FETCH}"
 
 
 def _is_missing(module: str) -> bool:
