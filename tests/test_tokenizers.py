@@ -203,8 +203,9 @@ def test_training_on_a_model_without_tokenizer_writes_nothing(
 def test_zero_shot_is_not_measured_without_the_tokenizer(trained: Path, photos: Path) -> None:
     run, bare = trained / "run", str(trained / "bare")
     options: dict[str, Any] = {"output_dir": None, "base_model": bare, "progress": False}
-    with pytest.raises(ModelError, match="no tokenizer"):
+    with pytest.raises(ModelError, match=r"(?s)no tokenizer.*--no-baseline"):
         evaluate(run, **options)
+    assert evaluate(run, baseline=False, **options).baseline is None
     with pytest.raises(ModelError, match="no tokenizer"):
         add_class(run, "red", base_model=bare, output=trained / "plus", progress=False)
     assert not (trained / "plus").exists()

@@ -14,7 +14,7 @@ import yaml
 
 from cliptune.config import Settings
 from cliptune.data.folder import SPLITS, Sample, photos_below
-from cliptune.errors import ImageError, UserError
+from cliptune.errors import ImageError, ModelError, UserError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.metrics import similar_order
 from cliptune.evaluation.page import PageExtras, worst_mistakes
@@ -97,7 +97,7 @@ def evaluate(
         options: dict[str, Any] = {"base_model": base_model, "cache_dir": cache, "fast": fast}
         classifiers = [load_classifier(found, **options)]
         if baseline:
-            classifiers.append(zero_shot_classifier(found, **options))
+            classifiers.append(_baseline(found, **options))
         classifiers = [classifier.to(target) for classifier in classifiers]
         loading: dict[str, Any] = {
             "batch_size": batch_size,
@@ -254,6 +254,15 @@ def _known_or_not(
     unknown_M = None if said_of_strangers is None else scores(said_of_strangers)
     where = None if unknown_dir is None else str(unknown_dir)
     return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
+
+
+def _baseline(checkpoint: Checkpoint, **options: Any) -> Classifier:
+    try:
+        return zero_shot_classifier(checkpoint, **options)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}\nTo measure without zero-shot beside it: --no-baseline."
+        ) from None
 
 
 def zero_shot_classifier(
