@@ -55,7 +55,8 @@ def top(
 app.command(
     epilog="Example: cliptune prepare --output-dir data/dogs --num-classes 10\n\n"
     "Example: cliptune prepare --source photos --output-dir data/mine --exclude misc,blurry "
-    "--min-photos 20\n\nExample: cliptune prepare --source labels.csv --root photos/train --label-column breed"
+    "--min-photos 20\n\nExample: cliptune prepare --source labels.csv --root photos/train "
+    "--label-column breed"
 )(data.prepare)
 app.command(epilog="Example: cliptune check data/dogs --output outputs/check")(data.check)
 
@@ -71,6 +72,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
     ] = None,
+    base_model: BaseModelName = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
@@ -101,7 +103,9 @@ def train(
     from cliptune.training.train import train as run_training
 
     quiet_libraries(debug=debug)
-    result = run_training(settings, resume=resume, overwrite=overwrite, profile=profile)
+    result = run_training(
+        settings, resume=resume, overwrite=overwrite, profile=profile, base_model=base_model
+    )
     training_summary(result, settings)
 
 

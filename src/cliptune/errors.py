@@ -98,3 +98,12 @@ def named(names: Sequence[str], *, limit: int = 12) -> str:
     """`names` with commas between them, cut after `limit` with their number."""
     shown = ", ".join(names[:limit])
     return f"{shown}, … ({len(names)} in all)" if len(names) > limit else shown
+
+
+def reason(error: BaseException, *, limit: int = 400) -> str:
+    """What a foreign `error` says, in one line of whole sentences: about `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= limit:
+        return text
+    end = text.rfind(". ", 0, limit)
+    return text[: end + 1] if end > 0 else f"{text[:limit]} …"

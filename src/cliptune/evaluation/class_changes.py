@@ -37,7 +37,7 @@ from cliptune.model.classifier import Classifier, TextHead
 from cliptune.model.device import resolve_device
 from cliptune.model.fused import fuse
 from cliptune.model.placing import place_class
-from cliptune.model.prompts import zero_shot_weights
+from cliptune.model.prompts import check_names, zero_shot_weights
 from cliptune.model.restore import (
     base_location,
     check_base,
@@ -102,6 +102,8 @@ def add_class(
     names = {name: list(prompt_names)} if prompt_names else {}
 
     classifier, backbone = _load(found, base_model=base_model, cache_dir=cache)
+    every = [*found.record.class_names, name]
+    check_names(backbone, every, prompt_names=found.record.prompt_names | names)
     text_D = zero_shot_weights(backbone, [name], found.record.prompts, prompt_names=names)[0]
     fuse(classifier.model)
     classifier = classifier.to(place.device)
@@ -143,8 +145,8 @@ def add_class(
             samples, found, changed, classifier, place, index=index, added=True
         )
     return ClassChange(
-        checkpoint=write_changed(target, found, changed), source=found.path, class_name=name,
-        added=True, num_photos=len(paths), figures=figures, unmeasured=why,
+        checkpoint=write_changed(target, found, changed, placed_by=paths), source=found.path,
+        class_name=name, added=True, num_photos=len(paths), figures=figures, unmeasured=why,
     )  # fmt: skip
 
 
@@ -200,6 +202,7 @@ def _load(
         revision=revision,
         cache_dir=cache_dir,
         image_size=height if height == width else None,
+        lower_case=found.record.lower_case,
     )
     check_base(found, backbone.source)
     backbone.model = merge_adapter(found.path, backbone.model)

@@ -26,11 +26,18 @@ from cliptune.evaluation.predicting import (
     say_mismatches,
 )
 from cliptune.evaluation.report import refuse_not_finite
+from cliptune.evaluation.seen import seen_photos
 from cliptune.model.answers import Answers, Floats, Logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
 from cliptune.model.device import memory_errors_in_words, resolve_device
-from cliptune.model.restore import load_answers, load_classifier, load_preprocess, saved_settings
+from cliptune.model.restore import (
+    load_answers,
+    load_classifier,
+    load_photo_sums,
+    load_preprocess,
+    saved_settings,
+)
 
 LETTERS = string.ascii_uppercase
 
@@ -238,6 +245,7 @@ def _cache(settings: Settings, cache_dir: Path | str | None) -> Path | None:
 def _measured(
     models: Sequence[_Contestant], said: Predictions, photos: Split, folder: Path, seconds: float
 ) -> Comparison:
+    paths = tuple(photos.samples[i].path for i in said.indices)
     scaled = [_scaled(m, x, photos) for m, x in zip(models, said.logits, strict=True)]
     measured = [
         build_model(
@@ -248,6 +256,12 @@ def _measured(
             base_model=model.checkpoint.record.base_model.name,
             training_data=str(model.settings.data.data_dir.resolve()),
             answers=model.answers,
+            seen=seen_photos(
+                load_photo_sums(model.checkpoint),
+                paths,
+                split=photos.name,
+                of_training=folder.resolve() == model.settings.data.data_dir.resolve(),
+            ),
         )
         for model, scaled_NC in zip(models, scaled, strict=True)
     ]
@@ -261,7 +275,7 @@ def _measured(
         missing_classes=photos.missing_classes,
         ignored_classes=photos.extra_classes,
         skipped_images=tuple(str(fault.path) for fault in said.unreadable),
-        paths=tuple(photos.samples[i].path for i in said.indices),
+        paths=paths,
         labels_N=said.labels,
         seconds=seconds,
     )

@@ -20,6 +20,7 @@ from cliptune.evaluation.figures import FullMetrics, PairedComparison, compare_p
 from cliptune.evaluation.intervals import Estimate, difference_interval, holm, mcnemar
 from cliptune.evaluation.metrics import Labels, Logits
 from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
+from cliptune.evaluation.seen import SeenPhotos
 from cliptune.model.answers import Answers, Floats, softmax
 
 
@@ -34,6 +35,7 @@ class ComparedModel:
     answers: Answers | None
     figures: FullMetrics
     probabilities_NC: Floats
+    seen: SeenPhotos | None = None  # of the photos measured, those of its training
 
     @property
     def predicted_N(self) -> NDArray[np.integer[Any]]:
@@ -117,6 +119,7 @@ class Comparison:
             "checkpoint": model.checkpoint,
             "base_model": model.base_model,
             "training_data": model.training_data,
+            "seen_photos": None if model.seen is None else model.seen.to_dict(),
             "scaling": None if model.answers is None else model.answers.model_dump(mode="json"),
             "figures": figures_dict(model.figures),
             "recall": self._by_class(model.figures.recall),

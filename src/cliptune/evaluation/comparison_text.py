@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cliptune import __version__
 from cliptune.evaluation.comparison import ComparedModel, Comparison, Difference, most_changed
 from cliptune.evaluation.few_photos import DISCORDANT
+from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.text import ROWS, cell, intervals_in_words, percent, points
 from cliptune.text import fit, one_line, shorten, wrap
 
@@ -114,16 +115,31 @@ def caveats(comparison: Comparison) -> list[str]:
             "chance. Holm's p takes that into account; the intervals are each for its own "
             "difference alone."
         )
-    if comparison.split != "test":
-        texts.append(
-            f"These are photos of {comparison.split}, which training saw or chose checkpoints by: "
-            "figures on test tell more."
-        )
-    if comparison.training_folders_differ:
+    texts += _seen(comparison)
+    known = all(model.seen and model.seen.known_by == "content" for model in comparison.models)
+    if comparison.training_folders_differ and known:
+        if not any(model.seen and model.seen.trained_on for model in comparison.models):
+            texts.append(
+                "The models were trained on different folders. None of them learned from one of "
+                "these photos as it is here; whether from copies saved anew, only you can know."
+            )
+    elif comparison.training_folders_differ:
         texts.append(
             "The models were trained on different folders. A photo that is here and was in one "
             "model's train/ is in its favour; only you can know whether there are such."
         )
+    return texts
+
+
+def _seen(comparison: Comparison) -> list[str]:
+    """Which models know photos measured here from their training."""
+    said = {m.letter: seen_in_words(m.seen, split=comparison.split) for m in comparison.models}
+    if len(set(said.values())) == 1:
+        text = next(iter(said.values()))
+        return [f"Every model: {text}"] if text else []
+    texts = [f"{letter}: {text}" for letter, text in said.items() if text]
+    if len({m.seen.trained_on for m in comparison.models if m.seen}) > 1:
+        texts.append("A photo that a model was trained on is in its favour.")
     return texts
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from cliptune.config import Settings
 from cliptune.data.folder import SPLITS, Sample, photos_below, split_folder
-from cliptune.errors import ImageError, UserError
+from cliptune.errors import ImageError, ModelError, UserError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.metrics import similar_order
 from cliptune.evaluation.page import PageExtras, worst_mistakes
@@ -26,6 +26,7 @@ from cliptune.evaluation.predicting import (
 )
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.robustness import measure_robustness
+from cliptune.evaluation.seen import seen_photos
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.model.answers import SCORE_NAMES, Answers, Features, Floats, ScoreName, known_scores
@@ -41,6 +42,7 @@ from cliptune.model.restore import (
     check_base,
     load_answers,
     load_classifier,
+    load_photo_sums,
     load_preprocess,
     saved_settings,
 )
@@ -95,7 +97,7 @@ def evaluate(
         options: dict[str, Any] = {"base_model": base_model, "cache_dir": cache, "fast": fast}
         classifiers = [load_classifier(found, **options)]
         if baseline:
-            classifiers.append(zero_shot_classifier(found, **options))
+            classifiers.append(_baseline(found, **options))
         classifiers = [classifier.to(target) for classifier in classifiers]
         loading: dict[str, Any] = {
             "batch_size": batch_size,
@@ -127,6 +129,9 @@ def evaluate(
     scores, rejection = _known_or_not(
         answers, means_CD, weights_CD, said, said_of_strangers, unknown_dir=unknown
     )
+    sums = load_photo_sums(found)
+    measured = [photos.samples[i].path for i in said.indices]
+    same_folder = folder.resolve() == settings.data.data_dir.resolve()
     evaluation = build_evaluation(
         logits_NC=said.logits[0],
         labels_N=said.labels,
@@ -134,7 +139,9 @@ def evaluate(
         class_names=photos.class_names,
         given_names=found.record.display_names,
         answers=answers,
-        paths=[photos.samples[i].path for i in said.indices],
+        paths=measured,
+        seen=seen_photos(sums, measured, split=split, of_training=same_folder),
+        seen_unknown=None if strangers is None else seen_photos(sums, [s.path for s in strangers]),
         known_scores_N=scores,
         class_order=similar_order(weights_CD),
         none_of_these=rejection,
@@ -251,6 +258,15 @@ def _known_or_not(
     return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
 
 
+def _baseline(checkpoint: Checkpoint, **options: Any) -> Classifier:
+    try:
+        return zero_shot_classifier(checkpoint, **options)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}\nTo measure without zero-shot beside it: --no-baseline."
+        ) from None
+
+
 def zero_shot_classifier(
     checkpoint: Checkpoint,
     *,
@@ -267,6 +283,7 @@ def zero_shot_classifier(
         revision=revision,
         cache_dir=cache_dir,
         image_size=height if height == width else None,
+        lower_case=record.lower_case,
     )
     check_base(checkpoint, backbone.source)
     weights = zero_shot_weights(

@@ -31,6 +31,7 @@ from cliptune.evaluation.text import (
     number,
     percent,
     points,
+    seen_texts,
     threshold_in_words,
     too_few_in_words,
 )
@@ -75,6 +76,7 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         "report.html",
         evaluation=evaluation,
         rows=_rows(evaluation),
+        seen=seen_texts(evaluation),
         paired=evaluation.paired,
         mcnemar="" if evaluation.paired is None else mcnemar_in_words(evaluation.paired),
         too_few=too_few_in_words(evaluation.figures),

@@ -39,6 +39,7 @@ from cliptune.evaluation.metrics import (
 )
 from cliptune.evaluation.reliability import Reliability, reliability
 from cliptune.evaluation.robustness import Robustness
+from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import Answers, Floats, softmax
 
@@ -108,6 +109,8 @@ class Evaluation:
     none_of_these: NoneOfThese | None
     robustness: Robustness | None
     seconds: float
+    seen: SeenPhotos | None = None  # of the photos measured, those of training
+    seen_unknown: SeenPhotos | None = None  # and of those given as none of the classes
 
     @property
     def accuracy(self) -> float:
@@ -143,6 +146,10 @@ class Evaluation:
             "missing_classes": list(self.missing_classes),
             "ignored_classes": list(self.ignored_classes),
             "skipped_images": list(self.skipped_images),
+            "seen_photos": None if self.seen is None else self.seen.to_dict(),
+            "seen_unknown_photos": (
+                None if self.seen_unknown is None else self.seen_unknown.to_dict()
+            ),
             "classification_report": self.report,
             "per_class": {
                 name: {"recall": estimate_dict(recall), "precision": estimate_dict(precision)}

@@ -11,6 +11,7 @@ from cliptune.evaluation.figures import FullMetrics, PairedComparison
 from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.metrics import ConfusedPair, class_keys
 from cliptune.evaluation.report import Evaluation
+from cliptune.evaluation.seen import seen_in_words, seen_unknown_in_words
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import SCORE_NAMES, Answers
 from cliptune.text import fit, one_line, shorten, wrap
@@ -31,6 +32,7 @@ def summary_text(evaluation: Evaluation) -> str:
     lines = [
         f"{tuned.num_images} photos of the {evaluation.split} split, "
         f"{len(evaluation.class_names)} classes",
+        *map(wrap, seen_texts(evaluation)),
         "",
         f"  {'':<17}{'zero-shot':>20}{'this model':>20}{'difference':>21}",
     ]
@@ -41,6 +43,15 @@ def summary_text(evaluation: Evaluation) -> str:
     if evaluation.confused_pairs:
         lines += ["", "Most confused:", *_pairs_in_words(evaluation, evaluation.confused_pairs[:5])]
     return "\n".join(lines)
+
+
+def seen_texts(evaluation: Evaluation) -> list[str]:
+    """What it means that photos measured, or given as unknown, are photos of training."""
+    texts = (
+        seen_in_words(evaluation.seen, split=evaluation.split),
+        seen_unknown_in_words(evaluation.seen_unknown),
+    )
+    return [text for text in texts if text]
 
 
 def report_text(evaluation: Evaluation) -> str:

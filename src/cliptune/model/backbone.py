@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import torch
 from torch import nn
 
 from cliptune.data.images import Preprocess
-from cliptune.errors import HubError, ModelError
+from cliptune.errors import HubError, ModelError, reason
+from cliptune.model.locating import locate, unreachable, weights_revision
+from cliptune.model.tokenizer import broken_files, load_tokenizer, refuse_foreign_tokens
 from cliptune.model.tokens import resize_positions
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 # the padding (Zhai et al., arXiv 2303.15343). CLIP's text tower is causal and BERT masks, so
 # there the longest prompt's length is enough.
 PAD_TO_FULL_LENGTH = frozenset({"siglip"})
+# SigLIP and SigLIP 2 were trained on lower-cased text. SigLIP's own tokenizer sees to that (and
+# drops punctuation); most folders of SigLIP 2 declare Gemma's, which does not.
+LOWER_CASED = frozenset({"siglip"})
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,21 @@ class Backbone:
     processor: Any  # the transformers image processor, kept to be saved beside a checkpoint
     tokenizer: Any
     source: BaseModel
+    lower_case: bool = False  # whether prompts are lower-cased before they become tokens
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         """int64 (P, T) token ids, and the mask where the model takes one.
 
         T is the longest prompt's length, or the full one where the model was trained so.
-        Raises `ModelError` for a prompt longer than the text tower takes, rather than cut it.
+        Raises `ModelError` for a prompt longer than the text tower takes, rather than cut it, and
+        for tokens that are not the text tower's.
         """
+        prompts = self.as_trained(prompts)
         model_type = self.model.config.model_type
         limit = int(self.model.config.text_config.max_position_embeddings)
         full = model_type in PAD_TO_FULL_LENGTH
         tokens = self.tokenizer(
-            list(prompts),
+            prompts,
             padding="max_length" if full else "longest",
             max_length=limit if full else None,
             return_tensors="pt",
@@ -73,7 +80,12 @@ class Backbone:
                 f"the prompt '{longest}' is {length} tokens long; {self.source} takes {limit}. "
                 "Shorten model.prompts or the class name."
             )
+        refuse_foreign_tokens(str(self.source), self.tokenizer, self.model, tokens["input_ids"])
         return dict(tokens)
+
+    def as_trained(self, texts: Sequence[str]) -> list[str]:
+        """`texts` in the case the text tower was trained on."""
+        return [text.lower() for text in texts] if self.lower_case else list(texts)
 
 
 def image_features(model: Any, pixels_BCHW: torch.Tensor) -> torch.Tensor:
@@ -97,32 +109,30 @@ def load_backbone(
     revision: str | None = None,
     cache_dir: Path | None = None,
     image_size: int | None = None,
+    lower_case: bool | None = None,
 ) -> Backbone:
     """Load a dual encoder with its tokenizer and image processor, in float32 on the CPU.
 
     `name` is a hub name or a local folder in `transformers` format. `image_size`, in pixels, asks
-    for photos of another size than the model was trained on.
+    for photos of another size than the model was trained on. `lower_case` says whether prompts
+    are lower-cased; None: as the model was trained.
 
-    Raises `ModelError` when it is no dual encoder or does not exist, `HubError` when the hub
-    cannot be reached.
+    Raises `ModelError` when it is no dual encoder, does not exist, or lacks a tokenizer or an
+    image processor of its own, `HubError` when the hub cannot be reached.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    name, options = _locate(name, revision=revision, cache_dir=cache_dir)
+    name, options = locate(name, revision=revision, cache_dir=cache_dir)
     model, source = _load_weights(name, options)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        processor = AutoImageProcessor.from_pretrained(name, backend="pil", **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"{name}: its tokenizer or image processor cannot be loaded: {_first_line(error)}"
-        ) from error
+    tokenizer = load_tokenizer(name, model, options)
+    processor = _load_processor(name, options)
     preprocess = Preprocess.from_processor(processor)
+    _refuse_other_image_size(name, model, preprocess)
+    if lower_case is None:
+        lower_case = model.config.model_type in LOWER_CASED
     if image_size is not None:
         preprocess = preprocess.scaled(image_size)
         resize_positions(model, image_size)
         processor.size, processor.crop_size = preprocess.processor_sizes()
-    return Backbone(model, preprocess, processor, tokenizer, source)
+    return Backbone(model, preprocess, processor, tokenizer, source, lower_case)
 
 
 def load_model(
@@ -133,7 +143,7 @@ def load_model(
     image_size: tuple[int, int] | None = None,
 ) -> tuple[Any, BaseModel]:
     """The dual encoder alone, as `load_backbone` loads it, for photos of (height, width)."""
-    name, options = _locate(name, revision=revision, cache_dir=cache_dir)
+    name, options = locate(name, revision=revision, cache_dir=cache_dir)
     model, source = _load_weights(name, options)
     if image_size is not None and image_size[0] == image_size[1]:
         resize_positions(model, image_size[0])
@@ -156,98 +166,53 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _locate(
-    name: str, *, revision: str | None, cache_dir: Path | None
-) -> tuple[str, dict[str, Any]]:
-    """The name to load, and the options that make `transformers` load precisely that."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{folder}: no config.json in this folder. Expected a model in transformers "
-                "format: config.json, model.safetensors, tokenizer and preprocessor_config.json."
-            )
-        if revision is not None:
-            raise ModelError(f"{folder} is a local folder and has no revision '{revision}'.")
-        return str(folder.resolve()), {"local_files_only": True}
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+def _load_processor(name: str, options: dict[str, Any]) -> Any:
+    """The image processor that `name` describes; never one made up from defaults."""
+    from transformers import AutoImageProcessor
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    expected = (
+        "Expected preprocessor_config.json, with the size of photos, image_mean and image_std. "
+        "Fetch it from where the model came; a checkpoint trained on it holds a copy."
+    )
+    try:
+        described, _ = ImageProcessingMixin.get_image_processor_dict(name, **options)
+        processor = AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # libraries raise nearly anything on files that are not whole
+        why = "; ".join(broken_files(Path(name))) or reason(error)
         raise ModelError(
-            f"{name}: no such model folder. Expected a folder in transformers format, or a hub "
-            "name such as openai/clip-vit-base-patch32."
+            f"{name}: its image processor cannot be loaded: {why.rstrip('.')}. {expected}"
+        ) from error
+    if not described.keys() & {"size", "crop_size", "image_mean"}:
+        raise ModelError(
+            f"{name}: preprocessor_config.json says nothing of how photos are prepared. {expected}"
         )
-    cache = str(cache_dir) if cache_dir is not None else None
-    commit = _resolve_revision(name, revision, cache)
-    return name, {"cache_dir": cache, "revision": commit, "local_files_only": commit is None}
+    return processor
 
 
-def _weights_revision(name: str, options: dict[str, Any]) -> str | None:
-    """Where the safetensors are: at the commit itself, or converted by the hub.
-
-    Older models (such as OpenAI's) may hold a pickle only at their commit; transformers then takes
-    the hub's own conversion, but only if asked for "main". The fingerprint tells if it changed.
-    """
-    from huggingface_hub import HfApi
-
-    commit: str | None = options.get("revision")
-    if commit is None:
-        return None
-    try:
-        files = HfApi().model_info(name, revision=commit, timeout=15).siblings or []
-    except Exception:  # offline: what is cached decides
-        return commit
-    if any(file.rfilename.endswith(".safetensors") for file in files):
-        return commit
-    log.info("%s: no safetensors at %s; taking the hub's converted copy", name, commit[:12])
-    return "main"
-
-
-def _resolve_revision(name: str, revision: str | None, cache: str | None) -> str | None:
-    """The commit of `name` on the hub; None when it cannot be asked but a cached copy is there."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    try:
-        return HfApi().model_info(name, revision=revision, timeout=15).sha
-    except GatedRepoError:
+def _refuse_other_image_size(name: str, model: Any, preprocess: Preprocess) -> None:
+    """Raise `ModelError` where the image tower was made for photos of another size."""
+    vision = getattr(model.config, "vision_config", None)
+    trained = getattr(vision, "image_size", None)
+    if trained is None or not hasattr(vision, "patch_size"):
+        return  # a convolutional tower takes photos of any size
+    sizes = tuple(trained) if isinstance(trained, list | tuple) else (trained, trained)
+    if preprocess.image_size != sizes:
+        height, width = preprocess.image_size
         raise ModelError(
-            f"{name}: this model is gated. Accept its terms on the hub and run 'hf auth login'."
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"{name}: the hub has no revision '{revision}' of it.") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelError(
-            f"{name}: neither a folder here nor a model on the hub. Check model.name."
-        ) from None
-    except Exception as error:  # whichever HTTP library, whichever way a network can fail
-        if isinstance(try_to_load_from_cache(name, "config.json", cache, revision), str):
-            log.info("%s: the hub cannot be reached; using the copy in %s", name, cache)
-            return None
-        raise HubError(_unreachable(name, error)) from error
-
-
-def _unreachable(name: str, error: Exception) -> str:
-    return (
-        f"{name}: the hub cannot be reached ({_first_line(error)}) and no copy is cached here.\n"
-        "What you can do:\n"
-        "  a local folder:  set model.name to a folder with the model in transformers format\n"
-        "  a mirror:        set the environment variable HF_ENDPOINT, "
-        "for example https://hf-mirror.com\n"
-        "  no model at all: run 'cliptune demo', which brings its own"
-    )
+            f"{name}: its image processor makes photos of {height}×{width} pixels, and the image "
+            f"tower was trained on {sizes[0]}×{sizes[1]}: preprocessor_config.json is not its own. "
+            "Fetch that file from where the model came; for another size set model.image_size."
+        )
 
 
 def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
     from safetensors import SafetensorError
     from transformers import AutoModel
 
-    weights_at = _weights_revision(name, options)
+    weights_at = weights_revision(name, options)
     try:
         # Only safetensors, never a pickle; no code from the model's own repository.
         model = AutoModel.from_pretrained(
@@ -259,9 +224,10 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
         )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if isinstance(error, OSError) and "connect" in str(error):
-            raise HubError(_unreachable(name, error)) from error
+            raise HubError(unreachable(name, error)) from error
+        why = "; ".join(broken_files(Path(name))) or reason(error)
         raise ModelError(
-            f"{name}: the model cannot be loaded: {_first_line(error)}\n"
+            f"{name}: the model cannot be loaded: {why}\n"
             "Expected weights in safetensors format and an architecture transformers knows."
         ) from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
@@ -276,7 +242,3 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
         )
     revision = options.get("revision") or getattr(model.config, "_commit_hash", None)
     return model, BaseModel(name, revision, fingerprint(model))
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line), type(error).__name__)

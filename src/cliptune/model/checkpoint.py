@@ -4,6 +4,7 @@
         adapter_config.json, adapter_model.safetensors   loadable by `peft` itself
         head.safetensors                                 class weights
         means.safetensors                                mean feature of each class's val photos
+        photos.safetensors                               sums of the photos of train and val
         cliptune.json                                    what the tensors mean (`Record`)
         config.yaml, tokenizer and preprocessor files, README.md
         resume/                                          what only training needs
@@ -29,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cliptune.data.digests import PhotoSums
 from cliptune.errors import CheckpointError, ResourceError
 from cliptune.files import check_sums, delete_folder, reason, whole_folder, write_sums
 from cliptune.model.answers import Answers
@@ -41,6 +43,7 @@ RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
 MEANS = "means.safetensors"  # absent where val was not measured at this point
+PHOTOS = "photos.safetensors"  # earlier checkpoints lack it
 NEEDED = (RECORD, "adapter_config.json", ADAPTER, HEAD)
 UNSUMMED = frozenset({"README.md"})  # may be edited by its owner
 NAME = re.compile(r"^checkpoint-(epoch|step)-(\d+)$")
@@ -58,8 +61,8 @@ class Record(BaseModel):
     """What `cliptune.json` holds. Metrics are fractions and nats, not percent.
 
     `display_names` and `prompt_names` have those classes alone that are not called by default:
-    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`
-    and `history`.
+    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`,
+    `history` and `lower_case`: their prompts were taken as they were written.
     """
 
     model_config = ConfigDict(strict=True)
@@ -71,6 +74,7 @@ class Record(BaseModel):
     base_model: BaseModelRecord
     head: Literal["text", "linear"]
     prompts: list[str]
+    lower_case: bool = False  # whether prompts were lower-cased before they became tokens
     preprocess: dict[str, Any]
     epoch: int  # finished epochs
     update: int  # finished optimizer updates
@@ -100,11 +104,13 @@ def write_checkpoint(
     record: Record,
     *,
     means_CD: NDArray[np.floating[Any]] | None = None,
+    photo_sums: PhotoSums | None = None,
     write_extras: Callable[[Path], None],
 ) -> Checkpoint:
     """Write a checkpoint folder at `path` and return it; `write_extras` adds files to the folder.
 
-    `means_CD` are the directions of the classes' mean features, for `MEANS`.
+    `means_CD` are the directions of the classes' mean features, for `MEANS`, and `photo_sums`
+    tell the photos it learned from and was chosen by, for `PHOTOS`.
 
     Nothing appears at `path` before all is written and on the disk. Raises `ResourceError` on a
     full disk.
@@ -113,6 +119,7 @@ def write_checkpoint(
         _write_adapter(folder, classifier.model, record)
         write_tensors(folder / HEAD, classifier.head.state_dict())
         write_means(folder, means_CD)
+        write_photo_sums(folder, photo_sums)
         write_record(folder, record)
         write_extras(folder)
     return Checkpoint(path, record)
@@ -148,6 +155,13 @@ def write_means(folder: Path, means_CD: NDArray[np.floating[Any]] | None) -> Non
     if means_CD is not None:
         means = torch.from_numpy(np.asarray(means_CD, dtype=np.float32))
         write_tensors(folder / MEANS, {"means": means})
+
+
+def write_photo_sums(folder: Path, sums: PhotoSums | None) -> None:
+    """Write `PHOTOS` into `folder`, where they are known."""
+    if sums is not None:
+        parts = {"train": sums.train, "val": sums.val}
+        write_tensors(folder / PHOTOS, {k: torch.from_numpy(v) for k, v in parts.items()})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

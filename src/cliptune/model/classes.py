@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.data.breeds import name_key
+from cliptune.data.digests import content_sums
 from cliptune.data.naming import class_name_fault, display_names, spoken_name
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import SUMS
@@ -26,15 +27,17 @@ from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import (
     HEAD,
     MEANS,
+    PHOTOS,
     RECORD,
     Checkpoint,
     Record,
     new_checkpoint_folder,
     write_means,
+    write_photo_sums,
     write_record,
     write_tensors,
 )
-from cliptune.model.restore import load_answers, load_head
+from cliptune.model.restore import load_answers, load_head, load_photo_sums, texts_say_nothing
 from cliptune.text import no_markup
 
 CARD = "README.md"
@@ -88,6 +91,12 @@ def with_class(
             "new class, or with model.head: text."
         )
     check_new_class(record, name, display_name=display_name)
+    if texts_say_nothing(parts.head["features"]):
+        raise CheckpointError(
+            "the text features of this checkpoint's classes are all the same: its base model had "
+            "no tokenizer of its own when it was trained, and a class that has one would not be "
+            "told from them rightly. Train anew with the base model's tokenizer in its folder."
+        )
     offset_D = torch.zeros_like(text_D) if weight_D is None else weight_D - text_D
     head = parts.head | {
         "features": _with_row(parts.head["features"], text_D),
@@ -182,20 +191,27 @@ def check_new_class(record: Record, name: str, *, display_name: str | None = Non
             )
 
 
-def write_changed(path: Path, source: Checkpoint, parts: ClassParts) -> Checkpoint:
+def write_changed(
+    path: Path, source: Checkpoint, parts: ClassParts, *, placed_by: Sequence[Path] = ()
+) -> Checkpoint:
     """Write `source` with the classes of `parts` to the new folder `path`; `source` stays as it is.
 
+    The photos `placed_by` count among those it learned from.
     `resume/` is left behind: what an optimizer knew of other classes cannot be gone on from.
     Raises `UserError` where `path` exists, `ResourceError` on a full disk.
     """
     check_new_folder(path)
-    written = {RECORD, HEAD, MEANS, SUMS, CARD}
+    written = {RECORD, HEAD, MEANS, PHOTOS, SUMS, CARD}
+    sums = load_photo_sums(source)
+    if sums is not None:
+        sums = sums.with_others(content_sums(placed_by), sums.val)
     with new_checkpoint_folder(path) as folder:
         for entry in sorted(source.path.iterdir()):
             if entry.is_file() and entry.name not in written:
                 shutil.copyfile(entry, folder / entry.name)
         write_tensors(folder / HEAD, parts.head)
         write_means(folder, parts.means_CD)
+        write_photo_sums(folder, sums)
         write_record(folder, parts.record)
         (folder / CARD).write_text(_card(source, parts.record), encoding="utf-8", newline="\n")
     return Checkpoint(path, parts.record)

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from cliptune.data.naming import names_in_prompts
 from cliptune.model.backbone import Backbone, text_features
+from cliptune.model.tokenizer import refuse_equal_tokens
 
 PromptNames = Mapping[str, Sequence[str]]  # class name -> the names that fill the {} of prompts
 BY_FOLDER: PromptNames = {}  # each class by its folder's readable name
@@ -55,6 +56,14 @@ def class_features(
     return normalize(means_CD, dim=-1)
 
 
+def check_names(
+    backbone: Backbone, class_names: Sequence[str], *, prompt_names: PromptNames = BY_FOLDER
+) -> None:
+    """Raise `ModelError` where the tokenizer cannot tell the names of classes apart."""
+    texts = [backbone.as_trained(names) for names in names_in_prompts(class_names, prompt_names)]
+    refuse_equal_tokens(str(backbone.source), class_names, texts, backbone.tokenizer)
+
+
 @torch.inference_mode()
 def zero_shot_weights(
     backbone: Backbone,
@@ -64,7 +73,11 @@ def zero_shot_weights(
     prompt_names: PromptNames = BY_FOLDER,
     batch: int = 256,
 ) -> torch.Tensor:
-    """(C, D) float32 on the CPU: the class weights of zero-shot CLIP, `batch` classes at a time."""
+    """(C, D) float32 on the CPU: the class weights of zero-shot CLIP, `batch` classes at a time.
+
+    Raises `ModelError` where the tokenizer cannot tell the classes apart.
+    """
+    check_names(backbone, class_names, prompt_names=prompt_names)
     device = next(backbone.model.parameters()).device
     rows = []
     for start in range(0, len(class_names), batch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.config import Settings, load_settings
+from cliptune.data.digests import PhotoSums
 from cliptune.data.images import Preprocess
 from cliptune.errors import CheckpointError, ModelError, SettingsError
 from cliptune.model.answers import Answers
 from cliptune.model.backbone import BaseModel, load_model
-from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, RECORD, Checkpoint, Record
+from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
 from cliptune.model.fused import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
+
+log = logging.getLogger(__name__)
 
 
 def load_classifier(
@@ -87,7 +91,20 @@ def load_head(path: Path, record: Record) -> Head:
         head.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path / HEAD}: {error}") from None
+    if isinstance(head, TextHead) and texts_say_nothing(head.features):
+        log.warning(
+            "%s: the text features of its %d classes are all the same: its base model had no "
+            "tokenizer of its own when it was trained. What it learned, it learned from photos "
+            "alone, and the zero-shot figures of that time were false. Better train anew.",
+            path, count,
+        )  # fmt: skip
     return head
+
+
+def texts_say_nothing(features_CD: torch.Tensor) -> bool:
+    """Whether the text features (C, D) of two classes or more are all the same."""
+    rows = features_CD.float()
+    return len(rows) > 1 and bool(torch.allclose(rows, rows[:1].expand_as(rows), atol=1e-5))
 
 
 def load_answers(checkpoint: Checkpoint) -> tuple[Answers | None, NDArray[np.float32] | None]:
@@ -109,6 +126,21 @@ def load_answers(checkpoint: Checkpoint) -> tuple[Answers | None, NDArray[np.flo
     if means is None or means.ndim != 2 or len(means) != count or not means.isfinite().all():
         raise CheckpointError(f"{path / MEANS}: no finite means of {count} classes in it.")
     return answers, means.float().numpy()
+
+
+def load_photo_sums(checkpoint: Checkpoint) -> PhotoSums | None:
+    """The sums of the photos it learned from and was chosen by; None in earlier checkpoints.
+
+    Raises `CheckpointError` when they are damaged.
+    """
+    path = checkpoint.path / PHOTOS
+    if not path.is_file():
+        return None
+    tensors = read_tensors(path)
+    sums = [tensors.get(key) for key in ("train", "val")]
+    if any(x is None or x.dtype != torch.int64 or x.ndim != 1 for x in sums):
+        raise CheckpointError(f"{path}: no sums of the photos of train and val in it.")
+    return PhotoSums(*(x.numpy() for x in sums if x is not None))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -172,9 +204,20 @@ def _attach_adapter(path: Path, model: Any) -> Any:
 
 
 def base_location(checkpoint: Checkpoint, base_model: str | None) -> tuple[str, str | None]:
-    """The base model's name and revision: where it is now, or else where training had it from."""
+    """The base model's name and revision: where it is now, or else where training had it from.
+
+    Where that folder is gone, it may lie where the settings say, from here: a project that moved
+    as a whole. `check_base` sees to it that these are the same weights.
+    """
     recorded = checkpoint.record.base_model
     name = base_model or recorded.name
+    if base_model is None and Path(name).is_absolute() and not Path(name).exists():
+        written = Path(saved_settings(checkpoint).model.name).expanduser()
+        if (written / "config.json").is_file():
+            log.info(
+                "%s: the base model lay at %s; now taken from %s", checkpoint.path, name, written
+            )
+            name = str(written)
     return name, recorded.revision if name == recorded.name else None
 
 
@@ -197,9 +240,10 @@ def _load_base(checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Pat
     try:
         model, source = load_model(name, revision=revision, cache_dir=cache_dir, image_size=size)
     except ModelError as error:
+        hint = "If the base model was moved, say where it is with --base-model."
         raise CheckpointError(
-            f"{checkpoint.path}: its base model '{name}' cannot be loaded: {error}\n"
-            "If the base model was moved, say where it is with --base-model."
+            f"{checkpoint.path}: its base model '{name}' cannot be loaded: {error}"
+            + ("" if "--base-model" in str(error) else f"\n{hint}")
         ) from None
     check_base(checkpoint, source)
     return model

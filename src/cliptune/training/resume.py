@@ -34,6 +34,8 @@ CHANGEABLE = (
     "evaluation.",
     "hardware.",
     "model.cache_dir",
+    "model.name",  # the fingerprint of the weights decides, wherever they lie
+    "model.revision",
     "output.",
     "training.early_stopping.",
     "training.nonfinite_limit",

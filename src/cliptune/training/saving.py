@@ -80,7 +80,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     with section("checkpoint"):
         write_checkpoint(
             output.output_dir / name, run.classifier, record, means_CD=means_CD,
-            write_extras=write_extras,
+            photo_sums=run.photo_sums, write_extras=write_extras,
         )  # fmt: skip
         prune_checkpoints(output.output_dir, keep=output.save_total_limit)
     if metrics is not None:
@@ -144,6 +144,7 @@ def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None)
         ),
         head=run.settings.model.head,
         prompts=list(run.settings.model.prompts),
+        lower_case=run.backbone.lower_case,
         preprocess=run.backbone.preprocess.to_dict(),
         epoch=run.progress.epoch,
         update=run.progress.update,

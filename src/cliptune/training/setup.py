@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from cliptune.config import Settings
 from cliptune.data.augment import Augmentation
 from cliptune.data.cache import MIB, default_cache_dir
+from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.naming import GivenNames, read_names
@@ -58,6 +59,7 @@ class Run:
     parameters: int
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
+    photo_sums: PhotoSums | None = None  # in the process that saves
     progress: Progress = field(default_factory=Progress)
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
 
@@ -101,8 +103,12 @@ class Run:
         return early.enabled and stale >= early.patience
 
 
-def set_up(settings: Settings, *, progress: bool = True) -> Run:
-    """Photos, model and optimizer by `settings`; nothing is written yet."""
+def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None = None) -> Run:
+    """Photos, model and optimizer by `settings`; nothing is written yet.
+
+    `lower_case` says whether prompts are lower-cased, as the run did that goes on; None: as the
+    base model was trained.
+    """
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
     train, val = load_photos(settings, progress=progress)
@@ -118,6 +124,7 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         revision=settings.model.revision,
         cache_dir=settings.model.cache_dir,
         image_size=settings.model.image_size,
+        lower_case=lower_case,
     )
     weights = zero_shot_weights(
         backbone, class_names, settings.model.prompts, prompt_names=names.prompts
@@ -152,6 +159,7 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         class_names=class_names,
         names=names,
         train_samples=train.samples,
+        photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,
         zero_shot=zero_shot.to(accelerator.device),
         classifier=accelerator.unwrap_model(model),
         model=model,
@@ -200,6 +208,11 @@ def load_photos(settings: Settings, *, progress: bool) -> tuple[Split, Split]:
     if val.missing_classes:
         log.warning("val has no photos of: %s", ", ".join(val.missing_classes))
     return train, val
+
+
+def photo_sums(train: Split, val: Split) -> PhotoSums:
+    """The sums by which a checkpoint knows its photos again."""
+    return PhotoSums.of(*([sample.path for sample in split.samples] for split in (train, val)))
 
 
 def make_accelerator(settings: Settings, device: torch.device) -> Any:

@@ -6,10 +6,11 @@ import logging
 import os
 from pathlib import Path
 
+from cliptune.config import Settings
 from cliptune.errors import SettingsError, UserError
 from cliptune.files import delete_folder, recover
 from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
-from cliptune.model.restore import load_head, read_adapter
+from cliptune.model.restore import load_head, load_photo_sums, read_adapter
 from cliptune.training.resume import (
     check_photos_agree,
     check_prompt_names_agree,
@@ -31,6 +32,13 @@ def check_folder(key: str, folder: Path) -> None:
         raise SettingsError(f"{key}: found {folder}, but {nearest} is a file; name a folder.")
     if not os.access(nearest, os.W_OK):
         raise SettingsError(f"{key}: found {folder}; there is no permission to write there.")
+
+
+def with_base_model(settings: Settings, name: str) -> Settings:
+    """`settings` with the base model at `name`: a folder, or a name on the hub."""
+    revision = settings.model.revision if name == settings.model.name else None
+    model = settings.model.model_copy(update={"name": name, "revision": revision})
+    return settings.model_copy(update={"model": model})
 
 
 def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -74,6 +82,9 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     check_prompt_names_agree(last.path, last.record.prompt_names, run.names.prompts)
     if "photos" in state:  # earlier checkpoints have none
         check_photos_agree(last.path, state["photos"], photo_list(run.train_samples))
+    before = load_photo_sums(last)
+    if before is not None and run.photo_sums is not None:  # contents may have changed since
+        run.photo_sums = run.photo_sums.with_others(before.train, before.val)
     run.progress = state["progress"]
     if run.accelerator.is_main_process:
         draw_curves(run)  # a stop may have come between the checkpoint and its picture
@@ -112,6 +123,6 @@ def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
     if expected != found:
         raise SettingsError(
             f"{last.path}: the run to resume had other base weights than {run.backbone.source} "
-            f"now has: fingerprint {expected} expected, {found} found. Restore the base model, "
-            "or start a new run in another --output-dir."
+            f"now has: fingerprint {expected} expected, {found} found. Say where the right ones "
+            "are with --base-model, or start a new run in another --output-dir."
         )

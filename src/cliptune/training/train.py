@@ -29,7 +29,13 @@ from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
 from cliptune.training.saving import Validation, save
 from cliptune.training.setup import Run, measure_baseline, set_up
-from cliptune.training.start import check_folder, go_on_from, start_afresh, starting_point
+from cliptune.training.start import (
+    check_folder,
+    go_on_from,
+    start_afresh,
+    starting_point,
+    with_base_model,
+)
 from cliptune.training.step import refuse_unreadable, step
 from cliptune.training.stopping import disk_errors_in_words, locked, stop_requests
 
@@ -43,18 +49,23 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
     profile: bool = False,
+    base_model: str | None = None,
 ) -> TrainResult:
     """Train a classifier by `settings`; checkpoints and curves go to `output.output_dir`.
 
-    `resume` goes on from the last whole checkpoint there; `overwrite` allows starting anew in a
-    folder that already holds a run. `progress` shows a bar (or lines, off a terminal). `profile`
-    tells where the time went, in `TrainResult.profile` and a trace; photos are then decoded in
-    the main process, where they can be timed.
+    `base_model` says where the base model lies now, in the place of `model.name`: a run goes on
+    wherever it was moved to, as long as its weights are the same. `resume` goes on from the last
+    whole checkpoint there; `overwrite` allows starting anew in a folder that already holds a run.
+    `progress` shows a bar (or lines, off a terminal). `profile` tells where the time went, in
+    `TrainResult.profile` and a trace; photos are then decoded in the main process, where they
+    can be timed.
 
     Raises `UserError` for faults of settings, data or model, before anything is written;
     `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, SIGTERM or SIGUSR1,
     once all is saved.
     """
+    if base_model is not None:
+        settings = with_base_model(settings, base_model)
     output_dir = settings.output.output_dir
     check_folder("output.output_dir", output_dir)
     check_folder("output.log_dir", settings.output.log_dir)
@@ -69,7 +80,8 @@ def train(
         last = starting_point(output_dir, resume=resume, overwrite=overwrite)
         if last is not None and lock.held:  # a stop may have come between a save and this
             prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
-        run = set_up(settings, progress=progress)
+        lower_case = None if last is None else last.record.lower_case
+        run = set_up(settings, progress=progress, lower_case=lower_case)
         lock.acquire()
         if last is not None:
             go_on_from(run, last)
