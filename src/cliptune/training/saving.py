@@ -44,7 +44,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     `validation` is that at this very update, where there was one: how the checkpoint answers is
     fitted on it.
     """
-    random_states = gather_object([torch_random()])  # of each process: their dropout differs
+    random_states = gather_object([torch_random()])  # of each process
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output

@@ -23,6 +23,7 @@ from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
+from cliptune.model.dropout import PhotoKeys
 from cliptune.model.frozen import FrozenStates
 from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
@@ -56,6 +57,7 @@ class Run:
     val_loader: DataLoader[Any]
     trainable: int  # numbers of parameters
     parameters: int
+    keys: PhotoKeys  # whose dropout masks are drawn
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
     progress: Progress = field(default_factory=Progress)
@@ -123,8 +125,9 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         backbone, class_names, settings.model.prompts, prompt_names=names.prompts
     )
     zero_shot = TextHead(weights, backbone.model.logit_scale)
+    keys = PhotoKeys(seed=settings.seed)
     classifier = build_classifier(
-        settings, backbone, zero_shot, class_names, prompt_names=names.prompts
+        settings, backbone, zero_shot, class_names, prompt_names=names.prompts, keys=keys
     )
     trainable, parameters = trainable_share(classifier)
     precision = accelerator.mixed_precision.replace("no", "float32")
@@ -162,6 +165,7 @@ def set_up(settings: Settings, *, progress: bool = True) -> Run:
         val_loader=val_loader,
         trainable=trainable,
         parameters=parameters,
+        keys=keys,
     )
 
 
@@ -225,9 +229,11 @@ def build_classifier(
     class_names: Sequence[str],
     *,
     prompt_names: PromptNames,
+    keys: PhotoKeys,
 ) -> Classifier:
     """Backbone with fresh adapters and a fresh head: update 0 of a run.
 
+    `keys` say whose dropout masks are drawn.
     With head "text" it predicts exactly as `zero_shot` does.
     """
     lora = settings.lora
@@ -245,9 +251,10 @@ def build_classifier(
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
         last_layers=lora.last_layers,
+        keys=keys,
     )
     if settings.model.patch_dropout:
-        drop_patches(model, settings.model.patch_dropout)
+        drop_patches(model, settings.model.patch_dropout, keys=keys)
     head: Head
     if settings.model.head == "text":
         head = TextHead(zero_shot.features, zero_shot.logit_scale)
