@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero
 from cliptune.model.tokens import drop_patches
 from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain, make_optimizer
-from cliptune.training.reporting import check_trackers
+from cliptune.training.reporting import check_trackers, finite
 from cliptune.training.resume import Progress
 
 log = logging.getLogger(__name__)
@@ -96,9 +97,12 @@ class Run:
         photos accuracy alone is too coarse, and would stop a run that is still learning.
         """
         early, history = self.settings.training.early_stopping, self.progress.history
+        accuracies = [row["val_accuracy"] or 0.0 for row in history]
+        losses = [row["val_loss"] for row in history]
         stale = min(
-            epochs_without_gain([row["val_accuracy"] for row in history], early.min_delta),
-            epochs_without_gain([-row["val_loss"] for row in history], early.min_delta),
+            epochs_without_gain(accuracies, early.min_delta),
+            # A loss that is not finite is no gain.
+            epochs_without_gain([-math.inf if x is None else -x for x in losses], early.min_delta),
         )
         return early.enabled and stale >= early.patience
 
@@ -341,8 +345,10 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
         "zero-shot baseline on val: loss %.3f, top-1 %.1f %%%s",
         metrics.loss, 100 * metrics.accuracy, "" if top5 is None else f", top-5 {100 * top5:.1f} %",
     )  # fmt: skip
-    run.accelerator.log({"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}, step=0)
-    return asdict(metrics)
+    figures = {key: finite(value) for key, value in asdict(metrics).items()}
+    known = {f"val/{key}": figures[key] for key in ("loss", "accuracy") if figures[key] is not None}
+    run.accelerator.log(known, step=0)
+    return figures
 
 
 def _as_table(settings: dict[str, Any]) -> str:
