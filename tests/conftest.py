@@ -143,6 +143,14 @@ def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {f"{file}/{k}": v for file in files for k, v in load_file(checkpoint / file).items()}
 
 
+def distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Of all tensors together: the size of the difference, as a share of their size."""
+    assert found.keys() == expected.keys()
+    apart = sum(float((found[k].double() - expected[k].double()).square().sum()) for k in expected)
+    size = sum(float(tensor.double().square().sum()) for tensor in expected.values())
+    return float((apart / size) ** 0.5)
+
+
 def names(run_dir: Path) -> list[str]:
     """The checkpoints of a run, oldest first."""
     from cliptune.model.checkpoint import list_checkpoints

@@ -12,7 +12,6 @@ import torch
 from cliptune.model.backbone import image_features, load_backbone, text_features
 from cliptune.model.fused import FusedEncoder, fuse
 from cliptune.model.lora import adapter_state, add_adapters, merge
-from cliptune.model.products import dropout_masks
 from test_lora import wake
 
 EVERYWHERE = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -171,20 +170,6 @@ def test_an_encoder_that_does_not_agree_is_not_used(
     layer.register_forward_hook(lambda module, inputs, output: output * 1.5)
     assert fuse(model) == ["vision_model"]
     assert "does not agree" in caplog.text
-
-
-def test_dropout_keeps_the_right_share_and_scales_it(clip_folder: Path) -> None:
-    torch.manual_seed(0)
-    masks = dropout_masks(torch.empty(1000, 301), [0.1, 0.0, 0.4])
-    assert masks[1] is None
-    for mask, rate in ((masks[0], 0.1), (masks[2], 0.4)):
-        assert mask is not None
-        assert abs(1 - mask.float().mean().item() - rate) < 4 * (rate * (1 - rate) / 301_000) ** 0.5
-    assert masks[0] is not None
-    assert masks[2] is not None
-    # Independent: both are dropped as often as the product of the rates says.
-    both = (~masks[0] & ~masks[2]).float().mean().item()
-    assert abs(both - 0.04) < 4 * (0.04 * 0.96 / 301_000) ** 0.5
 
 
 def test_with_dropout_the_gradient_is_that_of_the_masks_drawn(clip_folder: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ from cliptune.data.cache import PhotoStore, open_store
 from cliptune.data.folder import Sample
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable, read_image, read_reduced
-from cliptune.errors import ImageError
+from cliptune.errors import ImageError, ResourceError
 from cliptune.timing import section
 
 log = logging.getLogger(__name__)
+
+LOOK_AFTER = 5.0  # seconds after which a loading process that was waited for is looked after
 
 
 class Key(NamedTuple):
@@ -237,7 +240,7 @@ def make_loader(
         )
         num_workers = cores
     options: dict[str, Any] = {"batch_sampler": batches} if batches else {"batch_size": batch_size}
-    return DataLoader(
+    return PhotoLoader(
         dataset,
         collate_fn=collate,
         num_workers=num_workers,
@@ -252,30 +255,90 @@ def make_loader(
     )
 
 
-class LoadingError(Exception):
-    """The processes that load photos failed, were ended, or did not answer in time."""
+class LoadingError(ResourceError):
+    """The processes that load photos failed, were ended, or did not answer in time.
+
+    `cause` is what DataLoader says of it.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"the processes that load photos failed: {cause}. The system may have ended one for "
+            "want of memory, or a disk does not answer. Run the command again with fewer other "
+            "programs beside it, or with fewer such processes (data.num_workers in training, "
+            "num_workers in Python; 0: none)."
+        )
+        self.cause = cause
+
+
+class PhotoLoader(DataLoader[Any]):
+    """A `DataLoader` that raises `LoadingError` where photos are waited for, and nowhere else.
+
+    By itself it would find a dead process out after `timeout` seconds.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """The batches."""
+        lost = [w.pid for w in getattr(self._iterator, "_workers", ()) if not w.is_alive()]
+        if lost:  # between two passes; starting the next would wait for them
+            raise LoadingError(f"DataLoader worker (pid(s) {lost}) exited unexpectedly")
+        with _loading_errors(), _signal_of_ended_processes_kept():
+            batches = super().__iter__()
+        while True:
+            with _loading_errors():
+                batch = self._wait_for(batches)
+            if batch is None:
+                return
+            yield batch
+
+    def _wait_for(self, batches: Any) -> Any:
+        """The next batch, or None at the end; processes are looked after every few seconds."""
+        if not self.num_workers:
+            return next(batches, None)
+        started = time.monotonic()
+        batches._timeout = LOOK_AFTER
+        try:
+            while True:
+                try:
+                    return next(batches, None)
+                except RuntimeError as error:
+                    if "timed out" not in str(error):
+                        raise
+                    if 0 < self.timeout <= time.monotonic() - started:
+                        raise LoadingError(f"no answer within {self.timeout:g} s") from error
+        finally:
+            batches._timeout = self.timeout
 
 
 @contextmanager
-def loading_errors() -> Iterator[None]:
+def _loading_errors() -> Iterator[None]:
     """Turn what DataLoader raises for its processes into `LoadingError`."""
     try:
         yield
     except RuntimeError as error:
         if "DataLoader" not in str(error):
             raise
-        raise LoadingError(str(error).splitlines()[0]) from error
+        lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+        # What was raised in a loading process comes with its traceback; the last line says what.
+        raise LoadingError(": ".join(dict.fromkeys((lines[0], lines[-1])))) from error
 
 
-def tell_of_dead_workers_when_asked() -> None:
-    """Have a dead loading process raise where its photos are waited for, and nowhere else.
+@contextmanager
+def _signal_of_ended_processes_kept() -> Iterator[None]:
+    """Leave SIGCHLD as it was: DataLoader has it raise wherever the main process happens to be.
 
-    DataLoader's own handler raises wherever the main process happens to be: in the middle of an
-    update or of a checkpoint.
+    That may be in the middle of an update or of a checkpoint.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not in_main_thread or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGCHLD) is not before:
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf, isnan, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,21 +125,21 @@ def plot_class_performance(
 
 
 def plot_training_curves(
-    history: Sequence[Mapping[str, float]], path: Path, *, baseline_accuracy: float | None
+    history: Sequence[Mapping[str, float | None]], path: Path, *, baseline_accuracy: float | None
 ) -> None:
     """Loss and accuracy of train and val over the epochs, beside the zero-shot baseline.
 
     Rows of `history` have epoch, train_loss, val_loss, train_accuracy, val_accuracy; accuracies
-    are fractions.
+    are fractions. What is None is left out of its line.
     """
-    epochs = [row["epoch"] for row in history]
-    best = min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"], row["epoch"]))
-    best_accuracy = 100 * best["val_accuracy"]
+    epochs = [_known(row["epoch"]) for row in history]
+    best = best_epoch(history)
+    best_at, best_accuracy = _known(best["epoch"]), 100 * _known(best["val_accuracy"])
 
     with _picture(path, 9, 3.6, panels=2) as (figure, (left, right)):
         for axes, what, scale in ((left, "loss", 1), (right, "accuracy", 100)):
             for split, color in (("train", GREY), ("val", BLUE)):
-                values = [scale * row[f"{split}_{what}"] for row in history]
+                values = [scale * _known(row[f"{split}_{what}"]) for row in history]
                 axes.plot(epochs, values, "o-", color=color, label=split, markersize=3.5)
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -147,13 +148,33 @@ def plot_training_curves(
             axes.spines[["top", "right"]].set_visible(False)
         left.set_ylabel("loss (nats)")
         right.set_ylabel("top-1 accuracy (%)")
-        label = f"best val: {best_accuracy:.1f} %, epoch {best['epoch']:g}"
-        right.plot(best["epoch"], best_accuracy, "*", color=BLUE, ms=13, label=label)
+        label = f"best val: {best_accuracy:.1f} %, epoch {best_at:g}"
+        right.plot(best_at, best_accuracy, "*", color=BLUE, ms=13, label=label)
         if baseline_accuracy is not None:
             label = f"zero-shot val: {100 * baseline_accuracy:.1f} %"
             right.axhline(100 * baseline_accuracy, color=ORANGE, ls="--", label=label)
         handles = right.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+Row = TypeVar("Row", bound=Mapping[str, float | None])
+
+
+def best_epoch(history: Sequence[Row]) -> Row:
+    """The row with the highest val accuracy, then the lowest val loss, then the earliest.
+
+    The order of checkpoints; a loss that is not known comes last.
+    """
+
+    def rank(row: Row) -> tuple[float, float, float]:
+        loss = _known(row["val_loss"])
+        return -_known(row["val_accuracy"]), inf if isnan(loss) else loss, _known(row["epoch"])
+
+    return min(history, key=rank)
+
+
+def _known(value: float | None) -> float:
+    return nan if value is None else value
 
 
 def plot_robustness(

@@ -7,7 +7,7 @@ that adapters, their names and their file format stay PEFT's. What is saved:
 - frozen weights held in the compute type instead of cast in every step;
 - in the last layer only the token that leaves the tower, past the keys and values;
 - the activation in one pass, its constant inside the products before and after it;
-- no activations kept for weights that do not train; dropout's masks drawn as bits.
+- no activations kept for weights that do not train; dropout's masks drawn for all at once.
 
 Shape suffixes: B batch, T tokens, D width, R rank.
 """
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
 
+from cliptune.model.dropout import PhotoDropout, dropout_masks
 from cliptune.model.products import AdaptedLinear, TableAttention
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Adapter:
     start: int
     stop: int
     scale: float
-    dropout: float
+    dropout: PhotoDropout | None
     a_RD: torch.Tensor
     b_DR: torch.Tensor
 
@@ -105,39 +106,58 @@ class FusedEncoder(nn.Module):
         attention, mlp = layer.self_attn, layer.mlp
         normed = _layer_norm(x_BTD, layer.layer_norm1).to(dtype)
         if leaving == slice(None):
+            first = 0
             qkv = self._linear(i, "qkv", normed)
             mixed = _attend(qkv, attention.num_heads, mask, is_causal)
         else:
-            queries = self._linear(i, "q", normed[:, leaving])
+            first = range(x_BTD.shape[1])[leaving].start
+            queries = self._linear(i, "q", normed[:, leaving], first=first)
             mixed = _attend_few(queries, self._linear(i, "kv", normed), attention.num_heads, mask)
             x_BTD = x_BTD[:, leaving]
-        x_BTD = x_BTD + self._linear(i, "out", mixed)
+        x_BTD = x_BTD + self._linear(i, "out", mixed, first=first)
         normed = _layer_norm(x_BTD, layer.layer_norm2).to(dtype)
         if _is_quick(mlp.activation_fn):
             # silu(1.702·h)/1.702 = h·sigmoid(1.702·h): the factors cost nothing in the products.
-            hidden = silu(self._linear(i, "fc1", normed, alpha=QUICK_GELU, bias_scale=QUICK_GELU))
-            return x_BTD + self._linear(i, "fc2", hidden, alpha=1 / QUICK_GELU)
-        hidden = _activation(mlp.activation_fn, self._linear(i, "fc1", normed))
-        return x_BTD + self._linear(i, "fc2", hidden)
+            q = QUICK_GELU
+            hidden = silu(self._linear(i, "fc1", normed, first=first, alpha=q, bias_scale=q))
+            return x_BTD + self._linear(i, "fc2", hidden, first=first, alpha=1 / q)
+        hidden = _activation(mlp.activation_fn, self._linear(i, "fc1", normed, first=first))
+        return x_BTD + self._linear(i, "fc2", hidden, first=first)
 
     def _linear(
-        self, i: int, name: str, x_BTD: torch.Tensor, *, alpha: float = 1, bias_scale: float = 1
+        self,
+        i: int,
+        name: str,
+        x_BTD: torch.Tensor,
+        *,
+        first: int = 0,
+        alpha: float = 1,
+        bias_scale: float = 1,
     ) -> torch.Tensor:
-        """alpha·(x·Wᵀ + adapters) + bias_scale·bias of one linear layer, or several in one."""
+        """alpha·(x·Wᵀ + adapters) + bias_scale·bias of one linear layer, or several in one.
+
+        `x_BTD` begins at the token `first` of what the layer before gave.
+        """
         modules = _modules(self.layers[i], name)
         biases = [_frozen(module).bias.to(x_BTD.dtype) for module in modules]
         bias = biases[0] if len(biases) == 1 else torch.cat(biases)
         adapters, start = [], 0
         for module in modules:
             stop = start + _frozen(module).out_features
-            adapters += _adapters(module, start, stop, training=self.training)
+            adapters += _adapters(module, start, stop)
             start = stop
+        masks = dropout_masks([a.dropout for a in adapters], x_BTD, first=first)
+        slots = [(a.start, a.stop, a.scale) for a in adapters]
+        for at, (adapter, mask) in enumerate(zip(adapters, masks, strict=True)):
+            if adapter.dropout is not None and mask is not None:
+                slots[at] = (adapter.start, adapter.stop, adapter.scale / adapter.dropout.kept)
         return AdaptedLinear.apply(  # type: ignore[no-any-return, no-untyped-call]
             x_BTD,
             self._weight(i, name, modules, x_BTD.dtype),
             bias if bias_scale == 1 else bias * bias_scale,
             alpha,
-            [(a.start, a.stop, a.scale, a.dropout) for a in adapters],
+            slots,
+            masks,
             *(tensor for a in adapters for tensor in (a.a_RD, a.b_DR)),
         )
 
@@ -226,13 +246,13 @@ def _frozen(module: Any) -> nn.Linear:
     return base
 
 
-def _adapters(module: Any, start: int, stop: int, *, training: bool) -> list[Adapter]:
+def _adapters(module: Any, start: int, stop: int) -> list[Adapter]:
     if not hasattr(module, "lora_A") or module.merged or module.disable_adapters:
         return []
     return [
         Adapter(
             start, stop, module.scaling[name],
-            getattr(module.lora_dropout[name], "p", 0.0) if training else 0.0,
+            dropout if isinstance(dropout := module.lora_dropout[name], PhotoDropout) else None,
             module.lora_A[name].weight, module.lora_B[name].weight,
         )
         for name in module.active_adapters if name in module.lora_A
@@ -250,6 +270,7 @@ def _known(layer: Any) -> bool:
         and not _frozen(module).weight.requires_grad
         and not getattr(module, "lora_variant", None)  # DoRA and its kin compute something else
         and not any(getattr(module, "lora_bias", {}).values())
+        and not any(type(d) is nn.Dropout for d in getattr(module, "lora_dropout", {}).values())
         for module in modules
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cliptune.errors import ModelError, listing
+from cliptune.model.dropout import PhotoKeys, seed_dropouts
 
 TOWER_PREFIXES = {
     "vision": ("vision_model.", "visual_projection"),
@@ -43,13 +44,14 @@ def add_adapters(
     use_dora: bool = False,
     use_rslora: bool = False,
     last_layers: int | None = None,
+    keys: PhotoKeys | None = None,
 ) -> Any:
     """`model` wrapped by PEFT, with adapters on the linear layers named in the chosen towers.
 
     Only the adapters, and the biases `bias` asks for, are left trainable. `last_layers` leaves
     all but so many layers at the end of each tower without adapters: nothing is computed
-    backwards there. Raises `ModelError`, listing the linear layers there are, for a target that
-    matches none.
+    backwards there. `keys` say whose masks dropout draws. Raises `ModelError`, listing the linear
+    layers there are, for a target that matches none.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -67,6 +69,7 @@ def add_adapters(
         use_rslora=use_rslora,
     )
     wrapped = get_peft_model(model, config)
+    seed_dropouts(wrapped.base_model.model, keys or PhotoKeys(), text=TOWER_PREFIXES["text"])
     # PEFT's bias "all" means the whole model; a tower without adapters stays as it was.
     for name, parameter in wrapped.base_model.model.named_parameters():
         if not name.startswith(TOWER_PREFIXES[towers]):

@@ -1,6 +1,6 @@
 """The differentiable products of `fused`: a linear layer with adapters, and attention by a table.
 
-Dropout draws one mask for each adapter, as PEFT does; its rate is rounded to 1/65536 on the CPU.
+Each adapter has a dropout mask of its own, as in PEFT; `dropout` draws them.
 Shape suffixes: B batch, T tokens, N = B·T, D width, E width of a head, R rank.
 """
 
@@ -35,19 +35,23 @@ class AdaptedLinear(Function):
         weight: torch.Tensor,
         bias: torch.Tensor,
         alpha: float,
-        slots: list[tuple[int, int, float, float]],
+        slots: list[tuple[int, int, float]],
+        masks: list[torch.Tensor | None],
         *adapters: torch.Tensor,
     ) -> torch.Tensor:
+        """`slots`: for each adapter its columns [start, stop) and scale, its dropout's included.
+
+        `masks`: for each a bool (N, D), true where an element is kept, or None.
+        """
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         y = torch.addmm(bias, x_ND, weight.t(), alpha=alpha)
         pairs = list(zip(adapters[::2], adapters[1::2], strict=True))
-        masks = dropout_masks(x_ND, [rate for _, _, _, rate in slots])
         downs = []
-        for (start, stop, scale, rate), (a, b), mask in zip(slots, pairs, masks, strict=True):
+        for (start, stop, scale), (a, b), mask in zip(slots, pairs, masks, strict=True):
             a, b = a.to(y.dtype), b.to(y.dtype)
             dropped = x_ND if mask is None else torch.where(mask, x_ND, 0.0)
             down = dropped @ a.t()  # (N, R)
-            y[:, start:stop].addmm_(down, b.t(), alpha=alpha * scale / _kept(rate, mask))
+            y[:, start:stop].addmm_(down, b.t(), alpha=alpha * scale)
             downs.append(down)
         ctx.save_for_backward(x_ND if slots else None, weight, *downs, *masks, *adapters)
         ctx.alpha, ctx.slots, ctx.shape = alpha, slots, x_BTD.shape
@@ -66,9 +70,9 @@ class AdaptedLinear(Function):
             grad_x = torch.addmm(grad.new_empty(()), grad, weight, beta=0, alpha=alpha)
         grad_bias = grad.sum(0) if wanted[2] else None
         grads: list[torch.Tensor] = []
-        for i, (start, stop, scale, rate) in enumerate(ctx.slots):
+        for i, (start, stop, scale) in enumerate(ctx.slots):
             a, b, mask, part = adapters[2 * i], adapters[2 * i + 1], masks[i], grad[:, start:stop]
-            factor = alpha * scale / _kept(rate, mask)
+            factor = alpha * scale
             grad_down = (part @ b.to(part.dtype)).mul_(factor)  # (N, R)
             dropped = x_ND if mask is None else torch.where(mask, x_ND, 0.0)
             grads.append((grad_down.t() @ dropped).to(a.dtype))
@@ -78,7 +82,7 @@ class AdaptedLinear(Function):
             elif grad_x is not None:
                 grad_x.addcmul_(grad_down @ a.to(part.dtype), mask.to(part.dtype))
         grad_x = None if grad_x is None else grad_x.view(ctx.shape)
-        return grad_x, None, grad_bias, None, None, *grads
+        return grad_x, None, grad_bias, None, None, None, *grads
 
 
 class TableAttention(Function):
@@ -122,26 +126,3 @@ class TableAttention(Function):
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.float()
-
-
-def dropout_masks(x_ND: torch.Tensor, rates: list[float]) -> list[torch.Tensor | None]:
-    """Bool (N, D) for each rate, true where an element is kept; None where all are."""
-    if not any(rates):
-        return [None] * len(rates)
-    if x_ND.device.type != "cpu":
-        return [torch.rand_like(x_ND, dtype=torch.float32) >= r if r else None for r in rates]
-    # Four masks of one byte pair each from one draw of 64 bits: a seventh of bernoulli_'s time.
-    draws = torch.empty(-(-x_ND.numel() * len(rates) // 4), dtype=torch.int64).random_(
-        -(2**63), None
-    )
-    bits = draws.view(torch.int16)[: x_ND.numel() * len(rates)].view(len(rates), *x_ND.shape)
-    return [
-        bits[i] >= round(rate * 2**16) - 2**15 if rate else None for i, rate in enumerate(rates)
-    ]
-
-
-def _kept(rate: float, mask: torch.Tensor | None) -> float:
-    """The share of elements a mask keeps on average."""
-    if mask is None:
-        return 1.0
-    return 1 - (round(rate * 2**16) / 2**16 if mask.device.type == "cpu" else rate)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from cliptune.errors import ModelError
+from cliptune.model.dropout import PhotoKeys, random_order
 
 
 @torch.no_grad()
@@ -52,12 +53,13 @@ def resize_positions(model: Any, image_size: int) -> None:
     embeddings.image_size = image_size
 
 
-def drop_patches(model: Any, rate: float) -> None:
+def drop_patches(model: Any, rate: float, *, keys: PhotoKeys | None = None) -> None:
     """In training, leave a random `rate` of each photo's patches out of the image tower.
 
     PatchDropout (Liu et al., arXiv 2208.07220): attention and every layer then see fewer tokens.
-    The class token stays; in evaluation every patch is seen.
+    The class token stays; in evaluation every patch is seen. `keys` say whose patches are drawn.
     """
+    drawn_by = keys or PhotoKeys()
     inner = model.base_model.model if hasattr(model, "peft_config") else model
 
     def choose(embeddings: Any, inputs: Any, x_BTD: torch.Tensor) -> torch.Tensor:
@@ -65,8 +67,9 @@ def drop_patches(model: Any, rate: float) -> None:
             return x_BTD
         first = x_BTD.shape[1] - int(embeddings.num_patches)
         keep = max(1, round((1 - rate) * int(embeddings.num_patches)))
-        order_BP = torch.rand(len(x_BTD), int(embeddings.num_patches), device=x_BTD.device)
-        kept_BP = order_BP.argsort(1)[:, :keep].sort(1).values + first
+        keys_B = drawn_by.of("vision", x_BTD)
+        order_BP = random_order(keys_B, int(embeddings.num_patches), name="patches")
+        kept_BP = order_BP[:, :keep].sort(1).values + first
         index_BTD = kept_BP[..., None].expand(-1, -1, x_BTD.shape[2])
         return torch.cat([x_BTD[:, :first], x_BTD.gather(1, index_BTD)], dim=1)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,9 @@ import torch
 from tqdm import tqdm
 
 from cliptune.errors import MissingExtra
+from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.model.checkpoint import Checkpoint
+from cliptune.training.resume import Progress
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class TrainResult:
     peak_memory: int
     trainable_parameters: int
     all_parameters: int
-    history: list[dict[str, float]]
+    history: list[dict[str, float | None]]  # None: not known, or not finite
     profile: str | None = None  # a table of where the time went, if asked for
 
 
@@ -91,6 +94,10 @@ class TrainingBar:
                 f"  {clock(left)} left" if left else "",
             )  # fmt: skip
 
+    def leave_out(self) -> None:
+        """One update is done, and changed nothing."""
+        self._bar.update()
+
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raise `MissingExtra` for a tracker whose package is not installed."""
@@ -122,12 +129,46 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def epoch_line(row: dict[str, float], *, num_epochs: int, is_best: bool) -> str:
+def finite(value: float | None) -> float | None:
+    """`value`, or None for what is not finite: JSON has no word for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def epoch_row(state: Progress, metrics: SplitMetrics) -> dict[str, float | None]:
+    """The figures of the running epoch, whose val has `metrics`; None for what is not known.
+
+    No training figure is known where every update was left out.
+    """
+
+    def mean(total: float) -> float | None:
+        return total / state.photos if state.photos else None
+
+    row: dict[str, float | None] = {
+        "epoch": state.epoch + 1,
+        "update": state.update,
+        "train_loss": mean(state.loss_sum),
+        "train_accuracy": mean(state.correct),
+        "val_loss": finite(metrics.loss),
+        "val_accuracy": metrics.accuracy,
+        "images_per_second": state.images_per_second,
+    }
+    if metrics.top5_accuracy is not None:
+        row["train_top5_accuracy"] = mean(state.top5_correct)
+        row["val_top5_accuracy"] = metrics.top5_accuracy
+    return row
+
+
+def epoch_line(row: Mapping[str, float | None], *, num_epochs: int, is_best: bool) -> str:
     """One epoch's figures in a line of at most 80 columns."""
-    top5 = f" top-5 {row['val_top5_accuracy']:.1%}" if "val_top5_accuracy" in row else ""
+
+    def said(key: str, kind: str) -> str:
+        value = row[key]
+        return "–" if value is None else format(value, kind)
+
+    top5 = f" top-5 {said('val_top5_accuracy', '.1%')}" if "val_top5_accuracy" in row else ""
     return (
-        f"epoch {int(row['epoch'])}/{num_epochs}  "
-        f"train {row['train_loss']:.3f} {row['train_accuracy']:.1%}  "
-        f"val {row['val_loss']:.3f} {row['val_accuracy']:.1%}{top5}"
-        f"  {row['images_per_second']:.0f} img/s{' *' if is_best else ''}"
+        f"epoch {said('epoch', 'g')}/{num_epochs}  "
+        f"train {said('train_loss', '.3f')} {said('train_accuracy', '.1%')}  "
+        f"val {said('val_loss', '.3f')} {said('val_accuracy', '.1%')}{top5}"
+        f"  {said('images_per_second', '.0f')} img/s{' *' if is_best else ''}"
     )

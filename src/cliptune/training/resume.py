@@ -51,17 +51,23 @@ class Progress:
     epoch_updates: int = 0  # finished updates of the running epoch
     update: int = 0  # finished updates in all
     baseline: dict[str, float | int | None] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)  # one row for each epoch
+    # One row for each epoch; None for what is not known, or not finite.
+    history: list[dict[str, float | None]] = field(default_factory=list)
     # Sums over the running epoch:
     photos: int = 0
     loss_sum: float = 0.0
     correct: int = 0
     top5_correct: int = 0
     train_seconds: float = 0.0  # of the whole run, without validation
-    photos_seen: int = 0  # in the whole run
+    photos_seen: int = 0  # in the whole run, those of updates left out among them
     skipped: int = 0  # updates left out since their loss or gradient was not finite
     skipped_in_a_row: int = 0
     pending: bool = False  # this update's validation was not finished
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Over the whole run; None before its first update."""
+        return self.photos_seen / self.train_seconds if self.train_seconds else None
 
 
 def save_resume(
@@ -104,7 +110,9 @@ def read_resume(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / "resume" / "state.json"
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # Earlier checkpoints may hold NaN, which is not JSON: a figure that is not known.
+        text = path.read_text(encoding="utf-8")
+        state: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
         state["progress"] = Progress(**state["progress"])
     except FileNotFoundError:
         raise CheckpointError(

@@ -25,6 +25,7 @@ from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints
 from cliptune.model.classifier import Predictions
 from cliptune.text import no_markup
 from cliptune.timing import section
+from cliptune.training.reporting import finite
 from cliptune.training.resume import photo_list, save_resume, torch_random
 from cliptune.training.setup import Run
 
@@ -45,7 +46,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     `validation` is that at this very update, where there was one: how the checkpoint answers is
     fitted on it.
     """
-    random_states = gather_object([torch_random()])  # of each process: their dropout differs
+    random_states = gather_object([torch_random()])  # of each process
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
@@ -130,7 +131,7 @@ def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None)
     }
     if metrics is not None:
         figures |= {
-            "val_loss": metrics.loss,
+            "val_loss": finite(metrics.loss),
             "val_accuracy": metrics.accuracy,
             "val_top5_accuracy": metrics.top5_accuracy,
             "val_images": metrics.num_images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from cliptune.evaluation.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
+from cliptune.model.dropout import PhotoKeys
 from cliptune.model.frozen import FrozenStates
 from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
@@ -31,7 +33,7 @@ from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero
 from cliptune.model.tokens import drop_patches
 from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain, make_optimizer
-from cliptune.training.reporting import check_trackers
+from cliptune.training.reporting import check_trackers, finite
 from cliptune.training.resume import Progress
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Run:
     val_loader: DataLoader[Any]
     trainable: int  # numbers of parameters
     parameters: int
+    keys: PhotoKeys  # whose dropout masks are drawn
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
     photo_sums: PhotoSums | None = None  # in the process that saves
@@ -96,9 +99,12 @@ class Run:
         photos accuracy alone is too coarse, and would stop a run that is still learning.
         """
         early, history = self.settings.training.early_stopping, self.progress.history
+        accuracies = [row["val_accuracy"] or 0.0 for row in history]
+        losses = [row["val_loss"] for row in history]
         stale = min(
-            epochs_without_gain([row["val_accuracy"] for row in history], early.min_delta),
-            epochs_without_gain([-row["val_loss"] for row in history], early.min_delta),
+            epochs_without_gain(accuracies, early.min_delta),
+            # A loss that is not finite is no gain.
+            epochs_without_gain([-math.inf if x is None else -x for x in losses], early.min_delta),
         )
         return early.enabled and stale >= early.patience
 
@@ -130,8 +136,9 @@ def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None
         backbone, class_names, settings.model.prompts, prompt_names=names.prompts
     )
     zero_shot = TextHead(weights, backbone.model.logit_scale)
+    keys = PhotoKeys(seed=settings.seed)
     classifier = build_classifier(
-        settings, backbone, zero_shot, class_names, prompt_names=names.prompts
+        settings, backbone, zero_shot, class_names, prompt_names=names.prompts, keys=keys
     )
     trainable, parameters = trainable_share(classifier)
     precision = accelerator.mixed_precision.replace("no", "float32")
@@ -170,6 +177,7 @@ def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None
         val_loader=val_loader,
         trainable=trainable,
         parameters=parameters,
+        keys=keys,
     )
 
 
@@ -238,9 +246,11 @@ def build_classifier(
     class_names: Sequence[str],
     *,
     prompt_names: PromptNames,
+    keys: PhotoKeys,
 ) -> Classifier:
     """Backbone with fresh adapters and a fresh head: update 0 of a run.
 
+    `keys` say whose dropout masks are drawn.
     With head "text" it predicts exactly as `zero_shot` does.
     """
     lora = settings.lora
@@ -258,9 +268,10 @@ def build_classifier(
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
         last_layers=lora.last_layers,
+        keys=keys,
     )
     if settings.model.patch_dropout:
-        drop_patches(model, settings.model.patch_dropout)
+        drop_patches(model, settings.model.patch_dropout, keys=keys)
     head: Head
     if settings.model.head == "text":
         head = TextHead(zero_shot.features, zero_shot.logit_scale)
@@ -347,8 +358,10 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
         "zero-shot baseline on val: loss %.3f, top-1 %.1f %%%s",
         metrics.loss, 100 * metrics.accuracy, "" if top5 is None else f", top-5 {100 * top5:.1f} %",
     )  # fmt: skip
-    run.accelerator.log({"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}, step=0)
-    return asdict(metrics)
+    figures = {key: finite(value) for key, value in asdict(metrics).items()}
+    known = {f"val/{key}": figures[key] for key in ("loss", "accuracy") if figures[key] is not None}
+    run.accelerator.log(known, step=0)
+    return figures
 
 
 def _as_table(settings: dict[str, Any]) -> str:

@@ -27,9 +27,9 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
 
     None where loss or gradient was not finite and the settings say to leave such updates out.
 
-    Each photo weighs the same however the group is cut into micro-batches: the gradient is that
-    of the mean loss over the whole group. Where memory runs out, micro-batches are cut in half,
-    for the rest of the run, and the update is taken again.
+    Each photo weighs the same, and has the same dropout masks, however the group is cut into
+    micro-batches: the gradient is that of the mean loss over the whole group. Where memory runs
+    out, micro-batches are cut in half, for the rest of the run, and the update is taken again.
     """
     accelerator, optimizer = run.accelerator, run.optimizer
     run.model.train()
@@ -95,7 +95,7 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
     accelerator = run.accelerator
     total = sum(map(len, group))
     sums = torch.zeros(3, dtype=torch.float64)
-    view = run.progress.epoch
+    epoch, update = run.progress.epoch, run.progress.update
     for i, batch in enumerate(group):
         with section("copy"):
             pixels = batch.pixels.to(accelerator.device, non_blocking=True)
@@ -103,7 +103,14 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
         # Several processes exchange gradients once for each update, not for each micro-batch.
         last = i == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
-            with section("forward"), reused(run.frozen, batch, pixels, view=view) as given:
+            drawing = run.keys.drawing_for(
+                batch.indices, epoch=epoch, update=update, device=accelerator.device
+            )
+            with (
+                section("forward"),
+                drawing,
+                reused(run.frozen, batch, pixels, view=epoch) as given,
+            ):
                 logits_BC = run.model(given)
                 loss = cross_entropy(logits_BC, labels, reduction="sum")
             with section("backward"):

@@ -13,20 +13,23 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from cliptune.config import Settings
-from cliptune.data.loading import (
-    Batch,
-    LoadingError,
-    loading_errors,
-    tell_of_dead_workers_when_asked,
-)
+from cliptune.data.loading import Batch, LoadingError
 from cliptune.errors import Interrupted, ResourceError, listing
 from cliptune.evaluation.metrics import SplitMetrics, split_metrics
+from cliptune.evaluation.plots import best_epoch
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
 from cliptune.model.device import memory_errors_in_words
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
-from cliptune.training.reporting import TrainingBar, TrainResult, epoch_line, peak_memory
+from cliptune.training.reporting import (
+    TrainingBar,
+    TrainResult,
+    epoch_line,
+    epoch_row,
+    finite,
+    peak_memory,
+)
 from cliptune.training.saving import Validation, save
 from cliptune.training.setup import Run, measure_baseline, set_up
 from cliptune.training.start import (
@@ -110,7 +113,7 @@ def train(
         updates=done.update,
         stopped_early=stopped_early,
         train_seconds=done.train_seconds,
-        images_per_second=done.photos_seen / done.train_seconds if done.train_seconds else 0.0,
+        images_per_second=done.images_per_second or 0.0,
         peak_memory=peak_memory(run.accelerator.device),
         trainable_parameters=run.trainable,
         all_parameters=run.parameters,
@@ -179,19 +182,20 @@ def _update(
         parameters["lr"] = lr
     outcome = step(run, group)
     photos = sum(map(len, group)) * run.accelerator.num_processes
+    seconds = waited + time.perf_counter() - started
 
     state.update += 1
     state.epoch_updates += 1
+    state.photos_seen += photos
+    state.train_seconds += seconds
     if outcome is None:
+        bar.leave_out()
         return
     loss_sum, correct, top5_correct = outcome
     state.photos += photos
-    state.photos_seen += photos
     state.loss_sum += loss_sum
     state.correct += correct
     state.top5_correct += top5_correct
-    seconds = waited + time.perf_counter() - started
-    state.train_seconds += seconds
     loss, accuracy, rate = loss_sum / photos, state.correct / state.photos, photos / seconds
     bar.advance(
         epoch=state.epoch + 1, update=state.update, loss=loss, accuracy=accuracy, rate=rate, lr=lr
@@ -206,7 +210,7 @@ def _update(
 
 def validate(run: Run) -> Validation:
     """Val without adapters' dropout or augmentation: figures, and what was said of each photo."""
-    with section("validation"), loading_errors():
+    with section("validation"):
         predictions = predict_logits(
             [run.classifier],
             run.val_loader,
@@ -232,8 +236,7 @@ def _between_epochs(run: Run) -> None:
             "update %d  val loss %.3f  top-1 %.1f %%",
             state.update, metrics.loss, 100 * metrics.accuracy,
         )  # fmt: skip
-        values = {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}
-        run.accelerator.log(values, step=state.update)
+        _log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
         state.pending = False
     if state.update % every.save_steps == 0:
         save(run, f"checkpoint-step-{state.update}", validation)
@@ -244,34 +247,37 @@ def _finish_epoch(run: Run) -> None:
     state = run.progress
     validation = validate(run)
     metrics = validation.metrics
-    photos = state.photos or math.nan  # none, where every update was left out
-    row = {
-        "epoch": state.epoch + 1,
-        "update": state.update,
-        "train_loss": state.loss_sum / photos,
-        "train_accuracy": state.correct / photos,
-        "val_loss": metrics.loss,
-        "val_accuracy": metrics.accuracy,
-        "images_per_second": state.photos_seen / state.train_seconds,
-    }
-    if metrics.top5_accuracy is not None:
-        row["train_top5_accuracy"] = state.top5_correct / photos
-        row["val_top5_accuracy"] = metrics.top5_accuracy
+    row = epoch_row(state, metrics)
+    if not state.photos:
+        log.warning(
+            "epoch %d: not one of its %d updates could be used: the weights are those of before, "
+            "and there is no training loss or accuracy. Lower training.learning_rate, or set "
+            "hardware.mixed_precision to false.", state.epoch + 1, state.epoch_updates,
+        )  # fmt: skip
     state.history.append(row)
-    # The same order as that of checkpoints: accuracy, then loss, then the earlier one.
-    best = min(state.history, key=lambda r: (-r["val_accuracy"], r["val_loss"], r["epoch"]))
     state.epoch += 1
     state.epoch_updates = state.photos = state.correct = state.top5_correct = 0
     state.loss_sum = 0.0
     log.info(
-        "%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=best is row)
+        "%s",
+        epoch_line(
+            row,
+            num_epochs=run.settings.training.num_epochs,
+            is_best=best_epoch(state.history) is row,
+        ),
     )
-    run.accelerator.log(
+    _log_known(
+        run,
         {f"epoch/{key}": value for key, value in row.items() if key not in ("epoch", "update")}
         | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy},
-        step=state.update,
     )
     save(run, f"checkpoint-epoch-{state.epoch}", validation)
+
+
+def _log_known(run: Run, values: dict[str, float | None]) -> None:
+    """Tell the trackers of those values that are finite."""
+    known = {key: value for key, value in values.items() if finite(value) is not None}
+    run.accelerator.log(known, step=run.progress.update)
 
 
 def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
@@ -279,13 +285,10 @@ def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
     size = run.settings.training.gradient_accumulation_steps
     run.batches.epoch = run.progress.epoch
     run.batches.start = run.progress.epoch_updates * size
-    with loading_errors():
-        batches = iter(run.train_loader)
-    tell_of_dead_workers_when_asked()
+    batches = iter(run.train_loader)
     while True:
         started = time.perf_counter()
-        with loading_errors():
-            group = list(islice(batches, size))
+        group = list(islice(batches, size))
         if not group:
             return
         yield group, time.perf_counter() - started
@@ -307,8 +310,8 @@ def _save_and_fail(run: Run, error: LoadingError) -> None:
     if run.progress.update:
         save(run, f"checkpoint-step-{run.progress.update}", None)
     raise ResourceError(
-        f"the processes that load photos failed: {error}. The system may have ended one for want "
-        "of memory, or a disk does not answer. Lower data.num_workers (0: none), or raise "
+        f"the processes that load photos failed: {error.cause}. The system may have ended one for "
+        "want of memory, or a disk does not answer. Lower data.num_workers (0: none), or raise "
         f"data.read_timeout, and go on with --resume. The photos waited for: {waited_for}"
     ) from error
 
