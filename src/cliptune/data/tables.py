@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from cliptune.data.archive import FilePhotos, is_photo
 from cliptune.data.folder import IMAGE_SUFFIXES
+from cliptune.data.labels import label_text, take_splits
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
 from cliptune.errors import DataError, listing
 
@@ -39,12 +40,18 @@ class Row(NamedTuple):
 
 
 def table_photos(
-    table: Path, *, root: Path | None, image_column: str | None, label_column: str | None
+    table: Path,
+    *,
+    root: Path | None,
+    image_column: str | None,
+    label_column: str | None,
+    leave_out: Collection[str] = (),
 ) -> tuple[FilePhotos, ClassLayout]:
     """The photos a list names, under its labels, with its splits where it has that column.
 
     Paths are relative to the list, or to `root`; they are taken as they stand, else URL-decoded
-    (`my%20dog.jpg`). None may lead out of that folder.
+    (`my%20dog.jpg`). None may lead out of that folder. Splits in `leave_out` are not taken, nor are
+    those without any label.
 
     Raises `DataError` with all faulty lines: no such file, no photo, two labels for one photo, an
     unknown split.
@@ -53,6 +60,7 @@ def table_photos(
     rows = list(_rows(table, image_column=image_column, label_column=label_column))
     if not rows:
         raise DataError(f"{table}: no line names a photo.")
+    rows = take_splits(rows, leave_out=leave_out, where=str(table))
     check_splits_known((row.split for row in rows if row.split), where=str(table))
     files: dict[PurePosixPath, Path] = {}
     first: dict[PurePosixPath, Row] = {}
@@ -152,7 +160,7 @@ def _csv_rows(
                 "Put quotation marks around cells that hold the delimiter."
             )
         path, label, split = ("" if c is None else cells[c].strip() for c in columns)
-        yield Row(number, path, label, split)
+        yield Row(number, path, label_text(label) or "", split)
 
 
 def _json_rows(
@@ -171,10 +179,14 @@ def _json_rows(
         image = find_column(names, IMAGE_COLUMNS, image_column, "image", where=where)
         label = find_column(names, LABEL_COLUMNS, label_column, "label", where=where)
         split = next((name for name in names if name.lower() in SPLIT_COLUMNS), None)
-        cells = [values[image], values[label], values[split] if split else ""]
+        cells = [values[image], values[split] if split else ""]
         if not all(isinstance(cell, str | int) for cell in cells):
-            raise DataError(f"{where}: expected text for {image}, {label} and split.")
-        yield Row(number, *(str(cell).strip() for cell in cells))
+            raise DataError(f"{where}: expected text for {image} and split.")
+        try:
+            text = label_text(values[label]) or ""
+        except ValueError as error:
+            raise DataError(f"{where}: {label} is {error}; expected text or a number.") from None
+        yield Row(number, str(cells[0]).strip(), text, str(cells[1]).strip())
 
 
 def find_column(
