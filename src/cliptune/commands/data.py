@@ -67,6 +67,13 @@ def prepare(
     label_column: Annotated[
         str | None, typer.Option(help="Column of a list's labels. [default: found by its name]")
     ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Splits of a list or a dataset not to take, with commas between them. Those "
+            "without any label are left out by themselves."
+        ),
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
     resize: Annotated[
         int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
@@ -105,6 +112,7 @@ def prepare(
         root=root,
         image_column=image_column,
         label_column=label_column,
+        leave_out=[name.strip() for name in leave_out.split(",")] if leave_out else None,
         link=link,
         resize=resize,
         download=download,

@@ -60,16 +60,17 @@ def prepare(
     root: Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    leave_out: Sequence[str] | None = None,
     download: bool = True,
     progress: bool = True,
     url: str | None = None,
 ) -> PrepareResult:
     """Fill `output_dir/{train,val,test}/<class>/` with photos of `source`, and `dataset.json`.
 
-    `source` is whatever `open_source` takes; `layout`, `splits`, `root`, `image_column` and
-    `label_column` are its options. Without it, `images.tar` in or beside `output_dir` serves;
-    else it is downloaded (Stanford Dogs, 794 MB; or `url`). Without an archive and without the
-    network, the empty folders are made for the user to fill.
+    `source` is whatever `open_source` takes; `layout`, `splits`, `root`, `image_column`,
+    `label_column` and `leave_out` are its options. Without it, `images.tar` in or beside
+    `output_dir` serves; else it is downloaded (Stanford Dogs, 794 MB; or `url`). Without an
+    archive and without the network, the empty folders are made for the user to fill.
 
     `classes` chooses by name, `num_classes` by number; neither means ten well-known breeds of
     Stanford Dogs, or every class of any other source. Classes that `exclude` names are left out,
@@ -103,6 +104,7 @@ def prepare(
         "exclude": list(exclude) if exclude is not None else None, "min_photos": min_photos,
         "image_column": image_column, "label_column": label_column, "shots": shots,
         "train_ratio": train_ratio, "val_ratio": val_ratio, "link": link, "resize": resize,
+        "leave_out": list(leave_out) if leave_out else None,
     }  # fmt: skip
     source = _hub_or_path(source)
     # What a killed run left is finished or cleared first.
@@ -133,7 +135,7 @@ def prepare(
                 return _make_empty_tree(output_dir, breeds, why)
         with open_source(
             source, layout=layout, splits=splits, root=root, image_column=image_column,
-            label_column=label_column, download_lists=download,
+            label_column=label_column, leave_out=leave_out or (), download_lists=download,
         ) as opened:  # fmt: skip
             return _make(
                 opened, output_dir, where=str(source), wish=wish, shares=shares, options=options,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cliptune.data.archive import PhotoStore, TarPhotos, folder_photos, open_tar
 from cliptune.data.hub_dataset import HUB_PREFIX, hub_photos
@@ -38,6 +39,7 @@ def open_source(
     root: Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    leave_out: Collection[str] = (),
     download_lists: bool = True,
 ) -> Iterator[Source]:
     """The photos of `source`, their classes, and their splits if `splits` wants them.
@@ -46,11 +48,13 @@ def open_source(
     `train/<class>/`, or in the layout of Oxford-IIIT Pet; a .csv, .tsv or .jsonl file; a .parquet
     file or a folder of them; or "hf:owner/name[:config]". `splits`: "source" demands the source's
     own splits, "random" leaves them aside, "auto" takes them where they are, save for Stanford
-    Dogs, whose official lists are taken on demand alone.
+    Dogs, whose official lists are taken on demand alone. `leave_out` names splits of a list or of a
+    dataset that are not to be taken.
 
     Raises `DataError` for anything else, and for what is wrong with it.
     """
-    columns = {"image_column": image_column, "label_column": label_column}
+    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    columns["leave_out"] = leave_out
     if isinstance(source, str) or is_parquet(source):
         store, found = hub_photos(source, **columns)
         yield _source(source, store, found, splits)
@@ -64,6 +68,11 @@ def open_source(
         listed, found = table_photos(source, root=root, **columns)
         yield _source(source, listed, found, splits)
         return
+    if leave_out:
+        raise DataError(
+            f"--leave-out {','.join(leave_out)}: splits are left out of a list or of a dataset in "
+            f"Parquet. {source} is neither; move what is not wanted out of it."
+        )
     if layout == "pets" or (layout == "auto" and is_pets(source)):
         with _pets(source) as pets:
             yield _source(source, *pets, splits)

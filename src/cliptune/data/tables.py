@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cliptune.data.archive import FilePhotos, is_photo
 from cliptune.data.folder import IMAGE_SUFFIXES
+from cliptune.data.labels import label_text, take_splits
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
 from cliptune.data.listed_files import PhotoFolder
 from cliptune.data.lists import Line, PhotoList, read_list
@@ -50,13 +51,19 @@ class Row(NamedTuple):
 
 
 def table_photos(
-    table: Path, *, root: Path | None, image_column: str | None, label_column: str | None
+    table: Path,
+    *,
+    root: Path | None,
+    image_column: str | None,
+    label_column: str | None,
+    leave_out: Collection[str] = (),
 ) -> tuple[FilePhotos, ClassLayout]:
     """The photos a list names, under its labels, with its splits where it has that column.
 
     Paths are relative to the list, or to `root`; they are taken as they stand, else URL-decoded
     (`my%20dog.jpg`), else without their ending or with one in other letters. None may lead out of
-    that folder. The layout's notes say which columns were taken where several could be meant.
+    that folder. Splits in `leave_out` are not taken, nor are those without any label. The layout's
+    notes say which columns were taken where several could be meant.
 
     Raises `DataError` with all faulty lines: no such file, no photo, two labels for one photo, an
     unknown split.
@@ -69,6 +76,7 @@ def table_photos(
         listed, image_column=image_column, label_column=label_column, where=str(table)
     )
     rows = [_row(line, columns, where=f"{table}: line {line.number}") for line in listed.lines]
+    rows = take_splits(rows, leave_out=leave_out, where=str(table))
     check_splits_known((row.split for row in rows if row.split), where=str(table))
     folder = PhotoFolder(base)
     files: dict[PurePosixPath, Path] = {}
@@ -113,15 +121,22 @@ def table_photos(
 
 
 def _row(line: Line, columns: Columns, *, where: str) -> Row:
-    cells = []
+    cells = {}
     for title in (columns.image, columns.label, columns.split):
-        cell = "" if title is None else line.cells.get(title)
         if title is not None and title not in line.cells:
             raise DataError(f"{where}: no '{title}', which other lines have.")
-        if not isinstance(cell, str | int):
+        cells[title] = "" if title is None else line.cells[title]
+    for title in (columns.image, columns.split):
+        if not isinstance(cells[title], str | int):
             raise DataError(f"{where}: expected text for {title}.")
-        cells.append(str(cell).strip())
-    return Row(line.number, *cells)
+    try:
+        label = label_text(cells[columns.label]) or ""
+    except ValueError as error:
+        raise DataError(
+            f"{where}: {columns.label} is {error}; expected text or a number."
+        ) from None
+    path, split = (str(cells[title]).strip() for title in (columns.image, columns.split))
+    return Row(line.number, path, label, split)
 
 
 def _located(folder: PhotoFolder, row: Row) -> tuple[PurePosixPath, Path] | str:

@@ -32,6 +32,12 @@ def check_folder(key: str, folder: Path) -> None:
         raise SettingsError(f"{key}: found {folder}, but {nearest} is a file; name a folder.")
     if not os.access(nearest, os.W_OK):
         raise SettingsError(f"{key}: found {folder}; there is no permission to write there.")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which TensorBoard cannot write to
+        raise SettingsError(
+            f"{key}: found {folder}, a name that is no UTF-8 text; name a folder that is."
+        ) from None
 
 
 def with_base_model(settings: Settings, name: str) -> Settings:
