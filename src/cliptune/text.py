@@ -5,15 +5,27 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 
+# Invisible, and part of words and emoji: a terminal does nothing else with them.
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
 
 def one_line(text: str) -> str:
     """`text` without line breaks and control characters, which a terminal might act on."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in JOINERS else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def columns(text: str) -> int:
-    """How many columns `text` takes on a screen, where a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    """How many columns `text` takes on a screen, where a Chinese character takes two.
+
+    Accents and marks that stand with their letter take none.
+    """
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text if not _rides(c))
+
+
+def _rides(c: str) -> bool:
+    return unicodedata.category(c) in ("Mn", "Me", "Cf")
 
 
 def shorten(text: str, limit: int) -> str:
@@ -34,7 +46,7 @@ def fit(text: str, width: int) -> str:
 
 def no_markup(text: str) -> str:
     """`text` for Markdown, in which nothing acts as markup."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
+    printable = "".join(c if c.isprintable() or c in JOINERS else " " for c in text)
     return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in printable)
 
 

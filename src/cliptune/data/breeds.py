@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from cliptune.data.naming import clean_name
 from cliptune.errors import DataError
 
 _DATASET_FOLDERS = """
@@ -65,7 +66,7 @@ _FIRST = (
 
 def _plain(name: str) -> str:
     """`name` in lower-case snake case, without a WordNet id in front."""
-    name = re.sub(r"^n\d{8}-", "", name.strip())
+    name = re.sub(r"^n\d{8}-", "", clean_name(name))
     name = re.sub(r"[\s_-]+", "_", name).lower()
     return "labrador" if name == "labrador_retriever" else name
 

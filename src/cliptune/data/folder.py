@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cliptune.data.naming import clean_name, spellings
 from cliptune.errors import DataError, listing, named
 
 log = logging.getLogger(__name__)
@@ -72,13 +74,31 @@ def photos_below(folder: Path, option: str) -> list[Path]:
 
 
 def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
-    """Class name -> its photos, for every class folder of `split_dir`, in the order of names."""
+    """Class name -> its photos, for every class folder of `split_dir`, in the order of names.
+
+    Names are clean (`naming.clean_name`); folders whose names then are equal are one class. Raises
+    `DataError` where nothing visible is left of a name.
+    """
     folders = sorted(
         entry.name
         for entry in os.scandir(split_dir)
         if entry.is_dir() and not entry.name.startswith(".")
     )
-    return {name: find_images(split_dir / name) for name in folders}
+    found = spellings(folders, where=split_dir)
+    if "" in found:
+        raise DataError(
+            f"{split_dir}: it holds a folder called {found[''][0]!a}, of which nothing can be "
+            "seen. Expected the name of a class. Rename the folder."
+        )
+    return {
+        name: sorted(path for own in found[name] for path in find_images(split_dir / own))
+        for name in sorted(found)
+    }
+
+
+def photos_of_class(split_dir: Path, name: str) -> list[Path]:
+    """The photos of the class `name` in `split_dir`; none where it has no folder of it."""
+    return scan_classes(split_dir).get(clean_name(name), []) if split_dir.is_dir() else []
 
 
 def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tuple[Split, Split]:
@@ -125,9 +145,11 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
 def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Split:
     """One split whose photos are labelled by their folder's place in `class_names`.
 
-    Folders are matched by name, never by position. A class without a folder, and a folder that
-    is no known class, are listed in the result. Raises `DataError` when nothing is left.
+    Folders are matched by name, never by position, however a name is spelt (`clean_name`). A class
+    without a folder, and a folder that is no known class, are listed in the result. Raises
+    `DataError` when nothing is left, or where two of `class_names` are one.
     """
+    _refuse_equal(class_names)
     classes = _scan_split(data_dir, split)
     result = _split(split, tuple(class_names), classes)
     if not result.samples:
@@ -138,6 +160,14 @@ def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Spl
     return result
 
 
+def relabelled(split: Split, class_names: Sequence[str]) -> Split:
+    """The photos of `split` whose class is among `class_names`, labelled by its place there."""
+    photos: dict[str, list[Path]] = {name: [] for name in split.class_names}
+    for sample in split.samples:
+        photos[split.class_names[sample.label]].append(sample.path)
+    return _split(split.name, tuple(class_names), photos)
+
+
 def without(split: Split, paths: set[Path]) -> Split:
     """`split` without the photos in `paths`."""
     kept = tuple(sample for sample in split.samples if sample.path not in paths)
@@ -145,15 +175,27 @@ def without(split: Split, paths: set[Path]) -> Split:
 
 
 def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path]]) -> Split:
-    labels = {class_name: label for label, class_name in enumerate(class_names)}
+    cleaned = [clean_name(class_name) for class_name in class_names]
     samples = tuple(
-        Sample(path, labels[class_name])
-        for class_name in class_names
+        Sample(path, label)
+        for label, class_name in enumerate(cleaned)
         for path in classes.get(class_name, [])
     )
-    missing = tuple(class_name for class_name in class_names if not classes.get(class_name))
-    extra = tuple(class_name for class_name in classes if class_name not in labels)
+    missing = tuple(
+        own for own, name in zip(class_names, cleaned, strict=True) if not classes.get(name)
+    )
+    extra = tuple(class_name for class_name in classes if class_name not in set(cleaned))
     return Split(name, class_names, samples, missing, extra)
+
+
+def _refuse_equal(class_names: Sequence[str]) -> None:
+    """Two classes of an earlier version may be one name in two spellings: no photo tells which."""
+    counts = Counter(map(clean_name, class_names))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise DataError(
+            f"the model knows {named(twice)} more than once, in spellings that look the same, so "
+            "its figures would mean nothing. Train anew: they are one class now."
+        )
 
 
 def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:

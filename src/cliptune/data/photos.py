@@ -6,7 +6,6 @@ use: one dictionary with `pixel_values` and `labels`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cliptune.data.augment import Augmentation
-from cliptune.data.folder import SPLITS, Sample, Split, load_split, load_training_splits
+from cliptune.data.folder import SPLITS, Split, load_split, load_training_splits, relabelled
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
 from cliptune.errors import DataError, ImageError
@@ -135,25 +134,7 @@ def _find_split(
     if split == "test":
         return load_split(data_dir, split, class_names=train.class_names)
     found = {"train": train, "val": val}[split]
-    return found if class_names is None else _relabelled(found, class_names)
-
-
-def _relabelled(split: Split, class_names: tuple[str, ...]) -> Split:
-    """The photos of `split` whose class is among `class_names`, labelled by its place there."""
-    places = {name: place for place, name in enumerate(class_names)}
-    there = set(split.class_names)
-    samples = tuple(
-        Sample(sample.path, places[name])
-        for sample in split.samples
-        if (name := split.class_names[sample.label]) in places
-    )
-    return replace(
-        split,
-        class_names=class_names,
-        samples=samples,
-        missing_classes=tuple(name for name in class_names if name not in there),
-        extra_classes=tuple(name for name in split.class_names if name not in places),
-    )
+    return found if class_names is None else relabelled(found, class_names)
 
 
 def _as_preprocess(processor: Any) -> Preprocess:

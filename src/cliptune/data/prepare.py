@@ -31,7 +31,7 @@ from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS, scan_classes
 from cliptune.data.hub_dataset import HUB_PREFIX
 from cliptune.data.layouts import ClassLayout
 from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
-from cliptune.data.naming import CLASSES_FILE, entries_of
+from cliptune.data.naming import CLASSES_FILE, clean_name, entries_of
 from cliptune.data.sources import LAYOUTS, SPLIT_CHOICES, Source, open_source, source_name
 from cliptune.data.splitting import Shares, share_out
 from cliptune.data.stanford import ARCHIVE_NAME, archive_beside, fetch_archive
@@ -103,6 +103,7 @@ def prepare(
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
+    classes = None if classes is None else [clean_name(name) for name in classes]
     shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed, shots=shots)
     if layout not in LAYOUTS or splits not in SPLIT_CHOICES:
         wrong = f"--layout {layout}" if layout not in LAYOUTS else f"--splits {splits}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 from cliptune.data.archive import FilePhotos, is_photo
 from cliptune.data.folder import IMAGE_SUFFIXES
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
+from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
@@ -66,7 +68,7 @@ def table_photos(
             continue
         photo, path = found
         if (earlier := first.get(photo)) is not None:
-            if (earlier.label, earlier.split) != (row.label, row.split):
+            if _said(earlier) != _said(row):
                 faults.append(
                     f"line {row.line}: {row.path} is {_said(row)} here, {_said(earlier)} in line "
                     f"{earlier.line}"
@@ -89,15 +91,17 @@ def table_photos(
 
 
 def _said(row: Row) -> str:
-    return f"'{row.label}'" + (f" in {row.split}" if row.split else "")
+    return f"'{clean_name(row.label)}'" + (f" in {row.split}" if row.split else "")
 
 
 def _locate(base: Path, row: Row) -> tuple[PurePosixPath, Path] | str:
     """(path relative to `base`, the file), or what is wrong with this line."""
-    if not row.path or not row.label:
+    if not row.path or not clean_name(row.label):
         return "no path" if not row.path else f"no label for {row.path}"
     written = row.path.removeprefix("file://").replace("\\", "/")
-    for text in dict.fromkeys((written, unquote(written))):
+    texts = (written, unquote(written))  # as they stand, and as macOS and others spell letters
+    spelt = [unicodedata.normalize(form, text) for text in texts for form in ("NFC", "NFD")]
+    for text in dict.fromkeys((*texts, *spelt)):
         if "\0" in text:
             return "a path with a zero byte"
         path = base / text

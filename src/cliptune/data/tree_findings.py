@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -205,11 +206,18 @@ def changed_findings(
     """What became of the files that dataset.json names; those `set_aside` by --fix are known."""
     if manifest is None:
         return []
-    gone = set(manifest.files) - set(files) - set(set_aside)
-    new = set(files) - set(manifest.files)
+    set_aside = set(set_aside)
+    # Copied by way of a Mac, say, names come back with their letters in another Unicode form.
+    spelt = {unicodedata.normalize("NFC", name): name for name in (*files, *set_aside)}
+    digests = {
+        spelt.get(unicodedata.normalize("NFC", name), name): digest
+        for name, digest in manifest.files.items()
+    }
+    gone = set(digests) - set(files) - set_aside
+    new = set(files) - set(digests)
     other = {
         name
-        for name, digest in manifest.files.items()
+        for name, digest in digests.items()
         if name in files and files[name].sha256 and files[name].sha256 != digest
     }
     changes = (("are gone", gone), ("are new", new), ("have other content", other))

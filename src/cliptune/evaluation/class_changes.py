@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cliptune.data.folder import SPLITS, Sample, photos_below
+from cliptune.data.naming import clean_name, spellings
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.evaluation.class_figures import (
     ChangeFigures,
@@ -93,6 +94,9 @@ def add_class(
     """
     found = resolve_checkpoint(Path(checkpoint))
     parts = read_parts(found)
+    (name,) = spellings([name], where="add-class")
+    prompt_names = [clean_name(each) for each in prompt_names]
+    display_name = None if display_name is None else clean_name(display_name)
     check_new_class(found.record, name, display_name=display_name)
     target = _target(found, output, f"plus-{name}")
     place = _measuring(data_dir, split, batch_size, device, progress)

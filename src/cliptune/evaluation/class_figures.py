@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cliptune.data.folder import Sample, find_images
+from cliptune.data.folder import Sample, photos_of_class
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import DataError, listing
 from cliptune.evaluation.intervals import Estimate, proportion
@@ -141,7 +141,7 @@ def photos_to_measure(
         return [], str(error)
     if added is not None:
         taken = {path.resolve() for path in used}
-        new = find_images(folder / place.split / added)
+        new = photos_of_class(folder / place.split, added)
         samples += [Sample(path, len(known)) for path in new if path.resolve() not in taken]
     return samples, ""
 

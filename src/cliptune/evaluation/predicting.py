@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from cliptune.config import Settings
-from cliptune.data.folder import Sample, Split, load_split, load_training_splits
+from cliptune.data.folder import Sample, Split, load_split, load_training_splits, relabelled
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import Unreadable
 from cliptune.errors import DataError, ImageError, listing
@@ -54,13 +54,13 @@ def labelled_photos(
     train, val = load_training_splits(
         data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
     )
-    if train.class_names != tuple(class_names):
+    if set(train.class_names) != set(class_names):
         raise DataError(
             f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
             "checkpoint knows, so the photos it was validated on cannot be found again. "
             "Evaluate with --split test, or make a val/ folder."
         )
-    return train if split == "train" else val
+    return relabelled(train if split == "train" else val, class_names)
 
 
 def say_mismatches(photos: Split, data_dir: Path) -> None:

@@ -22,13 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cliptune.data.naming import clean_name
 from cliptune.errors import CheckpointError, ResourceError
 from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
 from cliptune.model.answers import Answers
@@ -78,6 +79,19 @@ class Record(BaseModel):
     answers: Answers | None = None  # fitted on val, where it was measured at this point
     history: list[str] = []  # classes added and removed since training, in words
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _clean_names(self) -> Self:
+        """Earlier versions wrote names as folders spelt them; they must match folders of today.
+
+        Where they took two spellings for two classes, both stay what they were called.
+        """
+        cleaned = [clean_name(name) for name in self.class_names]
+        if len(set(cleaned)) == len(set(self.class_names)):
+            self.class_names = cleaned
+            self.display_names = {clean_name(k): v for k, v in self.display_names.items()}
+            self.prompt_names = {clean_name(k): v for k, v in self.prompt_names.items()}
+        return self
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.data.breeds import name_key
-from cliptune.data.naming import display_names, spoken_name
+from cliptune.data.naming import clean_name, display_names, spoken_name
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import SUMS
 from cliptune.model.answers import Answers
@@ -35,7 +35,7 @@ from cliptune.model.checkpoint import (
     write_tensors,
 )
 from cliptune.model.restore import load_answers, load_head
-from cliptune.text import no_markup
+from cliptune.text import no_markup, one_line
 
 CARD = "README.md"
 LEAST = 2  # a classifier of one class says nothing
@@ -141,8 +141,9 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
 
 def class_index(record: Record, name: str) -> int:
     """The place of the class `name`, however it is spelt. Raises `UserError` for an unknown one."""
-    if name in record.class_names:
-        return record.class_names.index(name)
+    for spelt in (name, clean_name(name)):
+        if spelt in record.class_names:
+            return record.class_names.index(spelt)
     matches = [i for i, known in enumerate(record.class_names) if _key(known) == _key(name)]
     if len(matches) == 1:
         return matches[0]
@@ -166,7 +167,7 @@ def check_new_class(record: Record, name: str, *, display_name: str | None = Non
         not name.strip()
         or name != name.strip()
         or name.startswith(".")
-        or any(c in "/\\" or not c.isprintable() for c in name)
+        or any(c in "/\\" or one_line(c) != c for c in name)
         or len(name.encode()) > 200
     ):
         raise UserError(
@@ -278,4 +279,4 @@ def _with_row(tensor_CD: torch.Tensor, row_D: torch.Tensor) -> torch.Tensor:
 
 
 def _key(name: str) -> str:
-    return name_key(spoken_name(name))
+    return name_key(spoken_name(clean_name(name)))

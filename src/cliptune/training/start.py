@@ -104,8 +104,10 @@ def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
     if before != now:
         gone = ", ".join(name for name in before if name not in now) or "none"
         new = ", ".join(name for name in now if name not in before) or "none"
+        order = "; their order is another" if gone == new == "none" else ""
         raise SettingsError(
-            f"{last.path}: the run to resume had other classes. Gone since: {gone}. New: {new}. "
+            f"{last.path}: the run to resume had other classes. Gone since: {gone}. New: {new}"
+            f"{order}. "
             "Restore the class folders, or start a new run in another --output-dir."
         )
     expected, found = last.record.base_model.fingerprint, run.backbone.source.fingerprint
