@@ -252,7 +252,7 @@ def test_a_run_knows_its_classes_in_every_form(
 
     removed = remove_class(run, f"{NFD}\u200b", device="cpu", progress=False)
     assert removed.checkpoint.record.class_names == ["blue", "cyan"]
-    with pytest.raises(SettingsError, match="epochs of this run are done"):  # the classes agree
+    with pytest.raises(SettingsError, match="epoch of this run is done"):  # the classes agree
         train(load_settings(overrides=overrides), resume=True, progress=False)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
 import textwrap
 import unicodedata
 
@@ -42,6 +46,30 @@ def fit(text: str, width: int) -> str:
     """`text` in one line of exactly `width` columns: shortened, or filled with spaces."""
     text = shorten(text, width)
     return text + " " * (width - columns(text))
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 photo", "1,200 photos", "2 unreadable files", "3 classes", "4 copies"."""
+    if number == 1:
+        return f"1 {what}"
+    if re.search(r"[^aeiou]y$", what):
+        return f"{number:,} {what[:-1]}ies"
+    return f"{number:,} {what}{'es' if what.endswith(('s', 'x', 'z', 'ch', 'sh')) else 's'}"
+
+
+def command(*words: object, windows: bool = os.name == "nt") -> str:
+    """`words` as a command line to copy into a shell, each one word there, spaces and all.
+
+    On Windows in double quotes, which cmd and PowerShell both know.
+    """
+    texts = [str(word) for word in words]
+    return " ".join(map(_in_double_quotes, texts)) if windows else shlex.join(texts)
+
+
+def _in_double_quotes(word: str) -> str:
+    if '"' in word or re.fullmatch(r"[\w.:=/\\+-]+", word):
+        return subprocess.list2cmdline([word])
+    return f'"{word}"'
 
 
 def no_markup(text: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError
+from cliptune.text import counted
 
 _DATASET_FOLDERS = """
 n02085620-Chihuahua n02085782-Japanese_spaniel n02085936-Maltese_dog n02086079-Pekinese
@@ -102,8 +103,8 @@ def choose_classes(
         chosen = _by_name(available, classes, where=where)
         if num_classes not in (None, len(chosen)):
             raise DataError(
-                f"--num-classes {num_classes} beside --classes with {len(chosen)} names. "
-                "Leave one of the two out."
+                f"--num-classes {num_classes} beside --classes with "
+                f"{counted(len(chosen), 'name')}. Leave one of the two out."
             )
     else:
         wanted = len(available) if num_classes is None else num_classes
@@ -134,7 +135,7 @@ def _by_name(available: Sequence[str], classes: Sequence[str], *, where: str) ->
         shown = ", ".join(sorted(available)[:12]) + (", …" if len(available) > 12 else "")
         raise DataError(
             f"--classes: {where} has no class {', '.join(unknown)}. "
-            f"Its {len(available)} classes: {shown}."
+            f"Its {counted(len(available), 'class')}: {shown}."
         )
     repeated = [name for name, count in Counter(chosen).items() if count > 1]
     if repeated:

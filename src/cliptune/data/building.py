@@ -27,6 +27,7 @@ from cliptune.data.naming import CLASSES_FILE
 from cliptune.data.reading import decode
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import free, sync, whole_file
+from cliptune.text import counted
 
 Plan = Mapping[PurePosixPath, PurePosixPath]  # photo of the source -> split/class/file
 _JPEG_QUALITY = 95
@@ -174,7 +175,7 @@ def build(
                 )
     if faults:
         raise DataError(
-            f"{len(faults)} photos cannot be decoded, so they cannot be resized:\n"
+            f"{counted(len(faults), 'photo')} cannot be decoded, and so not be resized:\n"
             f"{listing(faults)}\nRemove them from the source, or prepare without --resize and let "
             "'cliptune check --fix' set them aside."
         )

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from cliptune.errors import ImageError
 from cliptune.files import free, hidden, whole_folder
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ def open_store(
         with _building(folder):
             if store := _existing(folder):  # built meanwhile by another process
                 return store
-            log.info("decoding %d photos once into %s (%d MiB)", len(paths), folder, size / MIB)
+            photos = counted(len(paths), "photo")
+            log.info("decoding %s once into %s (%d MiB)", photos, folder, size / MIB)
             _build(folder, paths, decode, progress=progress)
         return _existing(folder)
     except OSError as error:

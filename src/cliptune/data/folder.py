@@ -9,7 +9,7 @@ import logging
 import os
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,9 @@ import numpy as np
 
 from cliptune.data.naming import clean_name, spellings
 from cliptune.errors import DataError, listing, named
+from cliptune.files import user_path
+from cliptune.hints import did_you_mean, not_there
+from cliptune.text import command, counted
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +67,21 @@ def find_images(folder: Path) -> list[Path]:
 
 def photos_below(folder: Path, option: str) -> list[Path]:
     """`find_images` in a folder that was given as `option`. Raises `DataError` where none is."""
+    folder = user_path(folder)
     expected = f"Expected a folder of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
     if not folder.is_dir():
-        what = "this is a file" if folder.exists() else "no such folder"
-        raise DataError(f"{option} {folder}: {what}. {expected}")
+        what = "this is a file." if folder.exists() else not_there(folder, "no such folder")
+        raise DataError(f"{option} {folder}: {what} {expected}")
     if not (paths := find_images(folder)):
         raise DataError(f"{option} {folder}: no photos in it. {expected}")
     return paths
+
+
+def check_split(split: str) -> None:
+    """Raise `DataError` unless `split` is one of `SPLITS`."""
+    if split not in SPLITS:
+        hint = did_you_mean(split, SPLITS)
+        raise DataError(f"split '{split}': expected one of {', '.join(SPLITS)}.{hint}")
 
 
 def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
@@ -127,11 +138,13 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     if val_classes is None:
         train_classes, val_classes = _take_val(train_classes, val_ratio=val_ratio, seed=seed)
         log.info(
-            "%s has no val/ folder: %d of its %d training photos serve as val "
-            "(data.val_ratio %g, seed %d)",
+            "%s has no val/ folder: %d of its %s serve as val (data.val_ratio %g, seed %d)",
             data_dir,
             sum(map(len, val_classes.values())),
-            sum(len(paths) for c in (train_classes, val_classes) for paths in c.values()),
+            counted(
+                sum(len(paths) for c in (train_classes, val_classes) for paths in c.values()),
+                "training photo",
+            ),
             val_ratio,
             seed,
         )
@@ -156,6 +169,7 @@ def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Spl
         raise DataError(
             f"{data_dir / split}: no photo of a class this model knows. "
             f"Folders found: {named(list(classes))}. Classes expected: {named(class_names)}."
+            f"{_nearest_of(classes, class_names)}"
         )
     return result
 
@@ -188,6 +202,12 @@ def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path
     return Split(name, class_names, samples, missing, extra)
 
 
+def _nearest_of(found: Iterable[str], known: Sequence[str]) -> str:
+    """For the first of `found` that may be a slip of the pen: which of the `known` was meant."""
+    hints = ((name, did_you_mean(name, known)) for name in found)
+    return next((f" '{name}':{hint}" for name, hint in hints if hint), "")
+
+
 def _refuse_equal(class_names: Sequence[str]) -> None:
     """Two classes of an earlier version may be one name in two spellings: no photo tells which."""
     counts = Counter(map(clean_name, class_names))
@@ -204,23 +224,24 @@ def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
         return scan_classes(split_dir)
     expected = f"Expected {split_dir}/<class name>/*.jpg."
     if not data_dir.exists():
-        what = f"{data_dir}: no such folder"
+        what = f"{data_dir}: {not_there(data_dir, 'no such folder')}"
         remedy = (
             "Make it with 'cliptune prepare', name another one with --data-dir, "
             "or see a whole run without any photos: 'cliptune demo'."
         )
     elif not data_dir.is_dir():
-        what, remedy = f"{data_dir}: this is a file", "Name the folder that holds train/."
+        what, remedy = f"{data_dir}: this is a file.", "Name the folder that holds train/."
     else:
-        what = f"{data_dir}: it holds no {split}/ folder"
+        what = f"{data_dir}: it holds no {split}/ folder."
         folders = sorted(entry.name for entry in os.scandir(data_dir) if entry.is_dir())
         remedy = f"It holds: {named(folders)}." if folders else "It holds no folder at all."
+        remedy += did_you_mean(split, folders)
         if folders and not set(folders) & set(SPLITS):
-            remedy += (
-                " If those are classes, split them with 'cliptune prepare "
-                f"--source {data_dir} --output-dir NEW_FOLDER'."
+            split_them = command(
+                "cliptune", "prepare", "--source", data_dir, "--output-dir", "NEW_FOLDER"
             )
-    raise DataError(f"{what}. {expected} {remedy}")
+            remedy += f" If those are classes, split them with: {split_them}"
+    raise DataError(f"{what} {expected} {remedy}")
 
 
 def _class_faults(split_dir: Path, classes: dict[str, list[Path]]) -> list[str]:
@@ -228,8 +249,8 @@ def _class_faults(split_dir: Path, classes: dict[str, list[Path]]) -> list[str]:
         return [f"{split_dir}: no class folders. Expected one folder of photos for each class"]
     if not any(classes.values()):
         return [
-            f"{split_dir}: its {len(classes)} class folders hold no photos yet. Put photos "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))}) into each"
+            f"{split_dir}: class folders that hold no photos yet: {named(list(classes))}. Put "
+            f"photos ({', '.join(sorted(IMAGE_SUFFIXES))}) into each"
         ]
     return [
         f"{split_dir / name}: no image in this class folder. Add photos "
@@ -244,7 +265,8 @@ def _val_faults(
 ) -> list[str]:
     faults = [
         f"{data_dir / 'val' / name}: a class that train/ lacks. Expected one of: "
-        f"{named(list(train))}. Add {data_dir / 'train' / name} or remove this folder"
+        f"{named(list(train))}.{did_you_mean(name, train)} Add {data_dir / 'train' / name} or "
+        "remove this folder"
         for name in val
         if name not in train
     ]

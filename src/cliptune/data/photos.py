@@ -14,10 +14,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cliptune.data.augment import Augmentation
-from cliptune.data.folder import SPLITS, Split, load_split, load_training_splits, relabelled
+from cliptune.data.folder import (
+    Split,
+    check_split,
+    load_split,
+    load_training_splits,
+    relabelled,
+)
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
-from cliptune.errors import DataError, ImageError
+from cliptune.errors import ImageError
+from cliptune.files import user_path
 
 # OpenAI's CLIP at 224 pixels (github.com/openai/CLIP, clip.py): used where no processor is given.
 OPENAI_CLIP = Preprocess(
@@ -53,7 +60,7 @@ class LabelledPhotos(Dataset[dict[str, Any]]):
         seed: int = 42,
     ) -> None:
         self.split = _find_split(
-            Path(data_dir), split, class_names=class_names, val_ratio=val_ratio, seed=seed
+            user_path(data_dir), split, class_names=class_names, val_ratio=val_ratio, seed=seed
         )
         self.preprocess = _as_preprocess(processor)
         self.augmentation = augmentation
@@ -101,7 +108,7 @@ def create_dataloaders(
     seed: int = 42,
 ) -> Loaders:
     """Loaders of `{"pixel_values": float32 (B, 3, H, W), "labels": int64 (B,)}`; train shuffled."""
-    folder = Path(data_dir)
+    folder = user_path(data_dir)
     train = LabelledPhotos(folder, "train", processor, augmentation=augmentation, seed=seed)
     names = train.class_names
     val = LabelledPhotos(folder, "val", processor, class_names=names, seed=seed)
@@ -126,8 +133,7 @@ def _find_split(
     val_ratio: float,
     seed: int,
 ) -> Split:
-    if split not in SPLITS:
-        raise DataError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
+    check_split(split)
     if split == "test" and class_names is not None:
         return load_split(data_dir, split, class_names=class_names)
     train, val = load_training_splits(data_dir, val_ratio=val_ratio, seed=seed)

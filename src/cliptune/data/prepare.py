@@ -37,15 +37,19 @@ from cliptune.data.splitting import Shares, share_out
 from cliptune.data.stanford import ARCHIVE_NAME, archive_beside, fetch_archive
 from cliptune.data.tree import Counts, counts_table
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors
-from cliptune.text import wrap
+from cliptune.files import disk_errors, user_path
+from cliptune.hints import check_choice
+from cliptune.text import command, counted, wrap
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult:
-    """What `prepare` did. `notes` are paragraphs for the user, after the first line."""
+    """What `prepare` did. `notes` are paragraphs for the user, after the first line.
+
+    What follows a line break in a note is a command to copy: it is never broken.
+    """
 
     output_dir: Path
     class_names: tuple[str, ...]
@@ -57,7 +61,9 @@ class PrepareResult:
     def summary(self) -> str:
         """Plain text for a terminal of 80 columns."""
         table = [] if self.kind == "empty_tree" else [counts_table(self.counts)]
-        return "\n\n".join([wrap(self.headline), *table, *map(wrap, self.notes)])
+        notes = [note.partition("\n") for note in self.notes]
+        shown = [f"{wrap(words)}{line_break}{line}" for words, line_break, line in notes]
+        return "\n\n".join([wrap(self.headline), *table, *shown])
 
 
 def prepare(
@@ -105,10 +111,9 @@ def prepare(
     """
     classes = None if classes is None else [clean_name(name) for name in classes]
     shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed, shots=shots)
-    if layout not in LAYOUTS or splits not in SPLIT_CHOICES:
-        wrong = f"--layout {layout}" if layout not in LAYOUTS else f"--splits {splits}"
-        known = LAYOUTS if layout not in LAYOUTS else SPLIT_CHOICES
-        raise DataError(f"{wrong}: expected {', '.join(known)}.")
+    check_choice("--layout", layout, LAYOUTS, refusal=DataError)
+    check_choice("--splits", splits, SPLIT_CHOICES, refusal=DataError)
+    output_dir, root = user_path(output_dir), None if root is None else user_path(root)
     if resize is not None and (resize < 16 or link):
         expected = "no --link beside it" if link else "at least 16 pixels"
         raise DataError(f"--resize {resize}: expected {expected}.")
@@ -195,11 +200,11 @@ def _make(
         class_names=tuple(taken),
         counts=manifest.counts,
         kind="made",
-        headline=f"{output_dir}: {len(plan):,} photos of {len(taken)} classes, "
+        headline=f"{output_dir}: {counted(len(plan), 'photo')} of {counted(len(taken), 'class')}, "
         f"{'linked to' if link else 'copied from'} {where}.",
         notes=(
             *_notes(source, num_taken=len(taken), shares=shares),
-            f"What is wrong with them, before training does: cliptune check {output_dir}",
+            f"What is wrong with them, before training does:\n  {_check(output_dir)}",
         ),
     )
 
@@ -225,7 +230,7 @@ def _hub_or_path(source: Path | str | None) -> Path | str | None:
     """A path, unless it names a dataset of the hub."""
     if source is None or str(source).startswith(HUB_PREFIX):
         return source if source is None else str(source)
-    return Path(source)
+    return user_path(source)
 
 
 def _number(
@@ -260,12 +265,16 @@ def _already_there(
         class_names=tuple(counts.get("train", {})),
         counts=counts,
         kind="already_there",
-        headline=f"{output_dir} already holds {num_photos:,} photos; nothing was changed.",
+        headline=f"{output_dir} already holds {counted(num_photos, 'photo')}; nothing was changed.",
         notes=(
             "To start afresh, choose another --output-dir or delete this folder first. "
-            f"To check it: cliptune check {output_dir}",
+            f"To check it:\n  {_check(output_dir)}",
         ),
     )
+
+
+def _check(output_dir: Path) -> str:
+    return command("cliptune", "check", output_dir)
 
 
 def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> PrepareResult:
@@ -282,7 +291,7 @@ def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> Pr
             f"There is no archive to take photos from: {reason}.",
             f"What to do now, either: put photos into {output_dir}/train/<class>/ (about 100 a "
             "class), and about 20 a class into val/<class>/ and test/<class>/; remove the classes "
-            f"you do not fill. Then check them: cliptune check {output_dir}",
+            f"you do not fill. Then check them:\n  {_check(output_dir)}",
             f"Or: fetch {STANFORD_DOGS.url} elsewhere, save it as "
             f"{output_dir.parent / ARCHIVE_NAME}, and run this command again.",
             "Or: give photos of your own with --source: a folder with one folder for each class, "
@@ -302,10 +311,11 @@ def _notes(source: Source, *, num_taken: int, shares: Shares) -> tuple[str, ...]
         taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
         notes.append(f"The splits are the source's own.{taken}")
     if shares.shots is not None:
-        notes.append(f"train/ holds {shares.shots} photos a class (--shots); val/ and test/ all.")
+        shots = counted(shares.shots, "photo")
+        notes.append(f"train/ holds {shots} a class (--shots); val/ and test/ all.")
     if num_left:
         notes.append(
-            f"{num_left} more classes were left out; --num-classes or --classes takes them."
+            f"{counted(num_left, 'more class')} left out; --num-classes or --classes takes them."
         )
     if layout.num_loose:
         where = "class folder" if layout.kind in ("folders", "splits") else "list"

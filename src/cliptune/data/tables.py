@@ -16,6 +16,7 @@ from cliptune.data.folder import IMAGE_SUFFIXES
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing
+from cliptune.text import counted
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
 
@@ -80,10 +81,11 @@ def table_photos(
             splits[photo] = canonical_split(row.split) or ""
     if splits and len(splits) < len(files):
         without = [row.line for photo, row in first.items() if photo not in splits]
-        faults.append(f"line {without[0]}: no split, as in {len(without)} lines; others have one")
+        lines = counted(len(without), "line")
+        faults.append(f"line {without[0]}: no split, as in {lines}; others have one")
     if faults:
         raise DataError(
-            f"{table}: {len(faults)} faulty lines:\n{listing(faults)}\n"
+            f"{table}: {counted(len(faults), 'faulty line')}:\n{listing(faults)}\n"
             f"Paths are looked for in {base}; --root names another folder."
         )
     classes = name_classes(groups, where=table, what="labels")
@@ -152,8 +154,8 @@ def _csv_rows(
     for number, cells in lines:
         if len(cells) != len(names):
             raise DataError(
-                f"{table}: line {number} has {len(cells)} cells, the first {len(names)}. "
-                "Put quotation marks around cells that hold the delimiter."
+                f"{table}: line {number} has {counted(len(cells), 'cell')}, the first {len(names)}."
+                " Put quotation marks around cells that hold the delimiter."
             )
         path, label, split = ("" if c is None else cells[c].strip() for c in columns)
         yield Row(number, path, label, split)

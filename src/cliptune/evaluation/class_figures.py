@@ -26,6 +26,7 @@ from cliptune.model.classes import ClassParts
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
 from cliptune.model.device import memory_errors_in_words
 from cliptune.model.restore import saved_settings
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ def figures_on_split(
     said = place.predict(classifier, samples, f"measuring on {place.split}")
     if said.unreadable:
         lines = listing([str(fault) for fault in said.unreadable])
-        log.warning("not measured on %d unreadable images:\n%s", len(said.unreadable), lines)
+        left_out = counted(len(said.unreadable), "unreadable image")
+        log.warning("not measured on %s:\n%s", left_out, lines)
     if not (said.labels != index).any():
         return None, f"{folder / place.split}: no photo of the other classes that can be read."
     logits_NC, known_N = said.logits[0], None

@@ -14,7 +14,9 @@ from cliptune.data.folder import Sample, Split, load_split, load_training_splits
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import Unreadable
 from cliptune.errors import DataError, ImageError, listing
+from cliptune.hints import nearest
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +69,22 @@ def say_mismatches(photos: Split, data_dir: Path) -> None:
     """Warn of classes without photos, and of folders the model does not know."""
     if photos.missing_classes:
         log.warning(
-            "%s has no photos of %d classes the model knows: %s",
-            data_dir / photos.name, len(photos.missing_classes), ", ".join(photos.missing_classes),
+            "%s has no photos of %s the model knows: %s",
+            data_dir / photos.name, counted(len(photos.missing_classes), "class"),
+            ", ".join(photos.missing_classes),
         )  # fmt: skip
     if photos.extra_classes:
         log.warning(
             "%s: left out, since the model does not know these classes: %s",
-            data_dir / photos.name, ", ".join(photos.extra_classes),
+            data_dir / photos.name,
+            ", ".join(_with_hint(name, photos.missing_classes) for name in photos.extra_classes),
         )  # fmt: skip
+
+
+def _with_hint(name: str, missing: Sequence[str]) -> str:
+    """The folder `name`, and which class it may have been meant for."""
+    near = nearest(name, missing)
+    return f"{name} (did you mean '{near}'?)" if near else name
 
 
 def refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
@@ -84,7 +94,7 @@ def refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
     lines = listing([str(fault) for fault in unreadable])
     if on_bad_image == "error":
         raise ImageError(
-            f"{len(unreadable)} images cannot be read:\n{lines}\n"
+            f"{counted(len(unreadable), 'image')} cannot be read:\n{lines}\n"
             "Mend or remove them, or leave them out with --on-bad-image skip."
         )
-    log.warning("left out %d unreadable images:\n%s", len(unreadable), lines)
+    log.warning("left out %s:\n%s", counted(len(unreadable), "unreadable image"), lines)

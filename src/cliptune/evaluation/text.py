@@ -11,7 +11,7 @@ from cliptune.evaluation.metrics import ConfusedPair, class_keys
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import SCORE_NAMES
-from cliptune.text import fit, one_line, shorten, wrap
+from cliptune.text import counted, fit, one_line, shorten, wrap
 
 FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
 FEW_IN_A_CLASS = 5  # below, on average, macro-F1's interval covers too seldom
@@ -27,8 +27,8 @@ def summary_text(evaluation: Evaluation) -> str:
             "macro_f1": paired.macro_f1_difference,
         }
     lines = [
-        f"{tuned.num_images} photos of the {evaluation.split} split, "
-        f"{len(evaluation.class_names)} classes",
+        f"{counted(tuned.num_images, 'photo')} of the {evaluation.split} split, "
+        f"{counted(len(evaluation.class_names), 'class')}",
         "",
         f"  {'':<17}{'zero-shot':>20}{'this model':>20}{'difference':>21}",
     ]
@@ -149,7 +149,7 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
     paired, answers = evaluation.paired, evaluation.answers
     if paired is not None:
         texts.append(
-            f"Right only with this model: {paired.only_a_right} photos; only zero-shot: "
+            f"Right only with this model: {counted(paired.only_a_right, 'photo')}; only zero-shot: "
             f"{paired.only_b_right} (McNemar's test, {paired.mcnemar_method}: "
             f"{p_in_words(paired.mcnemar_p)})."
         )
@@ -172,7 +172,7 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
         means = [percent(worse.mean(i)) for i in range(len(worse.untouched))]
         beside = f" (zero-shot: {means[1]} %)" if len(means) > 1 else ""
         texts.append(
-            f"On photos made worse in {len(worse.corrupted)} ways and three strengths: "
+            f"On photos made worse in {counted(len(worse.corrupted), 'way')} and three strengths: "
             f"{means[0]} % right on average{beside}."
         )
     return texts
@@ -187,8 +187,8 @@ def _none_of_these(found: NoneOfThese) -> list[str]:
     if found.false_accepts is not None and found.auroc is not None:
         wrong = in_words(found.false_accepts, percent)
         texts.append(
-            f"Of {found.num_unknown} photos of none of the classes, {wrong} % are taken as known "
-            f"(AUROC {found.auroc[found.score]:.3f}, by {SCORE_NAMES[found.score]})."
+            f"Of {counted(found.num_unknown, 'photo')} of none of the classes, {wrong} % are "
+            f"taken as known (AUROC {found.auroc[found.score]:.3f}, by {SCORE_NAMES[found.score]})."
         )
     return texts
 

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cliptune.data.naming import clean_name
-from cliptune.errors import CheckpointError, ResourceError
+from cliptune.errors import CheckpointError, ResourceError, named
 from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
+from cliptune.hints import not_there
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
 from cliptune.model.lora import adapter_state
@@ -204,11 +205,13 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
             return best
         raise CheckpointError(
             f"{path}: no checkpoint in this folder. Expected a checkpoint folder, or a run's "
-            "output folder with checkpoint-epoch-1 and so on in it."
+            f"output folder with checkpoint-epoch-1 and so on in it.{_runs(path)}"
         )
     if path.is_file():
         raise CheckpointError(f"{path}: this is a file. Expected a checkpoint folder.")
-    raise CheckpointError(f"{path}: no such checkpoint. {_existing(path.parent)}")
+    where = not_there(path, "no such checkpoint")
+    there = f" {_existing(path.parent)}" if path.parent.is_dir() else ""
+    raise CheckpointError(f"{path}: {where}{there}")
 
 
 def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
@@ -281,6 +284,12 @@ def _rank(checkpoint: Checkpoint) -> tuple[float, float, int]:
     accuracy = checkpoint.val_accuracy
     assert accuracy is not None
     return -accuracy, float("inf") if loss is None else float(loss), checkpoint.record.update
+
+
+def _runs(folder: Path) -> str:
+    """The runs in `folder`, where it is the one above them."""
+    runs = [run.name for run in sorted(folder.iterdir()) if any(run.glob("checkpoint-*"))]
+    return f" It holds runs: {named(runs)}." if runs else ""
 
 
 def _existing(run_dir: Path) -> str:

@@ -35,7 +35,7 @@ from cliptune.model.checkpoint import (
     write_tensors,
 )
 from cliptune.model.restore import load_answers, load_head
-from cliptune.text import no_markup, one_line
+from cliptune.text import command, counted, no_markup, one_line
 
 CARD = "README.md"
 LEAST = 2  # a classifier of one class says nothing
@@ -97,7 +97,7 @@ def with_class(
     if means_CD is not None:  # zeros: no photo of it is known
         row_D = np.zeros(means_CD.shape[1]) if mean_D is None else mean_D
         means_CD = np.concatenate([means_CD, np.asarray(row_D, np.float32)[None]])
-    source = "its prompts" if num_photos == 0 else _photos(num_photos)
+    source = "its prompts" if num_photos == 0 else counted(num_photos, "photo")
     given = [] if list(prompt_names) == [spoken_name(name)] else list(prompt_names)
     changed = _changed(
         record,
@@ -120,8 +120,8 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
     name = record.class_names[index]
     if len(record.class_names) <= LEAST:
         raise UserError(
-            f"class '{name}' cannot be removed: this checkpoint knows {len(record.class_names)} "
-            f"classes, and a classifier needs at least {LEAST}."
+            f"class '{name}' cannot be removed: this checkpoint knows "
+            f"{counted(len(record.class_names), 'class')}, and a classifier needs at least {LEAST}."
         )
     head = {
         key: tensor if tensor.ndim == 0 else torch.cat([tensor[:index], tensor[index + 1 :]])
@@ -153,7 +153,7 @@ def class_index(record: Record, name: str) -> int:
     shown = ", ".join(record.class_names[:12]) + (", …" if len(record.class_names) > 12 else "")
     raise UserError(
         f"this checkpoint has no class '{name}'. {hint}"
-        f"Its {len(record.class_names)} classes: {shown}."
+        f"Its {counted(len(record.class_names), 'class')}: {shown}."
     )
 
 
@@ -178,7 +178,8 @@ def check_new_class(record: Record, name: str, *, display_name: str | None = Non
         if _key(known) == _key(name):
             raise UserError(
                 f"class '{name}': this checkpoint already knows '{known}'. Choose another name, "
-                f"or remove that class first: cliptune remove-class CHECKPOINT '{known}'"
+                "or remove that class first: "
+                f"{command('cliptune', 'remove-class', 'CHECKPOINT', known)}"
             )
     shown = display_names(record.class_names, record.display_names)
     for known, shown_name in shown.items():
@@ -266,12 +267,8 @@ any training:
 
 {events}
 
-Its {len(record.class_names)} classes now: {names}.
+Its {counted(len(record.class_names), "class")} now: {names}.
 """.lstrip()
-
-
-def _photos(count: int) -> str:
-    return "1 photo" if count == 1 else f"{count} photos"
 
 
 def _with_row(tensor_CD: torch.Tensor, row_D: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cliptune.errors import ModelError, listing
+from cliptune.text import counted
 
 TOWER_PREFIXES = {
     "vision": ("vision_model.", "visual_projection"),
@@ -240,7 +241,8 @@ def _at_the_end(chosen: Sequence[str], layers: Sequence[str], count: int) -> lis
         depths[tower] = max(depths.get(tower, 0), index + 1)
     for tower, depth in depths.items():
         if count > depth:
-            raise ModelError(f"lora.last_layers: found {count}; {tower} has {depth} layers")
+            layers = counted(depth, "layer")
+            raise ModelError(f"lora.last_layers: found {count}; {tower} has {layers}")
     kept = []
     for name in chosen:
         at = place(name)
