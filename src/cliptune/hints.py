@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The one of `known` that `name` may be a slip of: near in letters, or begun alike."""
     by_key = {_key(each): each for each in known}
     key = _key(name)
-    if near := difflib.get_close_matches(key, list(by_key), n=1, cutoff=0.7):
+    if near := difflib.get_close_matches(key, list(by_key), n=1, cutoff=0.65):
         return by_key[near[0]]
     begun = [k for k in by_key if len(k) > 2 and key.startswith(k)]  # "validation" for val
     return by_key[begun[0]] if begun else None

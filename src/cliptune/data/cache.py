@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cliptune.errors import ImageError
-from cliptune.files import free, hidden, whole_folder
+from cliptune.files import free, hidden, user_path, whole_folder
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def _clear_leftovers(cache_dir: Path) -> None:
 def default_cache_dir() -> Path:
     """The user's cache folder by the platform's custom; the environment variable wins."""
     if given := os.environ.get("CLIPTUNE_CACHE"):
-        return Path(given)
+        return user_path(given)
     if sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
