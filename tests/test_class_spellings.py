@@ -164,6 +164,7 @@ def test_prepare_makes_one_class_of_all_spellings_of_a_source(
     assert sum(counts[NFC] for counts in result.counts.values()) == 8
     assert sorted(path.name for path in (tmp_path / "out/train").iterdir()) == ["blue", NFC]
     assert f"'{NFC}\\u200b' is taken as '{NFC}'" in caplog.text
+    assert f"'\\xa0{NFD}' is taken as '{NFC}'" in caplog.text
     # The same names in another form ask for nothing else.
     again = prepare(tmp_path / "out", source=source, classes=[NFC, "blue"], progress=False)
     assert again.kind == "already_there"

@@ -141,4 +141,4 @@ def _class_name(feature: Any, value: Any, *, where: str) -> str:
     if value is None or value == -1:
         raise DataError(f"{where}: rows without a label. Leave them out, or label them.")
     name = feature.int2str(value) if hasattr(feature, "int2str") else str(value)
-    return str(name).strip()
+    return str(name).strip(" \t")  # other spaces are told of, in naming.spellings

@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import reprlib
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,7 +92,11 @@ def spellings(names: Iterable[str], *, where: object) -> dict[str, list[str]]:
         found.setdefault(clean_name(name), []).append(name)
     told = []
     for clean, own in found.items():
-        odd = [name for name in own if unicodedata.normalize("NFC", name).strip() != clean]
+        odd = [
+            name
+            for name in own
+            if unicodedata.normalize("NFC", name).strip(string.whitespace) != clean
+        ]
         told += [f"{name!r} is taken as '{clean}'" for name in odd]
         if len(own) > 1 and not odd:
             told.append(f"'{clean}' is written in {len(own)} ways that look the same: one class")

@@ -157,8 +157,8 @@ def _csv_rows(
                 f"{table}: line {number} has {counted(len(cells), 'cell')}, the first {len(names)}."
                 " Put quotation marks around cells that hold the delimiter."
             )
-        path, label, split = ("" if c is None else cells[c].strip() for c in columns)
-        yield Row(number, path, label, split)
+        path, label, split = ("" if c is None else cells[c].strip(" \t") for c in columns)
+        yield Row(number, path.strip(), label, split.strip())
 
 
 def _json_rows(
@@ -180,7 +180,8 @@ def _json_rows(
         cells = [values[image], values[label], values[split] if split else ""]
         if not all(isinstance(cell, str | int) for cell in cells):
             raise DataError(f"{where}: expected text for {image}, {label} and split.")
-        yield Row(number, *(str(cell).strip() for cell in cells))
+        path, label, split = (str(cell).strip(" \t") for cell in cells)
+        yield Row(number, path.strip(), label, split.strip())
 
 
 def find_column(
