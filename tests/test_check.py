@@ -133,9 +133,9 @@ def test_files_changed_since_they_were_prepared_are_named(tmp_path: Path) -> Non
     (train / "new.jpg").write_bytes(encoded(scene(1001)))
     changed = {f.detail: f.files for f in run(tmp_path / "out").findings if f.kind == "changed"}
     assert changed == {
-        "1 are gone": (f"train/akita/{second}",),
-        "1 are new": ("train/akita/new.jpg",),
-        "1 have other content": (f"train/akita/{first}",),
+        "1 is gone": (f"train/akita/{second}",),
+        "1 is new": ("train/akita/new.jpg",),
+        "1 has other content": (f"train/akita/{first}",),
     }
 
 

@@ -54,7 +54,7 @@ def test_undo_moves_nothing_where_a_file_stands_in_the_way(clean: Path) -> None:
     fix(clean, {"train/akita/akita_0.jpg": "grey", "train/akita/akita_1.jpg": "grey"})
     (clean / "train" / "akita" / "akita_1.jpg").write_bytes(b"new")
     before = listing(clean)
-    with pytest.raises(DataError, match="1 files cannot come back"):
+    with pytest.raises(DataError, match="1 file cannot come back"):
         undo(clean)
     assert listing(clean) == before
 

@@ -84,10 +84,12 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a classifier: LoRA adapters and a head on a frozen CLIP."""
-    from cliptune.config import load_settings
+    from cliptune.config import TEXT_KEYS, load_settings
     from cliptune.config_source import parse_override
 
-    overrides: dict[str, Any] = dict(parse_override(text) for text in set_ or [])
+    overrides: dict[str, Any] = dict(
+        parse_override(text, as_written=TEXT_KEYS) for text in set_ or []
+    )
     given = {
         "data.data_dir": str(data_dir) if data_dir else None,
         "output.output_dir": str(output_dir) if output_dir else None,
@@ -130,7 +132,8 @@ app.command("remove-class", epilog="Example: cliptune remove-class outputs/lora_
 def predict(
     checkpoint: CheckpointPath,
     image: Annotated[
-        list[Path] | None, typer.Option(help="A photo; may be given several times.")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A photo, or '*.jpg'; may be given several times."),
     ] = None,
     image_dir: Annotated[
         Path | None, typer.Option(help="A folder of photos, with all its sub-folders.")

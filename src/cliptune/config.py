@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cliptune.config_source import Source, describe_faults, read_source
 from cliptune.errors import SettingsError, listing
+from cliptune.files import user_path
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
-Folder = Annotated[Path, Field(strict=False)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(user_path)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -174,6 +182,23 @@ class Settings(Section):
         return self.model_dump(mode="json")
 
 
+def _text_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted keys whose value is one text or path."""
+    keys = []
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += _text_keys(kind, f"{prefix}{name}.")
+        for each in get_args(kind) if get_origin(kind) is Union else [kind]:
+            if (get_args(each) or [each])[0] in (str, Path):
+                keys.append(f"{prefix}{name}")
+    return keys
+
+
+# In YAML 001 is a number; as a revision or a folder it is what is written.
+TEXT_KEYS = frozenset(_text_keys(Settings))
+
+
 def load_settings(
     config: Path | str | None = None, *, overrides: dict[str, Any] | None = None
 ) -> Settings:
@@ -183,7 +208,8 @@ def load_settings(
 
     Raises `SettingsError` with every fault found: where it is, what was found, what is allowed.
     """
-    source = read_source(Path(config) if config is not None else None, overrides or {})
+    path = None if config is None else user_path(config)
+    source = read_source(path, overrides or {}, as_written=TEXT_KEYS)
     _share_batch_size(source)
     try:
         return Settings.model_validate(source.values)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cliptune.errors import SettingsError, UserError
+from cliptune.hints import nearest, not_there
 
 # Names other tools use for our keys, which spelling alone would not bring together.
 SYNONYMS = {
@@ -43,6 +46,11 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+# No setting is a date: 2024-11-05 is the name of a folder, and 2024-99-99 no mistake.
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
+}
 
 
 MOST_KEYS = 1_000  # in a file; there are some 60 settings
@@ -67,8 +75,12 @@ class Source:
         return self._section(key, make=False)[key.rsplit(".", 1)[-1]]
 
     def put(self, key: str, value: Any, *, origin: str) -> None:
-        self._section(key, make=True)[key.rsplit(".", 1)[-1]] = value
+        self.change(key, value)
         self.overridden.setdefault(key, origin)
+
+    def change(self, key: str, value: Any) -> None:
+        """Put `value` where it was written otherwise, or not at all."""
+        self._section(key, make=True)[key.rsplit(".", 1)[-1]] = value
 
     def origin(self, key: str) -> str:
         """Where `key`, or the nearest thing around it, was written."""
@@ -90,39 +102,63 @@ class Source:
         return section
 
 
-def read_source(config: Path | None, overrides: dict[str, Any]) -> Source:
-    """The values of the YAML file `config`, if any, with `overrides` (dotted keys) put on top."""
-    source = Source("settings", {}) if config is None else _read_yaml(config)
+def read_source(
+    config: Path | None, overrides: dict[str, Any], *, as_written: Collection[str] = ()
+) -> Source:
+    """The values of the YAML file `config`, if any, with `overrides` (dotted keys) put on top.
+
+    The values of keys `as_written` are taken for text as it stands in the file: 001, no, 1e5.
+    """
+    source = Source("settings", {}) if config is None else _read_yaml(config, as_written)
     for key, value in overrides.items():
         source.put(key, value, origin="settings given on the command line or by the caller")
     return source
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """("training.learning_rate", 0.0001) from "training.learning_rate=1e-4"."""
+def parse_override(text: str, *, as_written: Collection[str] = ()) -> tuple[str, Any]:
+    """("training.learning_rate", 0.0001) from "training.learning_rate=1e-4".
+
+    The values of keys `as_written` are text: "model.revision=001" gives "001".
+    """
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not key:
         raise SettingsError(
             f"--set {text}: expected KEY=VALUE, for example --set training.learning_rate=1e-4"
         )
     try:
-        return key.strip(), yaml.load(value, Loader)
+        return key, yaml.load(value, TextLoader if key in as_written else Loader)
     except yaml.YAMLError:
         raise SettingsError(f"--set {text}: the value is not valid YAML") from None
 
 
-def _read_yaml(path: Path) -> Source:
-    values, lines, repeated = read_mapping(
-        path,
-        refusal=SettingsError,
-        what="configuration file",
-        expected="sections such as 'model:' and 'training:'",
-        most_keys=MOST_KEYS,
-    )
+class TextLoader(Loader):
+    """Takes every value for text as it is written; only nothing at all, null and ~ are None."""
+
+
+TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(path: Path, as_written: Iterable[str]) -> Source:
+    options: dict[str, Any] = {
+        "refusal": SettingsError,
+        "what": "configuration file",
+        "expected": "sections such as 'model:' and 'training:'",
+        "most_keys": MOST_KEYS,
+    }
+    values, lines, repeated = read_mapping(path, **options)
     if repeated:
         raise SettingsError(f"{path}: written twice: {', '.join(repeated)}. Keep one of each")
     # A section with nothing under it is a section of defaults.
-    return Source(str(path), {k: v if v is not None else {} for k, v in values.items()}, lines)
+    source = Source(str(path), {k: v if v is not None else {} for k, v in values.items()}, lines)
+    written = Source(str(path), read_mapping(path, loader=TextLoader, **options)[0])
+    for key in as_written:
+        if source.has(key):
+            source.change(key, written.get(key))
+    return source
 
 
 def read_mapping(
@@ -145,7 +181,7 @@ def read_mapping(
             raise refusal(f"{path}: larger than {MOST_BYTES // 2**20} MiB, no {what}.")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise refusal(f"{path}: no such {what}") from None
+        raise refusal(f"{path}: {not_there(path, f'no such {what}')}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise refusal(f"{path}: cannot be read: {error}") from None
     try:
@@ -252,7 +288,15 @@ def _allowed(fault: Any) -> str:
         "literal_error": "expected one of: {expected}",
     }
     phrase = phrases.get(fault["type"])
-    return phrase.format(**context) if phrase else str(fault["msg"])
+    if phrase is None:
+        return str(fault["msg"])
+    found = fault["input"]
+    if fault["type"] in ("string_type", "path_type") and isinstance(found, int | float | date):
+        return f"{phrase}: put it in quotes"
+    if fault["type"] == "literal_error" and isinstance(found, str):
+        near = nearest(found, re.findall(r"'([^']*)'", context["expected"]))
+        phrase += f"; did you mean '{near}'?" if near else ""
+    return phrase.format(**context)
 
 
 def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:

@@ -75,6 +75,14 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def user_path(path: Path | str) -> Path:
+    """`path` with the home folder for a leading ~: shells leave that of `--key=~/x` as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~somebody whom nobody knows: a name like any other
+        return Path(path)
+
+
 def hidden(path: Path, ending: str = _PARTIAL) -> Path:
     """The name beside `path` under which it is written."""
     return path.with_name(f".{path.name}{ending}")

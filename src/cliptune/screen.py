@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 import warnings
@@ -14,6 +15,9 @@ from rich.text import Text
 from tqdm import tqdm
 
 from cliptune.errors import UserError
+from cliptune.files import user_path
+from cliptune.hints import address_fault
+from cliptune.text import command, counted
 
 if TYPE_CHECKING:
     from cliptune.config import Settings
@@ -45,14 +49,16 @@ def check_to_screen(data_dir: Path, *, output: Path, strict: bool, fix: bool, un
     from cliptune.data.quarantine import fix as set_aside
     from cliptune.data.quarantine import undo as bring_back
 
+    data_dir, output = user_path(data_dir), user_path(output)
     if fix and undo:
         raise UserError("--fix and --undo: choose one of the two.")
     if undo:
         back = bring_back(data_dir)
-        print(f"{data_dir}: {_files(len(back))} brought back from {data_dir / QUARANTINE}")
+        print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
         return 0
     if fix and (moved := finish(data_dir)):
-        print(f"{data_dir}: finished a --fix that was broken off; {_files(len(moved))} set aside.")
+        files = counted(len(moved), "file")
+        print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
         return 0
     result = check(data_dir)
     page = write_check(result, output)[1]
@@ -60,15 +66,13 @@ def check_to_screen(data_dir: Path, *, output: Path, strict: bool, fix: bool, un
     if not fix:
         return result.exit_code(strict=strict)
     moved = set_aside(data_dir, result.offenders)
-    print(f"\n{_files(len(moved))} set aside in {data_dir / QUARANTINE}; none was deleted.")
+    print(
+        f"\n{counted(len(moved), 'file')} set aside in {data_dir / QUARANTINE}; none was deleted."
+    )
     if moved:
-        print(f"To bring them back: cliptune check {data_dir} --undo")
+        print(f"To bring them back: {command('cliptune', 'check', data_dir, '--undo')}")
     # What no file's absence mends is left: a missing folder, say.
     return 2 if any(not finding.offenders for finding in result.errors) else 0
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def training_summary(result: TrainResult, settings: Settings) -> None:
@@ -83,7 +87,7 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     early = ", stopped early: val no longer improved" if result.stopped_early else ""
     lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
     speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
-    lines.append(("time", f"{speed}, {result.updates} updates"))
+    lines.append(("time", f"{speed}, {counted(result.updates, 'update')}"))
     share = result.trainable_parameters / result.all_parameters
     lines.append(("trainable", f"{result.trainable_parameters:,} parameters ({share:.2%})"))
     lines.append(("peak memory", f"{result.peak_memory / 2**30:.1f} GiB"))
@@ -96,10 +100,8 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     if result.profile:
         print(f"\n{result.profile}")
     if best:
-        print(
-            f"\nEvaluate it:\n  cliptune evaluate --checkpoint {best.path} "
-            f"--data-dir {settings.data.data_dir}"
-        )
+        words = ["--checkpoint", best.path, "--data-dir", settings.data.data_dir]
+        print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
 
 
 def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
@@ -128,7 +130,7 @@ def class_change_summary(change: ClassChange) -> None:
 def predict_to_screen_or_file(
     checkpoint: Path,
     *,
-    images: list[Path],
+    images: list[str],
     image_dir: Path | None,
     top_k: int,
     output: Path | None,
@@ -141,8 +143,9 @@ def predict_to_screen_or_file(
     """Predict and show or write; returns how many images could not be read."""
     from cliptune.inference.output import check_output
 
-    paths = _paths(images, image_dir)
+    paths = photos_to_predict(images, image_dir)
     if output is not None:
+        output = user_path(output)
         check_output(output)
 
     from cliptune.inference.predictor import Predictor
@@ -187,12 +190,12 @@ def _show_or_write(
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)
-        print(f"{len(paths) - len(unreadable)} images predicted: {output}")
+        print(f"{counted(len(paths) - len(unreadable), 'image')} predicted: {output}")
     if unreadable:
         from cliptune.errors import listing
 
         print(
-            f"error: {len(unreadable)} of {len(paths)} images could not be read:\n"
+            f"error: {len(unreadable)} of {counted(len(paths), 'image')} could not be read:\n"
             f"{listing([str(fault) for fault in unreadable])}",
             file=sys.stderr,
         )
@@ -208,25 +211,43 @@ def show_demo(result: DemoResult) -> None:
     print(bar_chart(result.example))
     _show("demo finished (these are drawings, not photos)", result.lines())
     print("\nPredict any picture:")
-    print(f"  cliptune predict --checkpoint {result.checkpoint} --image FILE")
-    print("Look at the curves:")
-    print(f"  tensorboard --logdir {result.output_dir / 'logs'}")
+    predict = command("cliptune", "predict", "--checkpoint", result.checkpoint, "--image", "FILE")
+    print(f"  {predict}\nLook at the curves:")
+    print(f"  {command('tensorboard', '--logdir', result.output_dir / 'logs')}")
 
 
-def _paths(images: list[Path], image_dir: Path | None) -> list[Path]:
-    """The photos to predict. Raises `UserError` where none, or both sources, are given."""
+def photos_to_predict(images: list[str], image_dir: Path | None) -> list[Path]:
+    """The photos given with --image, patterns such as '*.jpg' expanded, or those in `image_dir`.
+
+    Raises `UserError` where none, or both sources, are given, and for what is no file's path.
+    """
     from cliptune.data.folder import photos_below
 
     if bool(images) == (image_dir is not None):
         raise UserError("name photos with --image FILE, or a folder with --image-dir FOLDER.")
     if image_dir is None:
-        folders = [path for path in images if path.is_dir()]
-        if folders:
-            raise UserError(
-                f"{folders[0]}: this is a folder. For all photos in it, use --image-dir."
-            )
-        return images
+        return [path for given in images for path in _photos_named(given)]
     return photos_below(image_dir, "--image-dir")
+
+
+def _photos_named(given: str) -> list[Path]:
+    """The file that `given` names, or those that it is a pattern of."""
+    if fault := address_fault(given):
+        raise UserError(f"--image {given}: {fault}.")
+    path = user_path(given)
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder. For all photos in it, use --image-dir.")
+    # A shell leaves a pattern in quotes as it is, and that of Windows any pattern.
+    if os.path.lexists(path) or not glob.has_magic(given):
+        return [path]
+    folder = Path(path.anchor)
+    found = [each for each in folder.glob(str(path.relative_to(folder))) if each.is_file()]
+    if found := sorted(each for each in found if not each.name.startswith(".")):
+        return found
+    raise UserError(
+        f"--image {given}: no file of this pattern. Expected a photo's path, or a pattern of some; "
+        "for all photos in a folder, use --image-dir."
+    )
 
 
 def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import textwrap
 import unicodedata
+
+# Invisible, and part of words and emoji: a terminal does nothing else with them.
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
 def one_line(text: str) -> str:
     """`text` without line breaks and control characters, which a terminal might act on."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in JOINERS else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def columns(text: str) -> int:
-    """How many columns `text` takes on a screen, where a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    """How many columns `text` takes on a screen, where a Chinese character takes two.
+
+    Accents and marks that stand with their letter take none.
+    """
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text if not _rides(c))
+
+
+def _rides(c: str) -> bool:
+    return unicodedata.category(c) in ("Mn", "Me", "Cf")
 
 
 def shorten(text: str, limit: int) -> str:
@@ -33,9 +48,33 @@ def fit(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
+def counted(number: int, what: str) -> str:
+    """ "1 photo", "1,200 photos", "2 unreadable files", "3 classes", "4 copies"."""
+    if number == 1:
+        return f"1 {what}"
+    if re.search(r"[^aeiou]y$", what):
+        return f"{number:,} {what[:-1]}ies"
+    return f"{number:,} {what}{'es' if what.endswith(('s', 'x', 'z', 'ch', 'sh')) else 's'}"
+
+
+def command(*words: object, windows: bool = os.name == "nt") -> str:
+    """`words` as a command line to copy into a shell, each one word there, spaces and all.
+
+    On Windows in double quotes, which cmd and PowerShell both know.
+    """
+    texts = [str(word) for word in words]
+    return " ".join(map(_in_double_quotes, texts)) if windows else shlex.join(texts)
+
+
+def _in_double_quotes(word: str) -> str:
+    if '"' in word or re.fullmatch(r"[\w.:=/\\+-]+", word):
+        return subprocess.list2cmdline([word])
+    return f'"{word}"'
+
+
 def no_markup(text: str) -> str:
     """`text` for Markdown, in which nothing acts as markup."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
+    printable = "".join(c if c.isprintable() or c in JOINERS else " " for c in text)
     return "".join(f"\\{c}" if c in r"\`*[]<>|#&" else c for c in printable)
 
 

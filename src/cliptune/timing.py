@@ -53,7 +53,10 @@ class Stopwatch:
             f"{1000 * seconds / max(1, self.items):>10.2f}"
             for name, seconds in rows
         ]
-        lines.append(f"{'in all':<22}{self.total:>10.2f}{'':>9}{self.items:>10} photos")
+        lines.append(
+            f"{'in all':<22}{self.total:>10.2f}{'':>9}{self.items:>10} "
+            f"photo{'' if self.items == 1 else 's'}"
+        )
         if rest <= 0:
             lines.append("Threads work side by side: the sections are more than the whole.")
         if self._traced:

@@ -43,10 +43,9 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure a checkpoint on a split, beside zero-shot CLIP, and write a report."""
-    from cliptune.errors import UserError
+    from cliptune.hints import check_choice
 
-    if on_bad_image not in ("error", "skip"):
-        raise UserError(f"--on-bad-image {on_bad_image}: expected error or skip.")
+    check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
 
     from cliptune.evaluation.evaluate import evaluate as run_evaluation
     from cliptune.screen import evaluation_summary, quiet_libraries
@@ -93,10 +92,9 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Measure two or more models on the same photos: which is better, and where."""
-    from cliptune.errors import UserError
+    from cliptune.hints import check_choice
 
-    if on_bad_image not in ("error", "skip"):
-        raise UserError(f"--on-bad-image {on_bad_image}: expected error or skip.")
+    check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
 
     from cliptune.evaluation.compare import compare as run_comparison
     from cliptune.screen import comparison_to_screen, quiet_libraries

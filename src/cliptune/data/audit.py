@@ -26,7 +26,9 @@ from cliptune.data.tree_findings import (
     unknown_folder_findings,
 )
 from cliptune.errors import DataError
-from cliptune.files import disk_errors
+from cliptune.files import disk_errors, user_path
+from cliptune.hints import not_there
+from cliptune.text import command, counted
 
 TINY = 64  # pixels of the shorter edge
 HUGE = 50_000_000  # pixels
@@ -114,11 +116,12 @@ def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
     its `dataset.json` is damaged;
     `ResourceError` when a reading process was ended.
     """
+    data_dir = user_path(data_dir)
     if not data_dir.is_dir():
-        what = "this is a file" if data_dir.exists() else "no such folder"
+        what = "this is a file." if data_dir.exists() else not_there(data_dir, "no such folder")
         raise DataError(
-            f"{data_dir}: {what}. Expected a folder that holds train/<class name>/*.jpg. "
-            f"Make one with 'cliptune prepare --output-dir {data_dir}'."
+            f"{data_dir}: {what} Expected a folder that holds train/<class name>/*.jpg. "
+            f"Make one with: {command('cliptune', 'prepare', '--output-dir', data_dir)}"
         )
     started = time.perf_counter()
     with disk_errors(data_dir):
@@ -177,7 +180,7 @@ def _oddities(found: Inspected) -> list[tuple[str, str]]:
     if found.format not in expected:
         odd.append(("wrong_ending", f"a {found.format}, not a {expected[0]}"))
     if found.frames > 1:
-        odd.append(("animated", f"{found.frames} pictures"))
+        odd.append(("animated", counted(found.frames, "picture")))
     if min(width, height) < TINY:
         odd.append(("tiny", size))
     if width * height > HUGE:

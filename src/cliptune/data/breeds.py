@@ -13,7 +13,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from cliptune.data.naming import clean_name
 from cliptune.errors import DataError
+from cliptune.text import counted
 
 _DATASET_FOLDERS = """
 n02085620-Chihuahua n02085782-Japanese_spaniel n02085936-Maltese_dog n02086079-Pekinese
@@ -65,7 +67,7 @@ _FIRST = (
 
 def _plain(name: str) -> str:
     """`name` in lower-case snake case, without a WordNet id in front."""
-    name = re.sub(r"^n\d{8}-", "", name.strip())
+    name = re.sub(r"^n\d{8}-", "", clean_name(name))
     name = re.sub(r"[\s_-]+", "_", name).lower()
     return "labrador" if name == "labrador_retriever" else name
 
@@ -101,8 +103,8 @@ def choose_classes(
         chosen = find_classes(available, classes, option="--classes", where=where)
         if num_classes not in (None, len(chosen)):
             raise DataError(
-                f"--num-classes {num_classes} beside --classes with {len(chosen)} names. "
-                "Leave one of the two out."
+                f"--num-classes {num_classes} beside --classes with "
+                f"{counted(len(chosen), 'name')}. Leave one of the two out."
             )
     else:
         wanted = len(available) if num_classes is None else num_classes
@@ -139,7 +141,7 @@ def find_classes(
         shown = ", ".join(sorted(available)[:12]) + (", …" if len(available) > 12 else "")
         raise DataError(
             f"{option}: {where} has no class {', '.join(unknown)}. "
-            f"Its {len(available)} classes: {shown}."
+            f"Its {counted(len(available), 'class')}: {shown}."
         )
     repeated = [name for name, count in Counter(chosen).items() if count > 1]
     if repeated:

@@ -29,6 +29,7 @@ from cliptune.data.naming import CLASSES_FILE, DEVICES
 from cliptune.data.reading import decode
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import free, reason, rename, sync, whole_file
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ def build(
                 )
     if faults:
         raise DataError(
-            f"{len(faults)} photos cannot be decoded, so they cannot be resized:\n"
+            f"{counted(len(faults), 'photo')} cannot be decoded, and so not be resized:\n"
             f"{listing(faults)}\nRemove them from the source, or prepare without --resize and let "
             "'cliptune check --fix' set them aside."
         )

@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from cliptune.data.reading import open_content
 from cliptune.errors import ImageError
-from cliptune.files import delete_folder, free, hidden, whole_folder
+from cliptune.files import delete_folder, free, hidden, user_path, whole_folder
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ def open_store(
         with _building(folder):
             if store := _existing(folder):  # built meanwhile by another process
                 return store
-            log.info("decoding %d photos once into %s (%d MiB)", len(paths), folder, size / MIB)
+            photos = counted(len(paths), "photo")
+            log.info("decoding %s once into %s (%d MiB)", photos, folder, size / MIB)
             _build(folder, paths, decode, progress=progress)
         return _existing(folder)
     except OSError as error:
@@ -155,7 +157,7 @@ def _clear_leftovers(cache_dir: Path) -> None:
 def default_cache_dir() -> Path:
     """The user's cache folder by the platform's custom; the environment variable wins."""
     if given := os.environ.get("CLIPTUNE_CACHE"):
-        return Path(given)
+        return user_path(given)
     if sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":

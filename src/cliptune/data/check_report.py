@@ -20,7 +20,7 @@ from cliptune.data.tree import counts_table
 from cliptune.errors import ImageError
 from cliptune.files import whole_file
 from cliptune.page import picture, render
-from cliptune.text import shorten, wrap
+from cliptune.text import counted, shorten, wrap
 
 SHOWN = 4  # findings of a kind in the text
 GROUPS = 60  # of a kind on the page
@@ -41,19 +41,15 @@ def check_text(result: CheckResult) -> str:
     for severity in reversed(SEVERITIES):
         kinds = _by_kind(result.of(severity))
         if kinds:
-            parts.append(f"{_counted(len(result.of(severity)), severity)}:")
+            parts.append(f"{counted(len(result.of(severity)), severity)}:")
             parts += [_kind_text(kind, findings) for kind, findings in kinds.items()]
     verdict = (
-        f"{result.data_dir}: {result.num_photos:,} photos read; "
-        f"{_counted(len(result.errors), 'error')}, {_counted(len(result.warnings), 'warning')}."
+        f"{result.data_dir}: {counted(result.num_photos, 'photo')} read; "
+        f"{counted(len(result.errors), 'error')}, {counted(len(result.warnings), 'warning')}."
     )
     if not result.errors:
         verdict += " It can be trained on."
     return "\n\n".join([*parts, wrap(verdict)])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _kind_text(kind: str, findings: Sequence[Finding]) -> str:

@@ -15,6 +15,7 @@ from cliptune.data.findings import Finding
 from cliptune.data.fingerprints import HASH_BITS, VIEWS
 from cliptune.data.folder import SPLIT_NAMES, SPLITS
 from cliptune.data.inspection import Inspected
+from cliptune.data.naming import clean_name
 from cliptune.data.near_duplicates import Near, near_pairs
 
 
@@ -124,4 +125,4 @@ def _split(name: str) -> str:
 
 
 def _class(name: str) -> str:
-    return name.split("/", 2)[1]
+    return clean_name(name.split("/", 2)[1])

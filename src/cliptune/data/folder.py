@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cliptune.data.naming import clean_name, spellings
 from cliptune.errors import DataError, listing, named
+from cliptune.files import user_path
+from cliptune.hints import did_you_mean, not_there
+from cliptune.text import command, counted
 
 log = logging.getLogger(__name__)
 
@@ -113,10 +117,11 @@ def photos_below(folder: Path, option: str) -> list[Path]:
 
     Pictures that are passed over are named in the log.
     """
+    folder = user_path(folder)
     expected = f"Expected a folder of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
     if not folder.is_dir():
-        what = "this is a file" if folder.exists() else "no such folder"
-        raise DataError(f"{option} {folder}: {what}. {expected}")
+        what = "this is a file." if folder.exists() else not_there(folder, "no such folder")
+        raise DataError(f"{option} {folder}: {what} {expected}")
     paths = find_images(folder)
     left_out = _pictures_left_out(folder, with_classes=False)
     if not paths:
@@ -177,14 +182,42 @@ def _holds_a_photo(folder: Path) -> bool:
     return any(Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".") for n in names)
 
 
+def check_split(split: str) -> None:
+    """Raise `DataError` unless `split` is one of `SPLITS`."""
+    if split not in SPLITS:
+        hint = did_you_mean(split, SPLITS)
+        raise DataError(f"split '{split}': expected one of {', '.join(SPLITS)}.{hint}")
+
+
 def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
-    """Class name -> its photos, for every class folder of `split_dir`, in the order of names."""
+    """Class name -> its photos, for every class folder of `split_dir`, in the order of names.
+
+    Names are clean (`naming.clean_name`); folders whose names then are equal are one class. Raises
+    `DataError` where nothing visible is left of a name.
+    """
     folders = sorted(
         entry.name
         for entry in os.scandir(split_dir)
         if entry.is_dir() and not entry.name.startswith(".")
     )
-    return {name: find_images(split_dir / name) for name in folders}
+    found = spellings(folders, where=split_dir)
+    if "" in found:
+        raise DataError(
+            f"{split_dir}: it holds a folder called {found[''][0]!a}, of which nothing can be "
+            "seen. Expected the name of a class. Rename the folder."
+        )
+    return {
+        name: sorted(
+            (path for own in found[name] for path in find_images(split_dir / own)),
+            key=lambda path: path.parts,
+        )
+        for name in sorted(found)
+    }
+
+
+def photos_of_class(split_dir: Path, name: str) -> list[Path]:
+    """The photos of the class `name` in `split_dir`; none where it has no folder of it."""
+    return scan_classes(split_dir).get(clean_name(name), []) if split_dir.is_dir() else []
 
 
 def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tuple[Split, Split]:
@@ -216,11 +249,13 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     if val_classes is None:
         train_classes, val_classes = _take_val(train_classes, val_ratio=val_ratio, seed=seed)
         log.info(
-            "%s has no val/ folder: %d of its %d training photos serve as val "
-            "(data.val_ratio %g, seed %d)",
+            "%s has no val/ folder: %d of its %s serve as val (data.val_ratio %g, seed %d)",
             data_dir,
             sum(map(len, val_classes.values())),
-            sum(len(paths) for c in (train_classes, val_classes) for paths in c.values()),
+            counted(
+                sum(len(paths) for c in (train_classes, val_classes) for paths in c.values()),
+                "training photo",
+            ),
             val_ratio,
             seed,
         )
@@ -234,9 +269,11 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
 def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Split:
     """One split whose photos are labelled by their folder's place in `class_names`.
 
-    Folders are matched by name, never by position. A class without a folder, and a folder that
-    is no known class, are listed in the result. Raises `DataError` when nothing is left.
+    Folders are matched by name, never by position, however a name is spelt (`clean_name`). A class
+    without a folder, and a folder that is no known class, are listed in the result. Raises
+    `DataError` when nothing is left, or where two of `class_names` are one.
     """
+    _refuse_equal(class_names)
     classes = _scan_split(data_dir, split)
     _say_left_out(data_dir, split_folders(data_dir), (split,))
     result = _split(split, tuple(class_names), classes)
@@ -244,8 +281,17 @@ def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Spl
         raise DataError(
             f"{split_folder(data_dir, split)}: no photo of a class this model knows. "
             f"Folders found: {named(list(classes))}. Classes expected: {named(class_names)}."
+            f"{_nearest_of(classes, class_names)}"
         )
     return result
+
+
+def relabelled(split: Split, class_names: Sequence[str]) -> Split:
+    """The photos of `split` whose class is among `class_names`, labelled by its place there."""
+    photos: dict[str, list[Path]] = {name: [] for name in split.class_names}
+    for sample in split.samples:
+        photos[split.class_names[sample.label]].append(sample.path)
+    return _split(split.name, tuple(class_names), photos)
 
 
 def without(split: Split, paths: set[Path]) -> Split:
@@ -255,15 +301,33 @@ def without(split: Split, paths: set[Path]) -> Split:
 
 
 def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path]]) -> Split:
-    labels = {class_name: label for label, class_name in enumerate(class_names)}
+    cleaned = [clean_name(class_name) for class_name in class_names]
     samples = tuple(
-        Sample(path, labels[class_name])
-        for class_name in class_names
+        Sample(path, label)
+        for label, class_name in enumerate(cleaned)
         for path in classes.get(class_name, [])
     )
-    missing = tuple(class_name for class_name in class_names if not classes.get(class_name))
-    extra = tuple(class_name for class_name in classes if class_name not in labels)
+    missing = tuple(
+        own for own, name in zip(class_names, cleaned, strict=True) if not classes.get(name)
+    )
+    extra = tuple(class_name for class_name in classes if class_name not in set(cleaned))
     return Split(name, class_names, samples, missing, extra)
+
+
+def _nearest_of(found: Iterable[str], known: Sequence[str]) -> str:
+    """For the first of `found` that may be a slip of the pen: which of the `known` was meant."""
+    hints = ((name, did_you_mean(name, known)) for name in found)
+    return next((f" '{name}':{hint}" for name, hint in hints if hint), "")
+
+
+def _refuse_equal(class_names: Sequence[str]) -> None:
+    """Two classes of an earlier version may be one name in two spellings: no photo tells which."""
+    counts = Counter(map(clean_name, class_names))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise DataError(
+            f"the model knows {named(twice)} more than once, in spellings that look the same, so "
+            "its figures would mean nothing. Train anew: they are one class now."
+        )
 
 
 def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
@@ -272,23 +336,24 @@ def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
         return scan_classes(split_dir)
     expected = f"Expected {split_dir}/<class name>/*.jpg."
     if not data_dir.exists():
-        what = f"{data_dir}: no such folder"
+        what = f"{data_dir}: {not_there(data_dir, 'no such folder')}"
         remedy = (
             "Make it with 'cliptune prepare', name another one with --data-dir, "
             "or see a whole run without any photos: 'cliptune demo'."
         )
     elif not data_dir.is_dir():
-        what, remedy = f"{data_dir}: this is a file", "Name the folder that holds train/."
+        what, remedy = f"{data_dir}: this is a file.", "Name the folder that holds train/."
     else:
-        what = f"{data_dir}: it holds no {split}/ folder"
+        what = f"{data_dir}: it holds no {split}/ folder."
         folders = sorted(entry.name for entry in os.scandir(data_dir) if entry.is_dir())
         remedy = f"It holds: {named(folders)}." if folders else "It holds no folder at all."
+        remedy += did_you_mean(split, folders)
         if folders and not {name.lower() for name in folders} & set(SPLIT_NAMES):
-            remedy += (
-                " If those are classes, split them with 'cliptune prepare "
-                f"--source {data_dir} --output-dir NEW_FOLDER'."
+            split_them = command(
+                "cliptune", "prepare", "--source", data_dir, "--output-dir", "NEW_FOLDER"
             )
-    raise DataError(f"{what}. {expected} {remedy}")
+            remedy += f" If those are classes, split them with: {split_them}"
+    raise DataError(f"{what} {expected} {remedy}")
 
 
 def _say_left_out(data_dir: Path, folders: Mapping[str, Path], splits: Sequence[str]) -> None:
@@ -308,8 +373,8 @@ def _class_faults(split_dir: Path, classes: dict[str, list[Path]]) -> list[str]:
         return [f"{split_dir}: no class folders. Expected one folder of photos for each class"]
     if not any(classes.values()):
         return [
-            f"{split_dir}: its {len(classes)} class folders hold no photos yet. Put photos "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))}) into each"
+            f"{split_dir}: class folders that hold no photos yet: {named(list(classes))}. Put "
+            f"photos ({', '.join(sorted(IMAGE_SUFFIXES))}) into each"
         ]
     return [
         f"{split_dir / name}: no image in this class folder. Add photos "
@@ -324,7 +389,8 @@ def _val_faults(
 ) -> list[str]:
     faults = [
         f"{val_dir / name}: a class that {train_dir.name}/ lacks. Expected one of: "
-        f"{named(list(train))}. Add {train_dir / name} or remove this folder"
+        f"{named(list(train))}.{did_you_mean(name, train)} Add {train_dir / name} or "
+        "remove this folder"
         for name in val
         if name not in train
     ]

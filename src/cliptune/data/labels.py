@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import reprlib
+import string
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol, TypeVar
@@ -37,7 +38,7 @@ def label_text(value: Any) -> str | None:
     if not isinstance(value, str | int | float):
         raise ValueError(f"a {type(value).__name__} ({_SHORT.repr(value)})")
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    text = text.strip()
+    text = text.strip(string.whitespace)  # other spaces are told of, in naming.spellings
     whole = _WHOLE.fullmatch(text)
     return None if text in _MISSING else whole[1] if whole else text
 

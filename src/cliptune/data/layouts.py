@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cliptune.data.breeds import BREED_OF_FOLDER, BREEDS, DEFAULT_NUM_BREEDS, name_key
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLIT_NAMES, SPLITS
-from cliptune.data.naming import class_name_fault
+from cliptune.data.naming import class_name_fault, clean_name, spellings
 from cliptune.data.split_folders import (
     Level,
     Photos,
@@ -202,8 +202,13 @@ def name_classes(
 ) -> dict[str, list[PurePosixPath]]:
     """Class name -> sorted photos, for groups under a source's own names, in their order.
 
-    Raises `DataError` for names that collide, and for names that cannot be those of folders.
+    Names are clean (`naming.clean_name`); groups whose names then are equal are one class. Raises
+    `DataError` for names that collide, and for names that cannot be those of folders.
     """
+    groups = {
+        name: [photo for each in own for photo in groups[each]]
+        for name, own in spellings(groups, where=where).items()
+    }
     by_key: dict[str, list[str]] = defaultdict(list)
     for own in groups:
         by_key[name_key(BREED_OF_FOLDER.get(own, own))].append(own)
@@ -223,7 +228,7 @@ def name_classes(
 
 def canonical_split(name: str) -> str | None:
     """`name` of a split as we call it: "val" for "validation"; None for no split we know."""
-    return SPLIT_NAMES.get(name.strip().lower())
+    return SPLIT_NAMES.get(clean_name(name).lower())
 
 
 def check_splits_known(names: Iterable[str], *, where: str) -> None:

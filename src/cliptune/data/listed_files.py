@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
@@ -27,9 +28,11 @@ class PhotoFolder:
         """The file called `written`, links in the folders above it followed; or what is wrong."""
         slashes = written.removeprefix("file://").replace("\\", "/")
         # Last as it stands: archives packed with backslashes leave file names with such.
-        texts = dict.fromkeys((slashes, unquote(slashes), written))
+        texts = [slashes, unquote(slashes), written]
+        # macOS takes letters apart that lists, as a rule, hold composed.
+        spelt = [unicodedata.normalize(form, text) for text in texts for form in ("NFC", "NFD")]
         places = []
-        for text in texts:
+        for text in dict.fromkeys((*texts, *spelt)):
             if "\0" in text:
                 return "a path with a zero byte"
             path = self.base / text

@@ -9,17 +9,21 @@
 Without an entry a class is shown, and put into prompts, as its folder's readable name: "golden
 retriever". A name shown never enters a prompt by itself: it may be in a language that the text
 tower does not know. Everything in the file is text: a class called 007 or no needs no quotes.
+
+Names that look alike to the last dot are one name: `clean_name` says how each is written.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import reprlib
+import string
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,15 +33,81 @@ import yaml
 from cliptune.config_source import Loader, read_mapping
 from cliptune.errors import DataError, listing, named
 
+log = logging.getLogger(__name__)
+
 CLASSES_FILE = "classes.yaml"
 KEYS = ("name", "prompts")
 MOST_KEYS = 100_000  # in a file; ImageNet's 21,841 classes would take some 65,000
 SYNSET = re.compile(r"^n\d{8}[-_]")  # the WordNet id before a folder's name in ImageNet's sets
 # Names Windows keeps for devices; a class is a folder that should work there, too.
 DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_TAGS = "".join(map(chr, range(0xE0020, 0xE0080)))  # they spell out a region after a flag
+_JOINERS = "\u200c\u200d" + _TAGS  # what of category Cf may carry meaning
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlevel = 2  # aliases: a few lines may be a list of lists without end
+
+
+def clean_name(name: str) -> str:
+    """`name` of a class in its one spelling: composed (NFC), with plain spaces, nothing invisible.
+
+    Spaces of other kinds (Unicode's category Z) become plain ones, and those at the ends go;
+    format characters (Cf: U+200B, U+FEFF, marks of direction, …) go, save where they mean
+    something: `_differs_by`. It may be empty afterwards. Case stays, and so do letters that merely
+    resemble others. Cleaning twice changes nothing more.
+    """
+    if name.isascii():
+        return name.strip()
+    kinds = [(c, unicodedata.category(c)) for c in name]
+    plain = ["" if k == "Cf" and c not in _JOINERS else " " if k[0] == "Z" else c for c, k in kinds]
+    # Composed before joiners are looked at: an accent is then part of its letter, and no mark.
+    whole = unicodedata.normalize("NFC", "".join(plain))
+    kept = [c for i, c in enumerate(whole) if c not in _JOINERS or _differs_by(whole, i)]
+    cleaned = unicodedata.normalize("NFC", "".join(kept)).strip()
+    # What went may have stood between a letter and its accent.
+    return cleaned if cleaned == name else clean_name(cleaned)
+
+
+def _differs_by(name: str, place: int) -> bool:
+    """Whether the joiner or tag at `place` changes what one reads, so that names differ by it.
+
+    A zero width (non-)joiner does beside a mark (scripts of India, emoji), between two Arabic
+    letters (Persian: می‌خواهم), and between two symbols (emoji of professions and families). Between
+    other letters it shows nothing. Tags do after a symbol: the flags of England and Scotland.
+    """
+    before, after = name[:place], name[place + 1 :]
+    if name[place] in _TAGS:
+        return unicodedata.category(before.rstrip(_TAGS)[-1:] or " ") == "So"
+    beside = [each for each in (before[-1:], after[:1]) if each]
+    kinds = [unicodedata.category(each)[0] for each in beside]
+    arabic = [unicodedata.bidirectional(each) == "AL" for each in beside]
+    return "M" in kinds or kinds == ["S", "S"] or arabic == [True, True]
+
+
+def spellings(names: Iterable[str], *, where: object) -> dict[str, list[str]]:
+    """Clean name -> those of `names` that it stands for, both in the order in which they come.
+
+    What cleaning did is told in the log, unless all it did was to compose letters of one spelling.
+    """
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        found.setdefault(clean_name(name), []).append(name)
+    told = []
+    for clean, own in found.items():
+        odd = [
+            name
+            for name in own
+            if unicodedata.normalize("NFC", name).strip(string.whitespace) != clean
+        ]
+        told += [f"{name!r} is taken as '{clean}'" for name in odd]
+        if len(own) > 1 and not odd:
+            told.append(f"'{clean}' is written in {len(own)} ways that look the same: one class")
+    if told:
+        log.warning(
+            "%s: class names, without invisible characters and with plain spaces:\n%s",
+            where, listing(told),
+        )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True)
@@ -123,19 +193,26 @@ def read_names(data_dir: Path, class_names: Sequence[str]) -> GivenNames:
         most_keys=MOST_KEYS,
         loader=_TextLoader,
     )
+    lines |= {clean_name(key): lines[key] for key in values if key in lines}
     entries = _Entries(path, lines, faults=[f"{path}: written twice: {key}" for key in repeated])
     known = set(class_names)
+    own_key: dict[str, str] = {}  # clean name -> the key as it is written in the file
     display: dict[str, str] = {}
     prompts: dict[str, list[str]] = {}
     for key, entry in values.items():
-        if key not in known:
+        class_name = clean_name(key) if isinstance(key, str) else key
+        if class_name not in known:
             entries.refuse(str(key), _unknown(key, class_names))
+            continue
+        if own_key.setdefault(class_name, key) != key:
+            twice = f"{own_key[class_name]!a} and {key!a}"
+            entries.refuse(key, f"written twice: {twice} are one class, '{class_name}'")
             continue
         parts = {"name": entry} if isinstance(entry, str) else entries.parts(key, entry)
         if "name" in parts and (name := entries.name(key, "name", parts["name"])):
-            display[key] = name
+            display[class_name] = name
         if "prompts" in parts and (names := entries.prompts(key, parts["prompts"])):
-            prompts[key] = names
+            prompts[class_name] = names
     entries.refuse_same(display_names(class_names, display))
     if entries.faults:
         raise DataError(_together(path, entries.faults))
@@ -212,14 +289,14 @@ class _Entries:
         where, what = f"{class_name}.{key}", None
         if not isinstance(value, str):
             what = "nothing" if value is None else _SHORT.repr(value)
-        elif not value.strip():
+        elif not clean_name(value):
             what = "an empty name"
         elif any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in value):
             what = f"control characters in {_SHORT.repr(value)}"
         if what is not None:
             self.refuse(where, f"{where}: found {what}; expected text")
             return None
-        return " ".join(value.split())
+        return " ".join(clean_name(value).split())
 
     def prompts(self, class_name: str, value: Any) -> list[str]:
         """`value` as names for prompts; a fault where it is no list, holds none or repeats one."""

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from cliptune.data.layouts import ClassLayout, name_classes
 from cliptune.errors import DataError, listing
+from cliptune.text import counted
 
 _FIRST_WORD = re.compile(r"^[ \t]*([^ \t\r]*)")  # the name of a photo; it may hold other spaces
 PETS_LISTS: dict[str, str] = {"trainval.txt": "train", "test.txt": "test"}
@@ -42,7 +43,7 @@ def oxford_pets(
                 splits[photo] = split
     if missing:
         raise DataError(
-            f"{where}: its lists name {len(missing)} photos that are not there:\n"
+            f"{where}: {counted(len(missing), 'photo')} of its lists cannot be found:\n"
             f"{listing(missing)}\nFetch the images again, or leave these lines out."
         )
     classes = name_classes(groups, where=where, what="classes")

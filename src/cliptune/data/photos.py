@@ -6,7 +6,6 @@ use: one dictionary with `pixel_values` and `labels`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from cliptune.data.augment import Augmentation
 from cliptune.data.folder import (
-    SPLITS,
-    Sample,
     Split,
+    check_split,
     load_split,
     load_training_splits,
+    relabelled,
     split_folders,
 )
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
-from cliptune.errors import DataError, ImageError
+from cliptune.errors import ImageError
+from cliptune.files import user_path
 
 # OpenAI's CLIP at 224 pixels (github.com/openai/CLIP, clip.py): used where no processor is given.
 OPENAI_CLIP = Preprocess(
@@ -61,7 +61,7 @@ class LabelledPhotos(Dataset[dict[str, Any]]):
         seed: int = 42,
     ) -> None:
         self.split = _find_split(
-            Path(data_dir), split, class_names=class_names, val_ratio=val_ratio, seed=seed
+            user_path(data_dir), split, class_names=class_names, val_ratio=val_ratio, seed=seed
         )
         self.preprocess = _as_preprocess(processor)
         self.augmentation = augmentation
@@ -109,7 +109,7 @@ def create_dataloaders(
     seed: int = 42,
 ) -> Loaders:
     """Loaders of `{"pixel_values": float32 (B, 3, H, W), "labels": int64 (B,)}`; train shuffled."""
-    folder = Path(data_dir)
+    folder = user_path(data_dir)
     train = LabelledPhotos(folder, "train", processor, augmentation=augmentation, seed=seed)
     names = train.class_names
     val = LabelledPhotos(folder, "val", processor, class_names=names, seed=seed)
@@ -134,33 +134,14 @@ def _find_split(
     val_ratio: float,
     seed: int,
 ) -> Split:
-    if split not in SPLITS:
-        raise DataError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
+    check_split(split)
     if split == "test" and class_names is not None:
         return load_split(data_dir, split, class_names=class_names)
     train, val = load_training_splits(data_dir, val_ratio=val_ratio, seed=seed)
     if split == "test":
         return load_split(data_dir, split, class_names=train.class_names)
     found = {"train": train, "val": val}[split]
-    return found if class_names is None else _relabelled(found, class_names)
-
-
-def _relabelled(split: Split, class_names: tuple[str, ...]) -> Split:
-    """The photos of `split` whose class is among `class_names`, labelled by its place there."""
-    places = {name: place for place, name in enumerate(class_names)}
-    there = set(split.class_names)
-    samples = tuple(
-        Sample(sample.path, places[name])
-        for sample in split.samples
-        if (name := split.class_names[sample.label]) in places
-    )
-    return replace(
-        split,
-        class_names=class_names,
-        samples=samples,
-        missing_classes=tuple(name for name in class_names if name not in there),
-        extra_classes=tuple(name for name in split.class_names if name not in places),
-    )
+    return found if class_names is None else relabelled(found, class_names)
 
 
 def _as_preprocess(processor: Any) -> Preprocess:

@@ -30,13 +30,15 @@ from cliptune.data.download import STANFORD_DOGS
 from cliptune.data.folder import SPLITS, scan_classes
 from cliptune.data.hub_dataset import HUB_PREFIX
 from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
-from cliptune.data.naming import CLASSES_FILE, entries_of
+from cliptune.data.naming import CLASSES_FILE, clean_name, entries_of
 from cliptune.data.prepare_report import PrepareResult, notes_on
 from cliptune.data.sources import LAYOUTS, SPLIT_CHOICES, Source, open_source, source_name
 from cliptune.data.splitting import Shares, share_out
 from cliptune.data.stanford import ARCHIVE_NAME, archive_beside, fetch_archive
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors
+from cliptune.files import disk_errors, user_path
+from cliptune.hints import check_choice
+from cliptune.text import command, counted
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +91,13 @@ def prepare(
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
+    classes = None if classes is None else [clean_name(name) for name in classes]
+    exclude = None if exclude is None else [clean_name(name) for name in exclude]
     wish = Wish(classes=classes, num_classes=num_classes, exclude=exclude, min_photos=min_photos)
     shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed, shots=shots)
-    if layout not in LAYOUTS or splits not in SPLIT_CHOICES:
-        wrong = f"--layout {layout}" if layout not in LAYOUTS else f"--splits {splits}"
-        known = LAYOUTS if layout not in LAYOUTS else SPLIT_CHOICES
-        raise DataError(f"{wrong}: expected {', '.join(known)}.")
+    check_choice("--layout", layout, LAYOUTS, refusal=DataError)
+    check_choice("--splits", splits, SPLIT_CHOICES, refusal=DataError)
+    output_dir, root = user_path(output_dir), None if root is None else user_path(root)
     if resize is not None and (resize < 16 or link):
         expected = "no --link beside it" if link else "at least 16 pixels"
         raise DataError(f"--resize {resize}: expected {expected}.")
@@ -180,11 +183,11 @@ def _make(
         class_names=tuple(taken),
         counts=manifest.counts,
         kind="made",
-        headline=f"{output_dir}: {len(plan):,} photos of {len(taken)} classes, "
+        headline=f"{output_dir}: {counted(len(plan), 'photo')} of {counted(len(taken), 'class')}, "
         f"{'linked to' if link else 'copied from'} {where}.",
         notes=(
             *notes_on(source, choice, shares=shares),
-            f"What is wrong with them, before training does: cliptune check {output_dir}",
+            f"What is wrong with them, before training does:\n  {_check(output_dir)}",
         ),
     )
 
@@ -210,7 +213,7 @@ def _hub_or_path(source: Path | str | None) -> Path | str | None:
     """A path, unless it names a dataset of the hub."""
     if source is None or str(source).startswith(HUB_PREFIX):
         return source if source is None else str(source)
-    return Path(source)
+    return user_path(source)
 
 
 def _already_there(
@@ -238,12 +241,16 @@ def _already_there(
         class_names=tuple(counts.get("train", {})),
         counts=counts,
         kind="already_there",
-        headline=f"{output_dir} already holds {num_photos:,} photos; nothing was changed.",
+        headline=f"{output_dir} already holds {counted(num_photos, 'photo')}; nothing was changed.",
         notes=(
             "To start afresh, choose another --output-dir or delete this folder first. "
-            f"To check it: cliptune check {output_dir}",
+            f"To check it:\n  {_check(output_dir)}",
         ),
     )
+
+
+def _check(output_dir: Path) -> str:
+    return command("cliptune", "check", output_dir)
 
 
 def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> PrepareResult:
@@ -260,7 +267,7 @@ def _make_empty_tree(output_dir: Path, breeds: Sequence[str], reason: str) -> Pr
             f"There is no archive to take photos from: {reason}.",
             f"What to do now, either: put photos into {output_dir}/train/<class>/ (about 100 a "
             "class), and about 20 a class into val/<class>/ and test/<class>/; remove the classes "
-            f"you do not fill. Then check them: cliptune check {output_dir}",
+            f"you do not fill. Then check them:\n  {_check(output_dir)}",
             f"Or: fetch {STANFORD_DOGS.url} elsewhere, save it as "
             f"{output_dir.parent / ARCHIVE_NAME}, and run this command again.",
             "Or: give photos of your own with --source: a folder with one folder for each class, "

@@ -13,12 +13,15 @@ from cliptune.data.layouts import ClassLayout
 from cliptune.data.sources import Source
 from cliptune.data.splitting import Shares
 from cliptune.data.tree import Counts, counts_table
-from cliptune.text import wrap
+from cliptune.text import counted, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult:
-    """What `prepare` did. `notes` are paragraphs for the user, after the first line."""
+    """What `prepare` did. `notes` are paragraphs for the user, after the first line.
+
+    What follows a line break in a note is a command to copy: it is never broken.
+    """
 
     output_dir: Path
     class_names: tuple[str, ...]
@@ -30,7 +33,9 @@ class PrepareResult:
     def summary(self) -> str:
         """Plain text for a terminal of 80 columns."""
         table = [] if self.kind == "empty_tree" else [counts_table(self.counts)]
-        return "\n\n".join([wrap(self.headline), *table, *map(wrap, self.notes)])
+        notes = [note.partition("\n") for note in self.notes]
+        shown = [f"{wrap(words)}{line_break}{line}" for words, line_break, line in notes]
+        return "\n\n".join([wrap(self.headline), *table, *shown])
 
 
 def notes_on(source: Source, choice: Choice, *, shares: Shares) -> tuple[str, ...]:
@@ -44,11 +49,12 @@ def notes_on(source: Source, choice: Choice, *, shares: Shares) -> tuple[str, ..
         taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
         notes.append(f"The splits are the source's own.{taken}")
     if shares.shots is not None:
-        notes.append(f"train/ holds {shares.shots} photos a class (--shots); val/ and test/ all.")
+        shots = counted(shares.shots, "photo")
+        notes.append(f"train/ holds {shots} a class (--shots); val/ and test/ all.")
     notes += _left_out(choice)
     if num_left:
         notes.append(
-            f"{num_left} more classes were left out; --num-classes or --classes takes them."
+            f"{counted(num_left, 'more class')} left out; --num-classes or --classes takes them."
         )
     if layout.num_loose:
         where = "class folder" if layout.kind in ("folders", "splits") else "list"
@@ -71,9 +77,5 @@ def _left_out(choice: Choice) -> list[str]:
     """The classes that were left out on request, by name."""
     if not choice.left_out:
         return []
-    one = len(choice.left_out) == 1
     reasons = (f"{name} ({why})" for name, why in sorted(choice.left_out.items()))
-    return [
-        f"{'1 class was' if one else f'{len(choice.left_out)} classes were'} left out: "
-        f"{'; '.join(reasons)}."
-    ]
+    return [f"{counted(len(choice.left_out), 'class')} left out: {'; '.join(reasons)}."]

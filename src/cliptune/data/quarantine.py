@@ -19,6 +19,7 @@ from pathlib import Path
 from cliptune.data.building import alone
 from cliptune.errors import DataError, listing
 from cliptune.files import disk_errors, rename, stays_inside, sync, whole_file
+from cliptune.text import command, counted
 
 QUARANTINE = ".quarantine"  # hidden: neither training nor prepare takes it for data
 _PLAN = re.compile(r"fix-(\d{4,})(\.pending|\.undoing|\.undone)?\.json")
@@ -76,9 +77,10 @@ def undo(data_dir: Path) -> list[Move]:
             _finish(data_dir, plan)
         standing = [plan for plan in _plans(data_dir) if plan.state == ""]
         if not standing:
+            fix_it = command("cliptune", "check", data_dir, "--fix")
             raise DataError(
-                f"{data_dir}: nothing to undo. 'cliptune check {data_dir} --fix' has set nothing "
-                "aside here, or all of it is back."
+                f"{data_dir}: nothing to undo. '{fix_it}' has set nothing aside here, or all of it "
+                "is back."
             )
         plan = standing[-1]
         in_the_way = [
@@ -88,8 +90,8 @@ def undo(data_dir: Path) -> list[Move]:
         ]
         if in_the_way:
             raise DataError(
-                f"{data_dir}: {len(in_the_way)} files cannot come back, since others stand in "
-                f"their places:\n{listing(in_the_way)}\nMove those away first. Nothing was moved."
+                f"{data_dir}: {counted(len(in_the_way), 'file')} cannot come back, since others "
+                f"stand there:\n{listing(in_the_way)}\nMove those away first. Nothing was moved."
             )
         undoing = _rename(plan, ".undoing")
         return _finish(data_dir, undoing)

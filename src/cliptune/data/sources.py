@@ -16,6 +16,7 @@ from cliptune.data.pets import PETS_LISTS, oxford_pets
 from cliptune.data.stanford import find_lists, with_stanford_lists
 from cliptune.data.tables import table_photos
 from cliptune.errors import DataError
+from cliptune.hints import not_there
 
 LAYOUTS = ("auto", "folders", "classes", "splits", "names", "pets")
 SPLIT_CHOICES = ("auto", "source", "random")
@@ -61,7 +62,8 @@ def open_source(
         return
     if not source.exists():
         raise DataError(
-            f"{source}: no such file or folder. Expected a tar archive, a folder of photos, a "
+            f"{source}: {not_there(source, 'no such file or folder')} "
+            "Expected a tar archive, a folder of photos, a "
             f"list of photos (.csv, .tsv, .jsonl), a .parquet file, or {HUB_PREFIX}owner/name."
         )
     if source.suffix.lower() in LIST_SUFFIXES and source.is_file():

@@ -14,8 +14,10 @@ from cliptune.data.labels import label_text, take_splits
 from cliptune.data.layouts import ClassLayout, canonical_split, check_splits_known, name_classes
 from cliptune.data.listed_files import PhotoFolder
 from cliptune.data.lists import Line, PhotoList, read_list
+from cliptune.data.naming import clean_name
 from cliptune.data.split_folders import split_folders_of
 from cliptune.errors import DataError, listing, named
+from cliptune.text import counted
 
 # What such columns are called, the likeliest first.
 IMAGE_COLUMNS = (
@@ -91,7 +93,7 @@ def table_photos(
             continue
         photo, path = found
         if (earlier := first.get(photo)) is not None:
-            if (earlier.label, earlier.split) != (row.label, row.split):
+            if _said(earlier) != _said(row):
                 faults.append(
                     f"line {row.line}: {row.path} is {_said(row)} here, {_said(earlier)} in line "
                     f"{earlier.line}"
@@ -103,10 +105,11 @@ def table_photos(
             splits[photo] = canonical_split(row.split) or ""
     if splits and len(splits) < len(files):
         without = [row.line for photo, row in first.items() if photo not in splits]
-        faults.append(f"line {without[0]}: no split, as in {len(without)} lines; others have one")
+        lines = counted(len(without), "line")
+        faults.append(f"line {without[0]}: no split, as in {lines}; others have one")
     if faults:
         raise DataError(
-            f"{table}: {len(faults)} faulty lines:\n{listing(faults)}\n"
+            f"{table}: {counted(len(faults), 'faulty line')}:\n{listing(faults)}\n"
             f"Paths are those of column '{columns.image}', looked for in {base}; --root names "
             f"another folder.{folder.hint()}"
         )
@@ -141,7 +144,7 @@ def _row(line: Line, columns: Columns, *, where: str) -> Row:
 
 def _located(folder: PhotoFolder, row: Row) -> tuple[PurePosixPath, Path] | str:
     """(path relative to the folder, the file), or what is wrong with this line."""
-    if not row.path or not row.label:
+    if not row.path or not clean_name(row.label):
         return "no path" if not row.path else f"no label for {row.path}"
     found = folder.find(row.path)
     if isinstance(found, str):
@@ -153,7 +156,7 @@ def _located(folder: PhotoFolder, row: Row) -> tuple[PurePosixPath, Path] | str:
 
 
 def _said(row: Row) -> str:
-    return f"'{row.label}'" + (f" in {row.split}" if row.split else "")
+    return f"'{clean_name(row.label)}'" + (f" in {row.split}" if row.split else "")
 
 
 def choose_columns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -22,6 +23,7 @@ from cliptune.data.manifest import Manifest
 from cliptune.data.naming import read_names
 from cliptune.data.tree import Counts
 from cliptune.errors import DataError, named
+from cliptune.text import command, counted
 
 FEW_PHOTOS = 10
 IMBALANCE = 5  # times as many photos in the largest class as in the smallest
@@ -45,8 +47,8 @@ def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -
         )
         if others := [name for name in others if not name.startswith(".")]:
             text += (
-                f"; it holds {named(others)}: if those are classes, split them with 'cliptune "
-                f"prepare --source {data_dir} --output-dir NEW_FOLDER'"
+                f"; it holds {named(others)}: if those are classes, split them with "
+                f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
             )
         return [Finding("no_photos", text)]
     findings = []
@@ -56,7 +58,9 @@ def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -
         train = {}
     elif len(train) < 2:
         findings.append(
-            Finding("too_few_classes", f"{len(train)} class folders; expected at least two")
+            Finding(
+                "too_few_classes", f"{counted(len(train), 'class folder')}; expected at least two"
+            )
         )
     empty = [
         f"{folders['train'].name}/{name}: no photo" for name, number in train.items() if number == 0
@@ -100,7 +104,9 @@ def size_findings(counts: Counts, manifest: Manifest | None) -> list[Finding]:
     if few := [f"{name}: {number}" for name, number in train.items() if number < FEW_PHOTOS]:
         some = ", ".join(few[:8]) + (", …" if len(few) > 8 else "")
         findings.append(
-            Finding("few_photos", f"{len(few)} classes with fewer than {FEW_PHOTOS}: {some}")
+            Finding(
+                "few_photos", f"{counted(len(few), 'class')} with fewer than {FEW_PHOTOS}: {some}"
+            )
         )
     small, large = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[large] >= IMBALANCE * train[small]:
@@ -215,16 +221,29 @@ def changed_findings(
     """What became of the files that dataset.json names; those `set_aside` by --fix are known."""
     if manifest is None:
         return []
-    gone = set(manifest.files) - set(files) - set(set_aside)
-    new = set(files) - set(manifest.files)
+    set_aside = set(set_aside)
+    # Copied by way of a Mac, say, names come back with their letters in another Unicode form.
+    spelt = {unicodedata.normalize("NFC", name): name for name in (*files, *set_aside)}
+    digests = {
+        spelt.get(unicodedata.normalize("NFC", name), name): digest
+        for name, digest in manifest.files.items()
+    }
+    gone = set(digests) - set(files) - set_aside
+    new = set(files) - set(digests)
     other = {
         name
-        for name, digest in manifest.files.items()
+        for name, digest in digests.items()
         if name in files and files[name].sha256 and files[name].sha256 != digest
     }
-    changes = (("are gone", gone), ("are new", new), ("have other content", other))
+    changes = (
+        (gone, "is gone", "are gone"),
+        (new, "is new", "are new"),
+        (other, "has other content", "have other content"),
+    )
     return [
-        Finding("changed", f"{len(names)} {what}", tuple(sorted(names)))
-        for what, names in changes
+        Finding(
+            "changed", f"{len(names):,} {one if len(names) == 1 else many}", tuple(sorted(names))
+        )
+        for names, one, many in changes
         if names
     ]

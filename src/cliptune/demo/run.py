@@ -13,6 +13,7 @@ from cliptune.demo.drawings import DEMO_BREEDS, draw_dataset
 from cliptune.errors import Interrupted, UserError
 from cliptune.evaluation.evaluate import evaluate
 from cliptune.evaluation.report import Evaluation
+from cliptune.files import user_path
 from cliptune.inference.output import open_output
 from cliptune.inference.predictor import Prediction, Predictor
 from cliptune.training.reporting import clock
@@ -58,7 +59,7 @@ def run_demo(output_dir: Path | str = "demo_run", *, seed: int = 42) -> DemoResu
     Raises `UserError` where `output_dir` holds something else.
     """
     started = time.perf_counter()
-    output_dir = Path(output_dir)
+    output_dir = user_path(output_dir)
     data_dir = output_dir / f"drawings-{seed}"
     if output_dir.exists() and not any(output_dir.glob("drawings-*")) and any(output_dir.iterdir()):
         raise UserError(

@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cliptune.data.folder import SPLITS, Sample, photos_below
-from cliptune.errors import CheckpointError, ImageError, UserError, listing
+from cliptune.data.folder import Sample, check_split, photos_below
+from cliptune.data.naming import clean_name, spellings
+from cliptune.errors import CheckpointError, ImageError, listing
 from cliptune.evaluation.class_figures import (
     ChangeFigures,
     Measuring,
     figures_on_split,
     photos_to_measure,
 )
+from cliptune.files import user_path
 from cliptune.model.answers import class_means
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
@@ -47,6 +49,7 @@ from cliptune.model.restore import (
     merge_adapter,
     saved_settings,
 )
+from cliptune.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +94,17 @@ def add_class(
     Raises `UserError` for a name that is taken, `CheckpointError` for a linear head or where
     photos cannot be placed, `DataError`, and `ImageError` listing every photo it cannot read.
     """
-    found = resolve_checkpoint(Path(checkpoint))
+    found = resolve_checkpoint(user_path(checkpoint))
     parts = read_parts(found)
+    (name,) = spellings([name], where="add-class")
+    prompt_names = [clean_name(each) for each in prompt_names]
+    display_name = None if display_name is None else clean_name(display_name)
     check_new_class(found.record, name, display_name=display_name)
     target = _target(found, output, f"plus-{name}")
     place = _measuring(data_dir, split, batch_size, device, progress)
-    paths = [] if images is None else _photos_of_class(Path(images), parts)
+    paths = [] if images is None else _photos_of_class(user_path(images), parts)
     samples, why = photos_to_measure(found, place, name, used=paths)
-    cache = Path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
+    cache = user_path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
     names = {name: list(prompt_names)} if prompt_names else {}
 
     classifier, backbone = _load(found, base_model=base_model, cache_dir=cache)
@@ -113,8 +119,8 @@ def add_class(
         if said.unreadable:
             lines = listing([str(fault) for fault in said.unreadable])
             raise ImageError(
-                f"{len(said.unreadable)} of the {len(paths)} photos of '{name}' cannot be read:\n"
-                f"{lines}\nMend or remove them; nothing was written."
+                f"{len(said.unreadable)} of the {counted(len(paths), 'photo')} of '{name}' cannot "
+                f"be read:\n{lines}\nMend or remove them; nothing was written."
             )
         if not np.isfinite(said.features[0]).all():
             raise CheckpointError(
@@ -168,7 +174,7 @@ def remove_class(
     Arguments as of `add_class`. Raises `UserError` for an unknown class, and where fewer than two
     would be left.
     """
-    found = resolve_checkpoint(Path(checkpoint))
+    found = resolve_checkpoint(user_path(checkpoint))
     parts = read_parts(found)
     index = class_index(found.record, name)
     name = found.record.class_names[index]
@@ -178,7 +184,9 @@ def remove_class(
     samples, why = photos_to_measure(found, place, None, used=[])
     figures = None
     if samples:
-        cache = Path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
+        cache = (
+            user_path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
+        )
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache)
         classifier = classifier.to(place.device)
         figures, why = figures_on_split(
@@ -231,16 +239,15 @@ def _photos_of_class(folder: Path, parts: ClassParts) -> list[Path]:
 def _measuring(
     data_dir: Path | str | None, split: str, batch_size: int, device: str, progress: bool
 ) -> Measuring:
-    if split not in SPLITS:
-        raise UserError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
+    check_split(split)
     return Measuring(
-        data_dir=None if data_dir is None else Path(data_dir), split=split, batch_size=batch_size,
-        device=resolve_device(device), progress=progress,
+        data_dir=None if data_dir is None else user_path(data_dir), split=split,
+        batch_size=batch_size, device=resolve_device(device), progress=progress,
     )  # fmt: skip
 
 
 def _target(found: Checkpoint, output: Path | str | None, ending: str) -> Path:
     place = found.path if found.path.name not in ("", "..") else found.path.resolve()
-    target = place.with_name(f"{place.name}-{ending}") if output is None else Path(output)
+    target = place.with_name(f"{place.name}-{ending}") if output is None else user_path(output)
     check_new_folder(target)
     return target

@@ -6,14 +6,14 @@ from cliptune.evaluation.class_changes import ClassChange
 from cliptune.evaluation.class_figures import ChangeFigures
 from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.text import in_words, percent
-from cliptune.text import fit, one_line, shorten, wrap
+from cliptune.text import counted, fit, one_line, shorten, wrap
 
 
 def change_text(change: ClassChange) -> str:
     """What was written, the figures before and after, and what they do not tell."""
-    count = len(change.checkpoint.record.class_names)
+    count = counted(len(change.checkpoint.record.class_names), "class")
     lines = [
-        f"{_title(change)}; {count} classes now",
+        f"{_title(change)}; {count} now",
         f"  from   {one_line(str(change.source))}",
         f"  wrote  {one_line(str(change.checkpoint.path))}",
         "",
@@ -35,7 +35,7 @@ def _title(change: ClassChange) -> str:
     if not change.added:
         return f"class '{name}' removed"
     count = change.num_photos
-    source = "its prompts" if count == 0 else "1 photo" if count == 1 else f"{count} photos"
+    source = counted(count, "photo") if count else "its prompts"
     return f"class '{name}' added from {source}"
 
 

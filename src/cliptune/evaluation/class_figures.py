@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cliptune.data.folder import Sample, find_images, split_folder
+from cliptune.data.folder import Sample, photos_of_class, split_folder
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import DataError, listing
 from cliptune.evaluation.intervals import Estimate, proportion
@@ -26,6 +26,7 @@ from cliptune.model.classes import ClassParts
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
 from cliptune.model.device import memory_errors_in_words
 from cliptune.model.restore import saved_settings
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def photos_to_measure(
         return [], str(error)
     if added is not None:
         taken = {path.resolve() for path in used}
-        new = find_images(split_folder(folder, place.split) / added)
+        new = photos_of_class(split_folder(folder, place.split), added)
         samples += [Sample(path, len(known)) for path in new if path.resolve() not in taken]
     return samples, ""
 
@@ -161,7 +162,8 @@ def figures_on_split(
     said = place.predict(classifier, samples, f"measuring on {place.split}")
     if said.unreadable:
         lines = listing([str(fault) for fault in said.unreadable])
-        log.warning("not measured on %d unreadable images:\n%s", len(said.unreadable), lines)
+        left_out = counted(len(said.unreadable), "unreadable image")
+        log.warning("not measured on %s:\n%s", left_out, lines)
     if not (said.labels != index).any():
         return (
             None,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cliptune.config import Settings
-from cliptune.data.folder import SPLITS, Split, split_folder, split_folders
+from cliptune.data.folder import Split, check_split, split_folder, split_folders
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
 from cliptune.errors import DataError, ImageError, UserError, listing, named
@@ -27,6 +27,8 @@ from cliptune.evaluation.predicting import (
 )
 from cliptune.evaluation.report import refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
+from cliptune.files import user_path
+from cliptune.hints import check_choice
 from cliptune.model.answers import Answers, Floats, Logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
@@ -38,6 +40,7 @@ from cliptune.model.restore import (
     load_preprocess,
     saved_settings,
 )
+from cliptune.text import command, counted
 
 LETTERS = string.ascii_uppercase
 
@@ -84,12 +87,12 @@ def compare(
     Raises `UserError` for models that cannot be compared, `CheckpointError`, `DataError`, and
     `ImageError` listing every unreadable photo.
     """
-    if split not in SPLITS:
-        raise UserError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
-    models = _contestants([Path(path) for path in checkpoints])
+    check_split(split)
+    check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
+    models = _contestants([user_path(path) for path in checkpoints])
     target = resolve_device(device)
     _refuse_one_base_for_several(models, base_model)
-    folder = _common_folder(models) if data_dir is None else Path(data_dir)
+    folder = _common_folder(models) if data_dir is None else user_path(data_dir)
     photos = _common_photos(models, folder, split)
     say_mismatches(photos, folder)
     started = time.perf_counter()
@@ -101,22 +104,21 @@ def compare(
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if not len(said.labels):
-        raise ImageError(
-            f"{split_folder(folder, split)}: none of its {len(photos)} images can be read."
-        )
+        images = counted(len(photos), "image")
+        raise ImageError(f"{split_folder(folder, split)}: none of its {images} can be read.")
     comparison = _measured(models, said, photos, folder, seconds)
     if output_dir is not None:
-        write_comparison(comparison, Path(output_dir))
+        write_comparison(comparison, user_path(output_dir))
     return comparison
 
 
 def _contestants(paths: Sequence[Path]) -> list[_Contestant]:
     """The models at `paths`, found to be different ones of the same classes."""
     if len(paths) < 2:
-        one = f" --checkpoint {paths[0]}" if paths else ""
+        one = ["--checkpoint", *paths] if paths else []
         raise UserError(
             f"a comparison needs two models or more; {len(paths)} given. "
-            f"To measure a single one: cliptune evaluate{one}"
+            f"To measure a single one: {command('cliptune', 'evaluate', *one)}"
         )
     if len(paths) > len(LETTERS):
         raise UserError(f"{len(paths)} models; at most {len(LETTERS)} can be compared at once.")
@@ -239,7 +241,7 @@ def _predict_all(
 
 
 def _cache(settings: Settings, cache_dir: Path | str | None) -> Path | None:
-    return settings.model.cache_dir if cache_dir is None else Path(cache_dir)
+    return settings.model.cache_dir if cache_dir is None else user_path(cache_dir)
 
 
 def _measured(

@@ -8,8 +8,14 @@ from cliptune import __version__
 from cliptune.evaluation.comparison import ComparedModel, Comparison, Difference, most_changed
 from cliptune.evaluation.few_photos import DISCORDANT
 from cliptune.evaluation.seen import seen_in_words
-from cliptune.evaluation.text import ROWS, cell, intervals_in_words, percent, points
-from cliptune.text import fit, one_line, shorten, wrap
+from cliptune.evaluation.text import (
+    ROWS,
+    cell,
+    intervals_in_words,
+    percent,
+    points,
+)
+from cliptune.text import counted, fit, one_line, shorten, wrap
 
 BESIDE = 3  # models in a table of 80 columns
 CLASSES = 8  # whose recall changed most, in the text
@@ -19,8 +25,8 @@ PHOTOS = 20  # that changed sides, each way, in the text
 def comparison_summary(comparison: Comparison) -> str:
     """The figures of each model and their differences, for a terminal."""
     lines = [
-        f"{len(comparison.paths)} photos of the {comparison.split} split, "
-        f"{len(comparison.class_names)} classes",
+        f"{counted(len(comparison.paths), 'photo')} of the {comparison.split} split, "
+        f"{counted(len(comparison.class_names), 'class')}",
         "",
         *(f"  {model.letter}  {one_line(model.checkpoint)}" for model in comparison.models),
         "",

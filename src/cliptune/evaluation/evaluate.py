@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import torch
 import yaml
 
 from cliptune.config import Settings
-from cliptune.data.folder import SPLITS, Sample, photos_below, split_folder
-from cliptune.errors import ImageError, ModelError, UserError
+from cliptune.data.folder import Sample, check_split, photos_below, split_folder
+from cliptune.errors import ImageError, ModelError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.metrics import similar_order
 from cliptune.evaluation.page import PageExtras, worst_mistakes
@@ -29,6 +28,8 @@ from cliptune.evaluation.robustness import measure_robustness
 from cliptune.evaluation.seen import seen_photos
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
+from cliptune.files import user_path
+from cliptune.hints import check_choice
 from cliptune.model.answers import SCORE_NAMES, Answers, Features, Floats, ScoreName, known_scores
 from cliptune.model.attention import has_class_token
 from cliptune.model.backbone import load_backbone
@@ -46,6 +47,7 @@ from cliptune.model.restore import (
     load_preprocess,
     saved_settings,
 )
+from cliptune.text import command, counted
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +81,18 @@ def evaluate(
 
     Raises `CheckpointError`, `DataError`, and `ImageError` listing every unreadable photo.
     """
-    if split not in SPLITS:
-        raise UserError(f"split '{split}': expected one of {', '.join(SPLITS)}.")
-    found = resolve_checkpoint(Path(checkpoint))
+    check_split(split)
+    check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
+    found = resolve_checkpoint(user_path(checkpoint))
     target = resolve_device(device)
     settings = saved_settings(found)
-    folder = Path(data_dir) if data_dir is not None else settings.data.data_dir
+    folder = user_path(data_dir) if data_dir is not None else settings.data.data_dir
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
     strangers = None
     if unknown is not None:  # their labels mean nothing
         strangers = [Sample(path, 0) for path in photos_below(Path(unknown), "--unknown")]
-    cache = Path(cache_dir) if cache_dir is not None else settings.model.cache_dir
+    cache = user_path(cache_dir) if cache_dir is not None else settings.model.cache_dir
     answers, means_CD = load_answers(found)
 
     with memory_errors_in_words(batch_size):
@@ -122,9 +124,8 @@ def evaluate(
         if predictions is not None:
             refuse_unreadable(predictions.unreadable, on_bad_image)
     if not len(said.labels):
-        raise ImageError(
-            f"{split_folder(folder, split)}: none of its {len(photos)} images can be read."
-        )
+        images = counted(len(photos), "image")
+        raise ImageError(f"{split_folder(folder, split)}: none of its {images} can be read.")
     weights_CD = classifiers[0].class_weights().float().cpu().numpy()
     scores, rejection = _known_or_not(
         answers, means_CD, weights_CD, said, said_of_strangers, unknown_dir=unknown
@@ -156,14 +157,14 @@ def evaluate(
         seconds=seconds,
     )
     if output_dir is not None:
-        command = _command(
+        again = _command(
             found.path, folder, split, unknown=unknown, corruptions=corruptions, baseline=baseline,
             on_bad_image=on_bad_image, batch_size=batch_size, device=device, base_model=base_model,
             fast=fast,
         )  # fmt: skip
-        extras = _extras(found, settings, command)
+        extras = _extras(found, settings, again)
         extras = replace(extras, **_where_it_looked(found, evaluation, target, **options))
-        write_report(evaluation, Path(output_dir), extras)
+        write_report(evaluation, user_path(output_dir), extras)
     return evaluation
 
 
@@ -188,7 +189,7 @@ def _command(
     words += [] if unknown is None else ["--unknown", str(unknown)]
     words += [] if base_model is None else ["--base-model", base_model]
     switches = {"--corruptions": corruptions, "--no-baseline": not baseline, "--plain": not fast}
-    return shlex.join([*words, *(name for name, on in switches.items() if on)])
+    return command(*words, *(name for name, on in switches.items() if on))
 
 
 def _extras(checkpoint: Checkpoint, settings: Settings, command: str) -> PageExtras:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cliptune.data.corruptions import CORRUPTIONS
 from cliptune.evaluation.metrics import class_keys
 from cliptune.files import whole_file
-from cliptune.text import columns, shorten
+from cliptune.text import columns, counted, shorten
 
 if TYPE_CHECKING:
     from cliptune.evaluation.robustness import Robustness
@@ -216,7 +216,8 @@ def plot_robustness(
             axes.spines[["top", "right"]].set_visible(False)
         for axes in panels[len(corruptions) + 1 :]:
             axes.set_visible(False)
-        figure.supylabel(f"top-1 accuracy (%) on {robustness.num_photos:,} photos", fontsize=10)
+        photos = counted(robustness.num_photos, "photo")
+        figure.supylabel(f"top-1 accuracy (%) on {photos}", fontsize=10)
         figure.suptitle(title, fontsize=12)
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)

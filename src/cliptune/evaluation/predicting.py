@@ -15,13 +15,16 @@ from cliptune.data.folder import (
     Split,
     load_split,
     load_training_splits,
+    relabelled,
     split_folder,
     split_folders,
 )
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import Unreadable
 from cliptune.errors import DataError, ImageError, listing
+from cliptune.hints import nearest
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +65,13 @@ def labelled_photos(
     train, val = load_training_splits(
         data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
     )
-    if train.class_names != tuple(class_names):
+    if set(train.class_names) != set(class_names):
         raise DataError(
             f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
             "checkpoint knows, so the photos it was validated on cannot be found again. "
             "Evaluate with --split test, or make a val/ folder."
         )
-    return train if split == "train" else val
+    return relabelled(train if split == "train" else val, class_names)
 
 
 def say_mismatches(photos: Split, data_dir: Path) -> None:
@@ -76,14 +79,22 @@ def say_mismatches(photos: Split, data_dir: Path) -> None:
     split_dir = split_folder(data_dir, photos.name)
     if photos.missing_classes:
         log.warning(
-            "%s has no photos of %d classes the model knows: %s",
-            split_dir, len(photos.missing_classes), ", ".join(photos.missing_classes),
+            "%s has no photos of %s the model knows: %s",
+            split_dir, counted(len(photos.missing_classes), "class"),
+            ", ".join(photos.missing_classes),
         )  # fmt: skip
     if photos.extra_classes:
         log.warning(
             "%s: left out, since the model does not know these classes: %s",
-            split_dir, ", ".join(photos.extra_classes),
+            split_dir,
+            ", ".join(_with_hint(name, photos.missing_classes) for name in photos.extra_classes),
         )  # fmt: skip
+
+
+def _with_hint(name: str, missing: Sequence[str]) -> str:
+    """The folder `name`, and which class it may have been meant for."""
+    near = nearest(name, missing)
+    return f"{name} (did you mean '{near}'?)" if near else name
 
 
 def refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
@@ -93,7 +104,7 @@ def refuse_unreadable(unreadable: list[Unreadable], on_bad_image: str) -> None:
     lines = listing([str(fault) for fault in unreadable])
     if on_bad_image == "error":
         raise ImageError(
-            f"{len(unreadable)} images cannot be read:\n{lines}\n"
+            f"{counted(len(unreadable), 'image')} cannot be read:\n{lines}\n"
             "Mend or remove them, or leave them out with --on-bad-image skip."
         )
-    log.warning("left out %d unreadable images:\n%s", len(unreadable), lines)
+    log.warning("left out %s:\n%s", counted(len(unreadable), "unreadable image"), lines)

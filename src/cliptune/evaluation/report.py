@@ -42,6 +42,7 @@ from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import Answers, Floats, softmax
+from cliptune.text import counted
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
 SEED = 0  # of the bootstraps: the same photos and answers give the same intervals
@@ -258,8 +259,8 @@ def refuse_not_finite(logits_NC: Logits, checkpoint: str) -> None:
     if not_finite := int((~np.isfinite(logits_NC)).any(axis=1).sum()):
         raise CheckpointError(
             f"{checkpoint}: its scores are not finite numbers for {not_finite} of "
-            f"{len(logits_NC)} photos. Its training diverged, or its weights are damaged: "
-            "evaluate another checkpoint, or train again with a smaller learning rate."
+            f"{counted(len(logits_NC), 'photo')}. Its training diverged, or its weights are "
+            "damaged: evaluate another checkpoint, or train again with a smaller learning rate."
         )
 
 

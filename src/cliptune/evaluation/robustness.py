@@ -15,6 +15,7 @@ from cliptune.data.loading import Batch, PhotoDataset, make_loader
 from cliptune.errors import ImageError, listing
 from cliptune.evaluation.metrics import top_k_accuracy
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.text import counted
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,12 @@ def _check(found: Predictions, untouched: Predictions | None, samples: Sequence[
     """Raise `ImageError` unless photos could be read: any at all, and those that could before."""
     faults = listing([str(fault) for fault in found.unreadable])
     if not len(found.labels):
-        raise ImageError(f"none of the {len(samples)} photos can be read:\n{faults}")
+        raise ImageError(f"none of {counted(len(samples), 'photo')} can be read:\n{faults}")
     if untouched is not None and len(found.labels) != len(untouched.labels):
         raise ImageError(
-            f"{len(untouched.labels)} photos could be read at first, {len(found.labels)} later: "
-            f"files changed while they were measured. Measure again. Unreadable now:\n{faults}"
+            f"{counted(len(untouched.labels), 'photo')} could be read at first, "
+            f"{len(found.labels)} later: files changed while they were measured. Measure again. "
+            f"Unreadable now:\n{faults}"
         )
 
 

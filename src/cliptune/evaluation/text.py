@@ -14,7 +14,7 @@ from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.seen import seen_in_words, seen_unknown_in_words
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import SCORE_NAMES, Answers
-from cliptune.text import fit, one_line, shorten, wrap
+from cliptune.text import counted, fit, one_line, shorten, wrap
 
 FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
 TOO_FEW = "too few photos"  # in place of a figure
@@ -30,8 +30,8 @@ def summary_text(evaluation: Evaluation) -> str:
             "macro_f1": paired.macro_f1_difference,
         }
     lines = [
-        f"{tuned.num_images} photos of the {evaluation.split} split, "
-        f"{len(evaluation.class_names)} classes",
+        f"{counted(tuned.num_images, 'photo')} of the {evaluation.split} split, "
+        f"{counted(len(evaluation.class_names), 'class')}",
         *map(wrap, seen_texts(evaluation)),
         "",
         f"  {'':<17}{'zero-shot':>20}{'this model':>20}{'difference':>21}",
@@ -180,7 +180,7 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
     paired, answers = evaluation.paired, evaluation.answers
     if paired is not None:
         texts.append(
-            f"Right only with this model: {paired.only_a_right} photos; only zero-shot: "
+            f"Right only with this model: {counted(paired.only_a_right, 'photo')}; only zero-shot: "
             f"{paired.only_b_right} ({mcnemar_in_words(paired)})."
         )
     if answers is not None:
@@ -204,7 +204,7 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
         means = [percent(worse.mean(i)) for i in range(len(worse.untouched))]
         beside = f" (zero-shot: {means[1]} %)" if len(means) > 1 else ""
         texts.append(
-            f"On photos made worse in {len(worse.corrupted)} ways and three strengths: "
+            f"On photos made worse in {counted(len(worse.corrupted), 'way')} and three strengths: "
             f"{means[0]} % right on average{beside}."
         )
     return texts
@@ -218,8 +218,8 @@ def _none_of_these(found: NoneOfThese, answers: Answers | None) -> list[str]:
     if found.false_accepts is not None and found.auroc is not None:
         wrong = in_words(found.false_accepts, percent)
         texts.append(
-            f"Of {found.num_unknown} photos of none of the classes, {wrong} % are taken as known "
-            f"(AUROC {in_words(found.auroc_of(found.score), number)}, by "
+            f"Of {counted(found.num_unknown, 'photo')} of none of the classes, {wrong} % are "
+            f"taken as known (AUROC {in_words(found.auroc_of(found.score), number)}, by "
             f"{SCORE_NAMES[found.score]})."
         )
     return texts

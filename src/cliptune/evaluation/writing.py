@@ -17,7 +17,7 @@ from cliptune.evaluation.plots import (
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.text import report_text
 from cliptune.files import whole_file
-from cliptune.text import no_formula
+from cliptune.text import counted, no_formula
 
 
 def write_report(
@@ -37,7 +37,7 @@ def write_report(
     matrix, classes = output_dir / "confusion_matrix.png", output_dir / "class_performance.png"
     title = (
         f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
-        f"{evaluation.tuned.num_images} photos"
+        f"{counted(evaluation.tuned.num_images, 'photo')}"
     )
     shown = evaluation.display_names
     plot_confusion_matrix(evaluation.confusion_CC, list(shown.values()), matrix, title=title)

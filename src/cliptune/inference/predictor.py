@@ -19,6 +19,8 @@ from PIL import Image
 from cliptune.data.naming import display_names
 from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
+from cliptune.files import user_path
+from cliptune.hints import not_there
 from cliptune.model.answers import softmax
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device
@@ -101,13 +103,13 @@ class Predictor:
         cache_dir: str | Path | None = None,
         fast: bool = True,
     ) -> None:
-        found = resolve_checkpoint(Path(checkpoint))
+        found = resolve_checkpoint(user_path(checkpoint))
         self.checkpoint = found.path
         self.class_names: tuple[str, ...] = tuple(found.record.class_names)
         self.display_names = display_names(self.class_names, found.record.display_names)
         self.device = resolve_device(device)
         self.batch_size = batch_size
-        cache = Path(cache_dir) if cache_dir else saved_settings(found).model.cache_dir
+        cache = user_path(cache_dir) if cache_dir else saved_settings(found).model.cache_dir
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
@@ -140,7 +142,7 @@ class Predictor:
             raise ImageError(
                 unreadable[0]
                 if len(results) == 1
-                else f"{len(unreadable)} of {len(results)} images cannot be read:\n{lines}"
+                else f"{len(unreadable)} of {len(results):,} images cannot be read:\n{lines}"
             )
         return [result for result in results if isinstance(result, Prediction)]
 
@@ -216,7 +218,10 @@ class Predictor:
 def _to_image(image: Any) -> Image.Image:
     """RGB and upright, from a path, a PIL image or an array. Raises `ImageError`."""
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        path = user_path(image)
+        if not os.path.lexists(path):
+            raise ImageError(not_there(image, "there is no such file").rstrip("."))
+        return read_image(path)
     if isinstance(image, np.ndarray):
         return array_to_image(image)
     if isinstance(image, Image.Image):

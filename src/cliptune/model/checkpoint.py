@@ -23,16 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cliptune.data.digests import PhotoSums
-from cliptune.errors import CheckpointError, ResourceError
+from cliptune.data.naming import clean_name
+from cliptune.errors import CheckpointError, ResourceError, named
 from cliptune.files import check_sums, delete_folder, reason, whole_folder, write_sums
+from cliptune.hints import not_there
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
 from cliptune.model.lora import adapter_state
@@ -82,6 +84,19 @@ class Record(BaseModel):
     answers: Answers | None = None  # fitted on val, where it was measured at this point
     history: list[str] = []  # classes added and removed since training, in words
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _clean_names(self) -> Self:
+        """Earlier versions wrote names as folders spelt them; they must match folders of today.
+
+        Where they took two spellings for two classes, both stay what they were called.
+        """
+        cleaned = [clean_name(name) for name in self.class_names]
+        if len(set(cleaned)) == len(set(self.class_names)):
+            self.class_names = cleaned
+            self.display_names = {clean_name(k): v for k, v in self.display_names.items()}
+            self.prompt_names = {clean_name(k): v for k, v in self.prompt_names.items()}
+        return self
 
 
 @dataclass(frozen=True)
@@ -204,11 +219,13 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
             return best
         raise CheckpointError(
             f"{path}: no checkpoint in this folder. Expected a checkpoint folder, or a run's "
-            "output folder with checkpoint-epoch-1 and so on in it."
+            f"output folder with checkpoint-epoch-1 and so on in it.{_runs(path)}"
         )
     if path.is_file():
         raise CheckpointError(f"{path}: this is a file. Expected a checkpoint folder.")
-    raise CheckpointError(f"{path}: no such checkpoint. {_existing(path.parent)}")
+    where = not_there(path, "no such checkpoint")
+    there = f" {_existing(path.parent)}" if path.parent.is_dir() else ""
+    raise CheckpointError(f"{path}: {where}{there}")
 
 
 def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
@@ -286,6 +303,12 @@ def _rank(checkpoint: Checkpoint) -> tuple[float, float, int]:
     accuracy = checkpoint.val_accuracy
     assert accuracy is not None
     return -accuracy, float("inf") if loss is None else float(loss), checkpoint.record.update
+
+
+def _runs(folder: Path) -> str:
+    """The runs in `folder`, where it is the one above them."""
+    runs = [run.name for run in sorted(folder.iterdir()) if any(run.glob("checkpoint-*"))]
+    return f" It holds runs: {named(runs)}." if runs else ""
 
 
 def _existing(run_dir: Path) -> str:

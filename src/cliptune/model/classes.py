@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cliptune.data.breeds import name_key
 from cliptune.data.digests import content_sums
-from cliptune.data.naming import class_name_fault, display_names, spoken_name
+from cliptune.data.naming import class_name_fault, clean_name, display_names, spoken_name
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import SUMS
 from cliptune.model.answers import Answers
@@ -38,7 +38,7 @@ from cliptune.model.checkpoint import (
     write_tensors,
 )
 from cliptune.model.restore import load_answers, load_head, load_photo_sums, texts_say_nothing
-from cliptune.text import no_markup
+from cliptune.text import command, counted, no_markup
 
 CARD = "README.md"
 LEAST = 2  # a classifier of one class says nothing
@@ -106,7 +106,7 @@ def with_class(
     if means_CD is not None:  # zeros: no photo of it is known
         row_D = np.zeros(means_CD.shape[1]) if mean_D is None else mean_D
         means_CD = np.concatenate([means_CD, np.asarray(row_D, np.float32)[None]])
-    source = "its prompts" if num_photos == 0 else _photos(num_photos)
+    source = "its prompts" if num_photos == 0 else counted(num_photos, "photo")
     given = [] if list(prompt_names) == [spoken_name(name)] else list(prompt_names)
     changed = _changed(
         record,
@@ -129,8 +129,8 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
     name = record.class_names[index]
     if len(record.class_names) <= LEAST:
         raise UserError(
-            f"class '{name}' cannot be removed: this checkpoint knows {len(record.class_names)} "
-            f"classes, and a classifier needs at least {LEAST}."
+            f"class '{name}' cannot be removed: this checkpoint knows "
+            f"{counted(len(record.class_names), 'class')}, and a classifier needs at least {LEAST}."
         )
     head = {
         key: tensor if tensor.ndim == 0 else torch.cat([tensor[:index], tensor[index + 1 :]])
@@ -150,8 +150,9 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
 
 def class_index(record: Record, name: str) -> int:
     """The place of the class `name`, however it is spelt. Raises `UserError` for an unknown one."""
-    if name in record.class_names:
-        return record.class_names.index(name)
+    for spelt in (name, clean_name(name)):
+        if spelt in record.class_names:
+            return record.class_names.index(spelt)
     matches = [i for i, known in enumerate(record.class_names) if _key(known) == _key(name)]
     if len(matches) == 1:
         return matches[0]
@@ -161,7 +162,7 @@ def class_index(record: Record, name: str) -> int:
     shown = ", ".join(record.class_names[:12]) + (", …" if len(record.class_names) > 12 else "")
     raise UserError(
         f"this checkpoint has no class '{name}'. {hint}"
-        f"Its {len(record.class_names)} classes: {shown}."
+        f"Its {counted(len(record.class_names), 'class')}: {shown}."
     )
 
 
@@ -180,7 +181,8 @@ def check_new_class(record: Record, name: str, *, display_name: str | None = Non
         if _key(known) == _key(name):
             raise UserError(
                 f"class '{name}': this checkpoint already knows '{known}'. Choose another name, "
-                f"or remove that class first: cliptune remove-class CHECKPOINT '{known}'"
+                "or remove that class first: "
+                f"{command('cliptune', 'remove-class', 'CHECKPOINT', known)}"
             )
     shown = display_names(record.class_names, record.display_names)
     for known, shown_name in shown.items():
@@ -275,12 +277,8 @@ any training:
 
 {events}
 
-Its {len(record.class_names)} classes now: {names}.
+Its {counted(len(record.class_names), "class")} now: {names}.
 """.lstrip()
-
-
-def _photos(count: int) -> str:
-    return "1 photo" if count == 1 else f"{count} photos"
 
 
 def _with_row(tensor_CD: torch.Tensor, row_D: torch.Tensor) -> torch.Tensor:
@@ -288,4 +286,4 @@ def _with_row(tensor_CD: torch.Tensor, row_D: torch.Tensor) -> torch.Tensor:
 
 
 def _key(name: str) -> str:
-    return name_key(spoken_name(name))
+    return name_key(spoken_name(clean_name(name)))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from cliptune.errors import DeviceError, ResourceError
+from cliptune.hints import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def resolve_device(name: str) -> torch.device:
         built = "" if name != "cuda" or torch.version.cuda else " This build of torch has no CUDA."
         raise DeviceError(
             f"device '{name}' is not available on this machine.{built} "
-            f"Available: {', '.join(available)}. Use --device auto to take the best of them."
+            f"Available: {', '.join(available)}.{did_you_mean(name, ['auto', *available])} Use "
+            "--device auto to take the best of them."
         )
     return torch.device(name)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from cliptune.errors import ModelError, listing
 from cliptune.model.dropout import PhotoKeys, seed_dropouts
+from cliptune.text import counted
 
 TOWER_PREFIXES = {
     "vision": ("vision_model.", "visual_projection"),
@@ -243,7 +244,8 @@ def _at_the_end(chosen: Sequence[str], layers: Sequence[str], count: int) -> lis
         depths[tower] = max(depths.get(tower, 0), index + 1)
     for tower, depth in depths.items():
         if count > depth:
-            raise ModelError(f"lora.last_layers: found {count}; {tower} has {depth} layers")
+            layers = counted(depth, "layer")
+            raise ModelError(f"lora.last_layers: found {count}; {tower} has {layers}")
     kept = []
     for name in chosen:
         at = place(name)

@@ -23,7 +23,7 @@ from cliptune.evaluation.plots import plot_training_curves
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.model.classifier import Predictions
-from cliptune.text import no_markup
+from cliptune.text import counted, no_markup
 from cliptune.timing import section
 from cliptune.training.reporting import finite
 from cliptune.training.resume import photo_list, save_resume, torch_random
@@ -167,6 +167,7 @@ def model_card(run: Run, record: Record) -> str:
     )
     lora = run.settings.lora
     classes = ", ".join(no_markup(_class_in_words(name, record)) for name in record.class_names)
+    epochs, updates = counted(record.epoch, "epoch"), counted(record.update, "update")
     return f"""---
 base_model: {record.base_model.name}
 library_name: peft
@@ -174,11 +175,11 @@ pipeline_tag: image-classification
 tags: [cliptune, lora, clip]
 ---
 
-# Image classifier of {len(record.class_names)} classes
+# Image classifier of {counted(len(record.class_names), "class")}
 
 LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.target_modules)} of the
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
-{__version__} after {record.epoch} epochs ({record.update} updates, seed {run.settings.seed}).
+{__version__} after {epochs} ({updates}, seed {run.settings.seed}).
 
 | validation split, {count} photos, % | zero-shot | this checkpoint |
 |---|---|---|

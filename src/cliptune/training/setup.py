@@ -31,6 +31,7 @@ from cliptune.model.fused import fuse
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.model.tokens import drop_patches
+from cliptune.text import counted
 from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain, make_optimizer
 from cliptune.training.reporting import check_trackers, finite
@@ -194,10 +195,11 @@ def load_photos(settings: Settings, *, progress: bool) -> tuple[Split, Split]:
         lines = listing([str(fault) for fault in unreadable])
         if data.on_bad_image == "error":
             raise ImageError(
-                f"{len(unreadable)} of {len(paths)} images cannot be read:\n{lines}\n"
+                f"{len(unreadable)} of {counted(len(paths), 'image')} cannot be read:\n{lines}\n"
                 "Mend or remove them, or set data.on_bad_image to skip."
             )
-        log.warning("skipping %d of %d images:\n%s", len(unreadable), len(paths), lines)
+        of_all = f"{len(unreadable)} of {counted(len(paths), 'image')}"
+        log.warning("skipping %s:\n%s", of_all, lines)
         bad = {fault.path for fault in unreadable}
         train, val = without(train, bad), without(val, bad)
     left = {sample.label for sample in train.samples}
@@ -210,8 +212,8 @@ def load_photos(settings: Settings, *, progress: bool) -> tuple[Split, Split]:
             "or one in train/ and one in a val/ folder."
         )
     log.info(
-        "%s: %d classes, %d training photos, %d validation photos",
-        data.data_dir, len(train.class_names), len(train), len(val),
+        "%s: %s, %s, %s", data.data_dir, counted(len(train.class_names), "class"),
+        counted(len(train), "training photo"), counted(len(val), "validation photo"),
     )  # fmt: skip
     if val.missing_classes:
         log.warning("val has no photos of: %s", ", ".join(val.missing_classes))

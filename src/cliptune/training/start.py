@@ -11,6 +11,7 @@ from cliptune.errors import SettingsError, UserError
 from cliptune.files import delete_folder, recover
 from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
 from cliptune.model.restore import load_head, load_photo_sums, read_adapter
+from cliptune.text import command, counted
 from cliptune.training.resume import (
     check_photos_agree,
     check_prompt_names_agree,
@@ -61,8 +62,8 @@ def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkp
         return checkpoints[-1]
     if checkpoints and not overwrite:
         raise UserError(
-            f"{output_dir} already holds a run ({len(checkpoints)} checkpoints, the last "
-            f"{checkpoints[-1].path.name}). Go on with --resume, choose another --output-dir, "
+            f"{output_dir} already holds a run ({counted(len(checkpoints), 'checkpoint')}, the last"
+            f" {checkpoints[-1].path.name}). Go on with --resume, choose another --output-dir, "
             "or start anew with --overwrite, which deletes these checkpoints."
         )
     return None
@@ -95,15 +96,19 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     if run.accelerator.is_main_process:
         draw_curves(run)  # a stop may have come between the checkpoint and its picture
     if run.progress.epoch >= run.settings.training.num_epochs:
+        epoch = run.progress.epoch
+        done = (
+            f"all {epoch} epochs of this run are" if epoch > 1 else "the one epoch of this run is"
+        )
         raise SettingsError(
-            f"{last.path}: all {run.progress.epoch} epochs of this run are done. To train "
-            "further, raise training.num_epochs; to use it, run 'cliptune evaluate'."
+            f"{last.path}: {done} done. To train further, raise training.num_epochs; to use "
+            f"it, run {_evaluation(last)}"
         )
     if run.gain_is_over():
+        patience = counted(run.settings.training.early_stopping.patience, "epoch")
         raise SettingsError(
-            f"{last.path}: this run stopped early: val had not improved for "
-            f"{run.settings.training.early_stopping.patience} epochs. To train further, raise "
-            "training.early_stopping.patience; to use it, run 'cliptune evaluate'."
+            f"{last.path}: this run stopped early: val had not improved for {patience}. To train "
+            f"further, raise training.early_stopping.patience; to use it, run {_evaluation(last)}"
         )
     read_adapter(last.path, run.classifier.model)
     run.classifier.head.load_state_dict(load_head(last.path, last.record).state_dict())
@@ -115,14 +120,20 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     log.info("going on from %s (update %d)", last.path, run.progress.update)
 
 
+def _evaluation(last: Checkpoint) -> str:
+    return command("cliptune", "evaluate", "--checkpoint", last.path.parent)
+
+
 def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
     """Rows of the head belong to classes, and adapters to weights: both must be those of before."""
     before, now = last.record.class_names, list(run.class_names)
     if before != now:
         gone = ", ".join(name for name in before if name not in now) or "none"
         new = ", ".join(name for name in now if name not in before) or "none"
+        order = "; their order is another" if gone == new == "none" else ""
         raise SettingsError(
-            f"{last.path}: the run to resume had other classes. Gone since: {gone}. New: {new}. "
+            f"{last.path}: the run to resume had other classes. Gone since: {gone}. New: {new}"
+            f"{order}. "
             "Restore the class folders, or start a new run in another --output-dir."
         )
     expected, found = last.record.base_model.fingerprint, run.backbone.source.fingerprint

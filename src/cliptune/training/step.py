@@ -16,6 +16,7 @@ from cliptune.data.loading import Batch
 from cliptune.errors import ImageError, TrainingError, listing
 from cliptune.model.device import is_out_of_memory
 from cliptune.model.frozen import reused
+from cliptune.text import counted
 from cliptune.timing import section
 from cliptune.training.setup import Run
 
@@ -48,8 +49,8 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
                 raise
             run.pieces *= 2
             log.warning(
-                "out of memory: going on with micro-batches of %d photos; each update still takes "
-                "%d", -(-largest // run.pieces), sum(map(len, group)),
+                "out of memory: going on with micro-batches of %s; each update still takes %d",
+                counted(-(-largest // run.pieces), "photo"), sum(map(len, group)),
             )  # fmt: skip
         # Outside of `except`: the error's traceback holds the tensors of the failed attempt.
         optimizer.zero_grad(set_to_none=True)
@@ -84,7 +85,7 @@ def _leave_out(run: Run, group: Sequence[Batch], what: str, value: float) -> Non
     state.skipped_in_a_row += 1
     if state.skipped_in_a_row >= training.nonfinite_limit:
         raise TrainingError(
-            f"{state.skipped_in_a_row} updates in a row could not be used, the limit of "
+            f"{counted(state.skipped_in_a_row, 'update')} in a row could not be used, the limit of "
             f"training.nonfinite_limit. The last: {message}"
         )
     log.warning("update %d is left out: the %s became %s", state.update + 1, what, value)
@@ -134,7 +135,7 @@ def refuse_unreadable(run: Run, group: Sequence[Batch]) -> None:
     lines = listing([str(fault) for fault in unreadable])
     if run.settings.data.on_bad_image == "error" or not sum(map(len, group)):
         raise ImageError(f"unreadable images met during training:\n{lines}")
-    log.warning("skipped %d unreadable images:\n%s", len(unreadable), lines)
+    log.warning("skipped %s:\n%s", counted(len(unreadable), "unreadable image"), lines)
 
 
 def _not_finite(run: Run, group: Sequence[Batch], what: str, value: float) -> str:
