@@ -171,8 +171,8 @@ def test_a_split_can_be_left_out_by_its_name_or_ours(tmp_path: Path, kinds: Any)
     kind = kinds.Value("int64")
     save(tmp_path / "src" / "train.parquet", NUMBERS, kind)
     save(tmp_path / "src" / "validation.parquet", [None, *NUMBERS], kind)
+    command = ["prepare", "--source", tmp_path / "src", "--output-dir", tmp_path / "by_cli"]
     with pytest.raises(SystemExit) as end:
-        command = ["prepare", "--source", tmp_path / "src", "--output-dir", tmp_path / "by_cli"]
         main([*map(str, command), "--leave-out", "validation"])
     assert not end.value.code
     result = made(tmp_path, leave_out=["val"])
