@@ -78,7 +78,9 @@ def to_levels(image: Image.Image) -> Image.Image:
     values_HW = _values(image)
     levels_HW: NDArray[np.uint8]
     if image.mode != "F" and found.black == 0 and found.white in WHOLE_RANGES:
-        table = np.arange(int(found.white) + 1) * 255 // int(found.white)
+        white = int(found.white)
+        # All of 16 bits is rounded down, as colours of 16 bits are.
+        table = (np.arange(white + 1) * 255 + (0 if white == 65535 else white // 2)) // white
         levels_HW = table.astype(np.uint8)[values_HW]
     else:
         share_HW = (values_HW - np.float32(found.black)) / np.float32(found.white - found.black)
