@@ -7,7 +7,7 @@ The forms vary mode, depth, container, orientation and colour profile. Without `
 drawn. `--model` is a base model, which answers zero-shot (default: that of `cliptune demo`);
 `--checkpoint` one of ours instead. Each form is read as `predict --image` reads it, and measured
 against the plain PNG: forms without colour against the plain grey one. Exit code 1 where a form
-was neither refused nor close enough.
+is further from it than its kind allows: a photo between two classes may flip without that.
 
 Shape suffixes: H height, W width, C classes.
 """
@@ -37,7 +37,13 @@ from cliptune.inference.predictor import Predictor
 
 PROMPT = "a photo of a {}, a type of dog."
 # Mean change of a pixel at the model's size, in levels of 255, that a form may bring.
-ALLOWED = {"exact": 0.0, "rounded": 1.0, "lossy": 6.0}
+ALLOWED = {"exact": 0.0, "rounded": 1.0, "lossy": 8.0, "profile": 8.0}
+FATES = {
+    "same": "Read, with the same answer",
+    "refused": "Refused by name, as it should be",
+    "other": "Read as closely as its kind allows, yet another answer",
+    "far": "Further from the plain photo than its kind allows, or refused without reason",
+}
 
 
 @dataclass(frozen=True)
@@ -95,21 +101,19 @@ def seen(path: Path, preprocess: Preprocess) -> np.ndarray:
 
 
 def row(form: Form, path: Path, answer: Answer, plain: Seen) -> tuple[list[str], str]:
-    """(cells of the table, what became of the form: same, refused, other, or far)."""
+    """(cells of the table, what became of the form, as `FATES` tells)."""
     head = [form.name, f"`{path.suffix}`"]
     try:
         found = answer(path)
     except ImageError as error:
         words = str(error).removeprefix(f"{path}: ")
-        fate = "refused" if form.expected == "refused" else "other"
+        fate = "refused" if form.expected == "refused" else "far"
         return [*head, f"refused: {words}", "", "", ""], fate
     change = 100 * np.abs(found.shares_C - plain.shares_C).max()
     levels = np.abs(found.pixels.astype(float) - plain.pixels).mean()
     same = found.label == plain.label
     fate = "same" if same else "other"
-    if form.expected == "refused" or (
-        form.expected in ALLOWED and levels > ALLOWED[form.expected] + 1e-9
-    ):
+    if levels > ALLOWED.get(form.expected, -1.0) + 1e-9:
         fate = "far"
     cells = [form.expected, f"{levels:.2f}", f"{change:.2f}", "yes" if same else found.label]
     return [*head, *cells], fate
@@ -143,13 +147,14 @@ def main() -> None:
     head = (
         f"# One photo in {len(fates)} forms\n\n"
         f"`{' '.join(['python benchmarks/forms.py', *sys.argv[1:]])}`, commit {commit()}, "
-        f"{machine()}, Pillow {PIL.__version__}. Photo: {what}, {photo.width} × {photo.height}. Model: {model}.\n\n"
+        f"{machine()}, Pillow {PIL.__version__}. Photo: {what}, {photo.width} × {photo.height}. "
+        f"Model: {model}.\n\n"
     )
     if args.output:
         args.output.write_text(head + text, encoding="utf-8")
     else:
         print(head + text)
-    raise SystemExit(1 if {"other", "far"} & set(fates) else 0)
+    raise SystemExit(1 if "far" in fates else 0)
 
 
 def measure(photo: Image.Image, answer: Answer, folder: Path) -> tuple[str, list[str]]:
@@ -166,12 +171,9 @@ def measure(photo: Image.Image, answer: Answer, folder: Path) -> tuple[str, list
         cells, fate = row(form, path, answer, plain["L" if form.grey else "RGB"])
         rows.append(cells)
         fates.append(fate)
-    counts = {fate: fates.count(fate) for fate in ("same", "refused", "other", "far")}
     text = (
-        f"Read with the same answer: {counts['same']}. Refused by name, as it should be: "
-        f"{counts['refused']}. Another answer, or refused without reason: {counts['other']}. "
-        f"Further from the plain photo than its kind explains: {counts['far']}.\n\n"
-        "Plain answers: "
+        "\n".join(f"- {words}: {fates.count(fate)}" for fate, words in FATES.items())
+        + "\n\nPlain answers: "
         + "; ".join(
             f"{kind} {seen.label} ({100 * seen.shares_C.max():.1f} %)"
             for kind, seen in zip(("colour", "grey"), plain.values(), strict=True)

@@ -4,7 +4,8 @@ The rule, for whole numbers of 16 or 32 bits and for floating point: the range i
 declares (TIFF's SMinSampleValue and SMaxSampleValue, or 12 BitsPerSample), else the smallest full
 range that holds the largest value: 1 or that of 8, 10, 12, 14 or 16 bits for whole numbers; 1,
 255 or 65,535 for floating point. What fits no range (below 0, above 65,535, NaN, infinite, or all
-below a sixteenth of its range, which would be black) is refused with the values found.
+below a sixteenth of its range, which would be black) is refused with the values found. Colours of
+16 bits, of which Pillow keeps the upper 8, are refused where the rule asks for another range.
 
 It depends on the file alone. PNG's sBIT is not asked: it tells how precise values are, which span
 all 16 bits regardless. Nor are TIFF's MinSampleValue and MaxSampleValue, which are statistics.
@@ -103,27 +104,20 @@ def is_cut_short(image: Image.Image) -> bool:
     return not is_deep(image) and any(re.search(r";16[BLN]$", mode) for mode in modes)
 
 
-def stretched(image: Image.Image) -> Image.Image:
-    """`image`, whose colours were cut from 16 to 8 bits, by the same rule.
+def check_upper_half(image: Image.Image) -> None:
+    """Refuse colours cut from 16 to 8 bits of which less than 6 bits of a picture are left.
 
-    Of 14 bits, 6 are left, which still make a picture; of 12 or fewer nothing does. Raises
-    `ImageError` for those.
+    Their range is that of 14 bits or fewer by the rule above, and the half that tells them apart
+    is gone. Raises `ImageError`.
     """
-    bands = list(image.split())
-    colors = [i for i, name in enumerate(image.getbands()) if name not in ("A", "a")]
-    highest = max(int(bands[i].getextrema()[1]) for i in colors)  # type: ignore[arg-type]
-    if highest >= 2**6:
-        return image
-    if highest < 2**4:
+    extrema: Any = image.getextrema()
+    bands = image.getbands()
+    highest = max(high for name, (_, high) in zip(bands, extrema, strict=True) if name != "A")
+    if highest < 2**6:
         raise ImageError(
             f"its colours of 16 bits hold no value above {256 * highest + 255:,} of 65,535: all "
-            "would be black. Scale them to 0 to 255 and save them with 8 bits"
+            "would be dark or black. Scale them to 0 to 255 and save them with 8 bits"
         )
-    for i in colors:
-        bands[i] = bands[i].point([min(255, level * 255 // (2**6 - 1)) for level in range(256)])
-    wide = Image.merge(image.mode, bands)
-    wide.info = dict(image.info)
-    return wide
 
 
 def _shown(value: float) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cliptune.data.levels import is_cut_short, is_deep, stretched, to_levels
+from cliptune.data.levels import check_upper_half, is_cut_short, is_deep, to_levels
 from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
 from cliptune.errors import ImageError, UserError
 
@@ -106,10 +106,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     cut_short = is_cut_short(image)
     load(image)
-    way_up = orientation(image)
     if cut_short:
-        image = stretched(image)
-    elif is_deep(image):
+        check_upper_half(image)
+    way_up = orientation(image)
+    if is_deep(image):
         image = to_levels(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
