@@ -183,8 +183,12 @@ def ece_estimate(
     def share_below(accuracy_K: Floats) -> float:
         """Share of measurements below `measured` of a model that is right so often."""
         rng = np.random.default_rng(seed)  # the same noise, as near as can be, for every model
-        right_MK = rng.binomial(count_K, accuracy_K, (NOISE_DRAWS, len(count_K)))
-        drawn_M = np.abs(right_MK / count_K - confidence_K) @ weight_K
+        drawn_M = np.zeros(NOISE_DRAWS)
+        for count, true, confidence, weight in zip(
+            count_K, accuracy_K, confidence_K, weight_K, strict=True
+        ):  # bin by bin: numpy draws from one distribution three times faster than from many
+            right_M = rng.binomial(count, true, NOISE_DRAWS)
+            drawn_M += weight * np.abs(right_M / count - confidence)
         ties_M = np.abs(drawn_M - measured) < TIE
         return float((drawn_M < measured - TIE).mean() + ties_M.mean() / 2)
 
