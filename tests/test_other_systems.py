@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import fcntl
 import io
 import logging
 import os
@@ -50,6 +49,7 @@ from cliptune.model.checkpoint import prune_checkpoints, write_tensors
 from cliptune.model.restore import read_tensors
 from conftest import make_photos, names
 
+fcntl = pytest.importorskip("fcntl", reason="imitates Windows on other systems")
 SOURCES = sorted(Path(cliptune.__file__).parent.rglob("*.py"))
 REAL_FSYNC = os.fsync
 
