@@ -17,6 +17,7 @@ from cliptune.data.tables import table_photos
 from cliptune.errors import DataError
 
 LAYOUTS = ("auto", "folders", "classes", "splits", "names", "pets")
+_SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
 SPLIT_CHOICES = ("auto", "source", "random")
 
 
@@ -64,6 +65,11 @@ def open_source(
         listed, found = table_photos(source, root=root, **columns)
         yield _source(source, listed, found, splits)
         return
+    if source.suffix.lower() in _SPREADSHEETS and source.is_file():
+        raise DataError(
+            f"{source}: a spreadsheet in a format that is not read. Expected a list as text: save "
+            f"it as CSV (UTF-8), and give {source.with_suffix('.csv').name} as --source."
+        )
     if layout == "pets" or (layout == "auto" and is_pets(source)):
         with _pets(source) as pets:
             yield _source(source, *pets, splits)
