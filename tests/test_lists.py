@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,24 @@ def test_an_ending_in_other_letters_is_found_and_said(tmp_path: Path, photos: Pa
     result = make(tmp_path / "out", photos / "list.csv")
     assert_all_taken(tmp_path / "out", photos)
     assert "'a0.jpg' is taken for 'i/a0.JPG'" in result.summary().replace("\n", " ")
+
+
+def test_letters_composed_in_another_way_are_the_same_name(tmp_path: Path) -> None:
+    names = [f"{c}é{i}.jpg" for c in CLASSES for i in range(3)]
+    source = write(tmp_path / "photos", [unicodedata.normalize("NFD", name) for name in names])
+    lines = [f"{name[:-4]},{CLASSES[name[0]]}\n" for name in names]
+    table = source / "list.csv"
+    table.write_text("id,label\n" + "".join(lines), encoding="utf-8")
+    make(tmp_path / "out", table)
+    assert_all_taken(tmp_path / "out", source)
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels.ods"])
+def test_a_spreadsheet_is_answered_with_how_to_save_it(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as file:
+        file.writestr("sheet.xml", "")
+    with pytest.raises(DataError, match=r"save it as CSV \(UTF-8\), and give labels\.csv"):
+        make(tmp_path / "out", tmp_path / name)
 
 
 def test_no_other_name_leads_out_of_the_lists_folder(tmp_path: Path, photos: Path) -> None:

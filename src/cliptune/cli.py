@@ -54,9 +54,8 @@ def top(
 # In the order in which --help lists them.
 app.command(
     epilog="Example: cliptune prepare --output-dir data/dogs --num-classes 10\n\n"
-    "Example: cliptune prepare --source photos --output-dir data/mine --exclude misc,blurry "
-    "--min-photos 20\n\nExample: cliptune prepare --source labels.csv --root photos/train "
-    "--label-column breed"
+    "Example: cliptune prepare --source photos --output-dir data/my --exclude misc --min-photos 20"
+    "\n\nExample: cliptune prepare --source labels.csv --root photos/train --label-column breed"
 )(data.prepare)
 app.command(epilog="Example: cliptune check data/dogs --output outputs/check")(data.check)
 

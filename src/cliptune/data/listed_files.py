@@ -27,12 +27,11 @@ class PhotoFolder:
     def find(self, written: str) -> Path | str:
         """The file called `written`, links in the folders above it followed; or what is wrong."""
         slashes = written.removeprefix("file://").replace("\\", "/")
-        # Last as it stands: archives packed with backslashes leave file names with such.
-        texts = [slashes, unquote(slashes), written]
-        # macOS takes letters apart that lists, as a rule, hold composed.
+        texts = (slashes, unquote(slashes))  # as they stand, and as macOS and others spell letters
         spelt = [unicodedata.normalize(form, text) for text in texts for form in ("NFC", "NFD")]
         places = []
-        for text in dict.fromkeys((*texts, *spelt)):
+        # Last with its own backslashes: archives packed with such leave them in file names.
+        for text in dict.fromkeys((*texts, *spelt, written)):
             if "\0" in text:
                 return "a path with a zero byte"
             path = self.base / text
@@ -62,7 +61,7 @@ class PhotoFolder:
             names = self._names[folder] = defaultdict(list)
             for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if is_photo(PurePosixPath(entry.name)):
-                    names[entry.stem].append(entry.name)
+                    names[unicodedata.normalize("NFC", entry.stem)].append(entry.name)
                     names[_without_case_of_ending(entry.name)].append(entry.name)
         return self._names[folder]
 
@@ -97,5 +96,5 @@ class PhotoFolder:
 
 
 def _without_case_of_ending(name: str) -> str:
-    path = PurePosixPath(name)
+    path = PurePosixPath(unicodedata.normalize("NFC", name))
     return path.stem + path.suffix.lower()

@@ -19,6 +19,7 @@ from cliptune.errors import DataError
 from cliptune.hints import not_there
 
 LAYOUTS = ("auto", "folders", "classes", "splits", "names", "pets")
+_SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
 SPLIT_CHOICES = ("auto", "source", "random")
 
 
@@ -70,6 +71,11 @@ def open_source(
         listed, found = table_photos(source, root=root, **columns)
         yield _source(source, listed, found, splits)
         return
+    if source.suffix.lower() in _SPREADSHEETS and source.is_file():
+        raise DataError(
+            f"{source}: a spreadsheet in a format that is not read. Expected a list as text: save "
+            f"it as CSV (UTF-8), and give {source.with_suffix('.csv').name} as --source."
+        )
     if leave_out:
         raise DataError(
             f"--leave-out {','.join(leave_out)}: splits are left out of a list or of a dataset in "

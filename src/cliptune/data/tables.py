@@ -176,7 +176,7 @@ def choose_columns(
         label, why = names, f": the names for the numbers of '{label}'"
     splits = _known(titles, SPLIT_COLUMNS)
     taken = (
-        ("photos", image, _known(titles, images), "--image-column", image_column, ""),
+        ("photos", image, _known(titles, IMAGE_COLUMNS), "--image-column", image_column, ""),
         ("labels", label, labels, "--label-column", label_column, why),
     )
     notes = tuple(
