@@ -11,7 +11,7 @@ import torch
 from tiny import event_points
 
 from cliptune.config import load_settings
-from cliptune.evaluation.plots import best_epoch, plot_training_curves
+from cliptune.evaluation import plots
 from cliptune.training import train as training
 from cliptune.training.reporting import TrainResult, epoch_line
 from cliptune.training.setup import Run, set_up
@@ -105,10 +105,10 @@ def test_a_val_loss_that_is_not_finite_is_neither_best_nor_a_gain(tmp_path: Path
     row = {"epoch": 1.0, "train_loss": 1.0, "train_accuracy": 0.5, "val_accuracy": 0.5}
     unknown: dict[str, float | None] = row | {"val_loss": None}
     known: dict[str, float | None] = row | {"val_loss": 2.0, "epoch": 2.0}
-    assert best_epoch([unknown, known]) is known
-    assert best_epoch([known, unknown]) is known
-    plot_training_curves([unknown, known], tmp_path / "curves.png", baseline_accuracy=None)
-    plot_training_curves([unknown], tmp_path / "one.png", baseline_accuracy=None)
+    assert plots.best_epoch([unknown, known]) is known
+    assert plots.best_epoch([known, unknown]) is known
+    plots.plot_training_curves([unknown, known], tmp_path / "curves.png", baseline_accuracy=None)
+    plots.plot_training_curves([unknown], tmp_path / "one.png", baseline_accuracy=None)
     said = epoch_line(unknown | {"images_per_second": None}, num_epochs=2, is_best=False)
     assert said == "epoch 1/2  train 1.000 50.0%  val – 50.0%  – img/s"
 

