@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cliptune.data.levels import check_upper_half, loses_lower_half, is_deep, to_levels
+from cliptune.data.levels import check_upper_half, is_deep, loses_lower_half, to_levels
 from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
 from cliptune.errors import ImageError, UserError
 
