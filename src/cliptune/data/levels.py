@@ -94,7 +94,7 @@ def to_levels(image: Image.Image) -> Image.Image:
     return Image.fromarray(levels_HW)
 
 
-def is_cut_short(image: Image.Image) -> bool:
+def loses_lower_half(image: Image.Image) -> bool:
     """Whether decoding `image` will keep 8 of the 16 bits of its colours. Ask before decoding.
 
     Pillow has no colours of 16 bits: it keeps the upper half of each, in PNG and TIFF.

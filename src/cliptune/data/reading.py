@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cliptune.data.levels import check_upper_half, is_cut_short, is_deep, to_levels
+from cliptune.data.levels import check_upper_half, is_deep, loses_lower_half, to_levels
 from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
 from cliptune.errors import ImageError, UserError
 
@@ -104,9 +104,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     `cliptune.data.levels`. Colours are taken as they are stored: profiles are not applied.
     Raises `ImageError` for damage, and for pixels of a range that cannot be told.
     """
-    cut_short = is_cut_short(image)
+    halved = loses_lower_half(image)
     load(image)
-    if cut_short:
+    if halved:
         check_upper_half(image)
     way_up = orientation(image)
     if is_deep(image):
