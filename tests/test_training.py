@@ -23,6 +23,7 @@ from cliptune.errors import (
     ModelError,
     TrainingError,
 )
+from cliptune.evaluation.intervals import wilson_interval
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.training.setup import measure_baseline, set_up
 from cliptune.training.train import step, train
@@ -319,7 +320,9 @@ def test_record_and_card_hold_real_figures(overrides: Overrides) -> None:
     assert record["metrics"]["val_accuracy"] == row["val_accuracy"]
     assert record["class_names"] == ["amber", "blue", "cyan"]
     card = (result.last.path / "README.md").read_text()
-    assert f"{100 * row['val_accuracy']:.1f} %" in card
+    assert "validation split, 12 photos" in card
+    low, high = wilson_interval(row["val_accuracy"], 12)
+    assert f"{100 * row['val_accuracy']:.1f} % ({100 * low:.1f}–{100 * high:.1f})" in card
     assert not list(result.last.path.rglob("*.pt")) + list(result.last.path.rglob("*.bin"))
 
 

@@ -157,14 +157,14 @@ def ece_estimate(
 
     The debiased l1 error of Kumar, Liang, Ma (2019), Verified Uncertainty Calibration, adds the
     noise to the measured gaps, which hold it already: of a perfect model's bias it takes off only
-    sqrt(2) - 1 = 41 %, and nothing in bins whose photos are all right.
+    sqrt(2) - 1 = 41 %, and nothing in bins whose photos are all right. Measured side by side, and
+    what the interval covers: `benchmarks/results/coverage.md`.
 
     `low` and `high` are the errors of models of which 97.5 and 2.5 % of the measurements lie below
     the measured one (ties count half). For `high` the gaps are also stretched, and beside them all
     bins taken to be too sure by one amount, whichever reaches further: photos that are all right
     show no gap of that kind. The interval is conditional on the bins' sizes and confidences; it
-    covers the error of these bins, not of other binnings or of each photo. What it covers:
-    `benchmarks/results/coverage.md`.
+    covers the error of these bins, not of other binnings or of each photo.
     """
     weight_K = count_K / count_K.sum()
     measured = plug_in_ece(confidence_K, accuracy_K, count_K)

@@ -181,7 +181,7 @@ LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.targ
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
 {__version__} after {epochs} ({updates}, seed {run.settings.seed}).
 
-| validation split, {count} photos, % | zero-shot | this checkpoint |
+| validation split, {count} photos | zero-shot | this checkpoint |
 |---|---|---|
 {rows}
 
@@ -213,4 +213,4 @@ def _share(value: float | int | None, count: int) -> str:
     if value is None:
         return "–"
     low, high = wilson_interval(value, count)
-    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
