@@ -63,7 +63,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def place(error: OSError) -> str:
     """The file or folder that `error` is about: of a rename, what was to be; "" for none."""
     name = error.filename if error.filename2 is None else error.filename2
-    return "" if name is None else os.fsdecode(name)
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
 
 
 def reason(error: OSError) -> str:

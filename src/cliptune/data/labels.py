@@ -81,8 +81,8 @@ def take_splits(rows: Sequence[R], *, leave_out: Collection[str], where: str) ->
     kept = [row for row in rows if row.split not in gone]
     if rows and not any(row.label for row in kept):
         raise DataError(
-            f"{where}: no photo has a label. Expected one label for each; if another column holds "
-            "them, name it with --label-column."
+            f"{where}: no photo has a label, of those not left out. Expected one for each; if "
+            "another column holds them, name it with --label-column."
         )
     return kept
 
