@@ -267,7 +267,7 @@ def test_unreadable_photos_are_all_named_or_left_out(
     broken = data / "test" / "blue" / "blue_0.png"
     broken.write_bytes(b"")
     out = tmp_path / "out"
-    with pytest.raises(ImageError, match=r"1 images cannot be read:\n.*blue_0\.png"):
+    with pytest.raises(ImageError, match=r"1 image cannot be read:\n.*blue_0\.png"):
         compare(pair, data_dir=data, output_dir=out, **QUIET)
     assert not out.exists()
     found = compare(pair, data_dir=data, output_dir=out, on_bad_image="skip", **QUIET)

@@ -228,7 +228,7 @@ def test_unreadable_photos_count_nowhere(
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff not a photo")
     assert measure(pair[1], [*samples, Sample(broken, 0)], workers=1) == measured
-    with pytest.raises(ImageError, match="none of the 1 photos can be read"):
+    with pytest.raises(ImageError, match="of 1 photo none can be read"):
         measure(pair[1], [Sample(broken, 0)])
 
 

@@ -105,7 +105,7 @@ def compare(
     seconds = time.perf_counter() - started
     if not len(said.labels):
         images = counted(len(photos), "image")
-        raise ImageError(f"{split_folder(folder, split)}: none of its {images} can be read.")
+        raise ImageError(f"{split_folder(folder, split)}: of its {images} none can be read.")
     comparison = _measured(models, said, photos, folder, seconds)
     if output_dir is not None:
         write_comparison(comparison, user_path(output_dir))

@@ -125,7 +125,7 @@ def evaluate(
             refuse_unreadable(predictions.unreadable, on_bad_image)
     if not len(said.labels):
         images = counted(len(photos), "image")
-        raise ImageError(f"{split_folder(folder, split)}: none of its {images} can be read.")
+        raise ImageError(f"{split_folder(folder, split)}: of its {images} none can be read.")
     weights_CD = classifiers[0].class_weights().float().cpu().numpy()
     scores, rejection = _known_or_not(
         answers, means_CD, weights_CD, said, said_of_strangers, unknown_dir=unknown

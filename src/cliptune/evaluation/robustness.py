@@ -123,7 +123,7 @@ def _check(found: Predictions, untouched: Predictions | None, samples: Sequence[
     """Raise `ImageError` unless photos could be read: any at all, and those that could before."""
     faults = listing([str(fault) for fault in found.unreadable])
     if not len(found.labels):
-        raise ImageError(f"none of {counted(len(samples), 'photo')} can be read:\n{faults}")
+        raise ImageError(f"of {counted(len(samples), 'photo')} none can be read:\n{faults}")
     if untouched is not None and len(found.labels) != len(untouched.labels):
         raise ImageError(
             f"{counted(len(untouched.labels), 'photo')} could be read at first, "
