@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cliptune.model.backbone import image_features, load_backbone, text_features
+from cliptune.model.dropout import PhotoDropout
 from cliptune.model.fused import FusedEncoder, fuse
 from cliptune.model.lora import adapter_state, add_adapters, merge
 from test_lora import wake
@@ -195,9 +196,31 @@ def test_with_dropout_the_gradient_is_that_of_the_masks_drawn(clip_folder: Path)
             assert (high - low) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-9), name
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_with_dropout_features_and_gradients_equal_those_of_the_plain_path(
+    tmp_path: Path, kind: str
+) -> None:
+    """The same masks, though the last layer's are drawn for the token that leaves the tower."""
+    from conftest import make_model
+
+    folder = make_model(tmp_path, kind)
+    results = []
+    *models, tokens = pair(folder, towers="both", target_modules=EVERYWHERE, dropout=0.3)
+    for model in models:
+        keys = next(m.keys for m in model.modules() if isinstance(m, PhotoDropout))
+        photos = torch.tensor([7, 0, 2, 30])
+        with keys.drawing_for(photos, epoch=1, update=3, device=torch.device("cpu")):
+            results.append(outcome(model, tokens, towers="both"))
+    assert_same(*results)
+
+
 def test_dropout_averages_to_pefts_own(clip_folder: Path) -> None:
     """The mean feature over many draws is the same as PEFT's, within the noise of the means."""
     plain, fast, _ = pair(clip_folder, dropout=0.4)
+    for module in plain.modules():
+        if hasattr(module, "lora_dropout"):
+            module.lora_dropout["default"] = torch.nn.Dropout(0.4)
+    assert "vision_model" in fuse(plain)  # whose masks the fused encoder does not draw
     pixels = torch.randn(1, 3, 32, 32).repeat(4000, 1, 1, 1)
     with torch.no_grad():
         ours, theirs = image_features(fast, pixels), image_features(plain, pixels)

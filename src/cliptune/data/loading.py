@@ -246,8 +246,7 @@ def make_loader(
         num_workers=num_workers,
         timeout=read_timeout if num_workers else 0,
         persistent_workers=num_workers > 0,
-        # Without one of its own, each pass over a loader draws from torch's global generator, and
-        # a resumed run, which starts its epoch twice, would draw other dropout masks.
+        # Without one of its own, each pass over a loader draws from torch's global generator.
         generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_main_process,
         pin_memory=pin_memory and torch.cuda.is_available(),

@@ -46,7 +46,8 @@ class PhotoKeys:
         """While open, masks are those of `photos`, places in the dataset (B,), in `epoch`.
 
         Prompts take part as a whole in every micro-batch: theirs are those of `update`. So is what
-        else draws, namely a base model's own dropout in the text tower (Chinese-CLIP has some).
+        else draws, namely a base model's own dropout in the text tower (Chinese-CLIP has some). One
+        in the image tower, which no published model of these families has, follows the batch.
         """
         start = _number(f"{self.seed} photos {epoch}")
         self._keys = {"vision": words(start, photos.to(device, torch.int64))}

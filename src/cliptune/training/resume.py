@@ -1,8 +1,8 @@
 """Everything a stopped run needs to go on as if it had not stopped.
 
 The folder `resume/` of a checkpoint holds `state.json` (counters, history, settings) and
-`tensors.safetensors` (optimizer moments, random states). The order of photos and their
-augmentation are functions of the seed and need no state.
+`tensors.safetensors` (optimizer moments, random states). The order of photos, their augmentation
+and dropout are functions of the seed and need no state.
 """
 
 from __future__ import annotations
