@@ -287,7 +287,7 @@ def test_names_that_cannot_be_are_refused_with_what_to_do(
         remove_class(tmp_path / "two", "cyan", **QUIET)
 
 
-@pytest.mark.parametrize("name", ["red.", "con", "re:d", "red?", "re\u2028d", "caf\udce9"])
+@pytest.mark.parametrize("name", ["red.", "con", "re:d", "red?", "caf\udce9"])
 def test_a_class_that_prepare_would_refuse_is_refused(trained: Checkpoint, name: str) -> None:
     assert class_name_fault(name)
     with pytest.raises(UserError, match="as 'cliptune prepare' wants it"):

@@ -27,7 +27,7 @@ from cliptune.data.reading import read_image
 from cliptune.errors import DataError
 from cliptune.evaluation.compare import compare
 from cliptune.evaluation.evaluate import evaluate
-from cliptune.screen import _paths
+from cliptune.screen import photos_to_predict
 from cliptune.training.train import train
 from conftest import make_photos
 
@@ -99,12 +99,12 @@ def test_pictures_that_are_passed_over_are_counted_and_named(
     caplog.clear()
     load_split(tmp_path, "test", class_names=NAMES)
     assert "left out" not in caplog.text
-    _paths([], tmp_path / "train" / "amber")  # of predict --image-dir
+    photos_to_predict([], tmp_path / "train" / "amber")  # of predict --image-dir
     assert "pictures left out: 2 × .heic, 1 × .psd" in caplog.text
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "d.heic").write_bytes(b"?")
     with pytest.raises(DataError, match=r"no photos in it, but pictures .*: 1 × \.heic"):
-        _paths([], tmp_path / "only")
+        photos_to_predict([], tmp_path / "only")
     found = {f.detail for f in check(tmp_path, progress=False).findings}
     assert {"2 × .heic", "1 × .psd", "1 × .jpg outside a class folder"} <= found
 
