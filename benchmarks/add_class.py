@@ -24,13 +24,13 @@ import torch
 
 from cliptune.config import load_settings
 from cliptune.data.folder import Sample, find_images, scan_classes
-from cliptune.evaluation.class_figures import ChangeFigures, Measuring, change_figures
+from cliptune.editing.classes import ClassParts, read_parts, with_class
+from cliptune.editing.figures import ChangeFigures, Measuring, change_figures
+from cliptune.editing.placing import place_class
 from cliptune.model.answers import class_means, unit_rows
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import best_checkpoint
-from cliptune.model.classes import ClassParts, read_parts, with_class
 from cliptune.model.classifier import TextHead
-from cliptune.model.placing import place_class
 from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train

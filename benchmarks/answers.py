@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from cliptune.evaluation.evaluate import evaluate
-from cliptune.evaluation.intervals import Estimate
 from cliptune.evaluation.report import Evaluation
+from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.model.answers import SCORE_NAMES
 
 

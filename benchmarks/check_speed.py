@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliptune.data.audit import check
-from cliptune.data.fingerprints import HASH_BITS, VIEWS
+from cliptune.checking.check import check
+from cliptune.checking.fingerprints import HASH_BITS, VIEWS
+from cliptune.checking.near_duplicates import near_pairs
 from cliptune.data.folder import find_images
-from cliptune.data.near_duplicates import near_pairs
 
 
 def decode(paths: Sequence[Path]) -> None:

@@ -75,10 +75,10 @@ def ours(work: Work) -> Repetition:
     from cliptune.cli import keep_freed_memory
     from cliptune.model.backbone import load_backbone
     from cliptune.model.classifier import Classifier, TextHead
-    from cliptune.model.fused import fuse
+    from cliptune.model.fast.encoder import fuse
+    from cliptune.model.image_tokens import drop_patches
     from cliptune.model.lora import add_adapters
     from cliptune.model.prompts import prompts_for, zero_shot_weights
-    from cliptune.model.tokens import drop_patches
     from cliptune.training.optim import make_optimizer
 
     keep_freed_memory()
@@ -295,7 +295,7 @@ def pipeline(work: Work) -> Repetition:
 def our_loader(work: Work) -> Repetition:
     """An epoch of training photos, decoded in an epoch before."""
     from cliptune.data.augment import Augmentation
-    from cliptune.data.cache import MIB
+    from cliptune.data.decoded import MIB
     from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 
     samples, preprocess = _samples(work)

@@ -28,12 +28,21 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from cliptune.evaluation.calibration import brier_scores, log_losses
-from cliptune.evaluation.intervals import difference_interval, mean_interval, wilson_interval
-from cliptune.evaluation.metrics import balanced_accuracy, macro_f1
-from cliptune.evaluation.rejection import auroc_estimate
-from cliptune.evaluation.reliability import bin_edges, bin_means, ece_estimate, plug_in_ece
-from cliptune.evaluation.resampling import macro_estimates, macro_f1_difference
+from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
+from cliptune.evaluation.statistics.intervals import (
+    difference_interval,
+    mean_interval,
+    wilson_interval,
+)
+from cliptune.evaluation.statistics.metrics import balanced_accuracy, macro_f1
+from cliptune.evaluation.statistics.rejection import auroc_estimate
+from cliptune.evaluation.statistics.reliability import (
+    bin_edges,
+    bin_means,
+    ece_estimate,
+    plug_in_ece,
+)
+from cliptune.evaluation.statistics.resampling import macro_estimates, macro_f1_difference
 
 SEED = 20261124
 CLASSES, PHOTOS, ACCURACIES = (2, 10), (10, 20, 50, 100, 200, 1000), (0.6, 0.85, 0.97)

@@ -18,10 +18,15 @@ import numpy as np
 from coverage import SEED, World, counted, holds, machine, shown, table, true_figures
 from scipy.stats import norm, t
 
-from cliptune.evaluation.calibration import brier_scores, log_losses
-from cliptune.evaluation.intervals import Z95, difference_interval, mean_interval, wilson_interval
-from cliptune.evaluation.metrics import balanced_accuracy_from, macro_f1_from
-from cliptune.evaluation.resampling import effective_size
+from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
+from cliptune.evaluation.statistics.intervals import (
+    Z95,
+    difference_interval,
+    mean_interval,
+    wilson_interval,
+)
+from cliptune.evaluation.statistics.metrics import balanced_accuracy_from, macro_f1_from
+from cliptune.evaluation.statistics.resampling import effective_size
 
 DRAWS = 500
 HEAD = ["classes", "photos", "accuracy"]

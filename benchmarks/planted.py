@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from faults import FAULTS, Garden, plant_in_folders
 
-from cliptune.data.audit import CheckResult, check
-from cliptune.data.findings import Finding
+from cliptune.checking.check import CheckResult, check
+from cliptune.checking.findings import Finding
 
 # White pictures are copies of one another as well.
 SIDE_EFFECTS = ("copies_across_classes", "copies_in_class")

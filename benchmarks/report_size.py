@@ -19,8 +19,8 @@ import numpy as np
 
 from cliptune.data.folder import find_images
 from cliptune.demo.drawings import draw_dataset
-from cliptune.evaluation.metrics import similar_order
 from cliptune.evaluation.report import Evaluation, build_evaluation
+from cliptune.evaluation.statistics.metrics import similar_order
 from cliptune.evaluation.writing import write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

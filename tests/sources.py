@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cliptune.data.folder import SPLITS
-from cliptune.data.prepare import PrepareResult, prepare
+from cliptune.preparing.prepare import PrepareResult, prepare
 
 
 def photo(seed: int, *, size: tuple[int, int] = (16, 16), kind: str = "JPEG") -> bytes:

@@ -23,18 +23,17 @@ import torch
 
 import cliptune
 from cliptune import load_settings, train
+from cliptune.checking.quarantine import finish, fix, undo
 from cliptune.cli import main
-from cliptune.data import cache
+from cliptune.commands.messages import system_error_in_words
+from cliptune.data import decoded as cache
 from cliptune.data.augment import Augmentation
-from cliptune.data.building import file_names
-from cliptune.data.corruptions import Alteration
 from cliptune.data.folder import Sample, find_images
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.photos import LabelledPhotos
-from cliptune.data.prepare import prepare
-from cliptune.data.quarantine import finish, fix, undo
 from cliptune.errors import DataError
+from cliptune.evaluation.corruptions import Alteration
 from cliptune.files import (
     check_sums,
     disk_errors,
@@ -44,9 +43,10 @@ from cliptune.files import (
     whole_folder,
     write_sums,
 )  # fmt: skip
-from cliptune.messages import system_error_in_words
 from cliptune.model.checkpoint import prune_checkpoints, write_tensors
 from cliptune.model.restore import read_tensors
+from cliptune.preparing.building import file_names
+from cliptune.preparing.prepare import prepare
 from conftest import make_photos, names
 
 fcntl = pytest.importorskip("fcntl", reason="imitates Windows on other systems")

@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cliptune.commands.messages import for_terminal
 from cliptune.config import Settings, load_settings
 from cliptune.data.folder import scan_classes
 from cliptune.data.naming import clean_name
@@ -23,7 +24,6 @@ from cliptune.errors import DataError, SettingsError
 from cliptune.files import check_sums, write_sums
 from cliptune.inference.output import open_output
 from cliptune.inference.predictor import ClassScore, Prediction
-from cliptune.messages import for_terminal
 from cliptune.text import columns, fit, no_markup, one_line, shorten
 
 TORTURE = Path(__file__).parents[1] / "benchmarks" / "torture" / "run.py"

@@ -140,8 +140,8 @@ def configs(count: int, folder: Path, *, seed: int = 0) -> Outcome:
 
 def archives(count: int, folder: Path, *, seed: int = 0) -> Outcome:
     """Hostile and mutated tar archives through `prepare`."""
-    from cliptune.data.prepare import prepare
     from cliptune.errors import CliptuneError
+    from cliptune.preparing.prepare import prepare
 
     def case(number: int, place: Path) -> bool:
         path = place / "photos.tar"
@@ -162,7 +162,7 @@ def archives(count: int, folder: Path, *, seed: int = 0) -> Outcome:
 
 def _in_words(error: Any) -> None:
     """An answer has something to say, and nothing that acts on a terminal."""
-    from cliptune.messages import for_terminal
+    from cliptune.commands.messages import for_terminal
 
     text = for_terminal(str(error))
     if not text.strip() or any(not c.isprintable() and c != "\n" for c in text):

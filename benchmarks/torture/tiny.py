@@ -75,7 +75,7 @@ def import_all() -> None:
     )
 
     import cliptune.training.train  # noqa: F401
-    from cliptune.screen import quiet_libraries
+    from cliptune.commands.screen import quiet_libraries
 
     quiet_libraries(debug=False)
     torch.set_num_threads(1)

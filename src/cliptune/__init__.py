@@ -15,17 +15,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cliptune.checking.check import CheckResult, check
     from cliptune.config import Settings, load_settings
-    from cliptune.data.audit import CheckResult, check
-    from cliptune.data.prepare import prepare
     from cliptune.demo.run import run_demo
+    from cliptune.editing.change import ClassChange, add_class, remove_class
     from cliptune.errors import CliptuneError, UserError
-    from cliptune.evaluation.class_changes import ClassChange, add_class, remove_class
-    from cliptune.evaluation.compare import compare
-    from cliptune.evaluation.comparison import Comparison
+    from cliptune.evaluation.comparison.compare import compare
+    from cliptune.evaluation.comparison.comparison import Comparison
     from cliptune.evaluation.evaluate import evaluate
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.predictor import ClassScore, Prediction, Predictor
+    from cliptune.preparing.prepare import prepare
     from cliptune.training.reporting import TrainResult
     from cliptune.training.train import train
 
@@ -56,24 +56,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CheckResult": "cliptune.data.audit",
-    "ClassChange": "cliptune.evaluation.class_changes",
+    "CheckResult": "cliptune.checking.check",
+    "ClassChange": "cliptune.editing.change",
     "ClassScore": "cliptune.inference.predictor",
     "CliptuneError": "cliptune.errors",
-    "Comparison": "cliptune.evaluation.comparison",
+    "Comparison": "cliptune.evaluation.comparison.comparison",
     "Evaluation": "cliptune.evaluation.report",
     "Prediction": "cliptune.inference.predictor",
     "Predictor": "cliptune.inference.predictor",
     "Settings": "cliptune.config",
     "TrainResult": "cliptune.training.reporting",
     "UserError": "cliptune.errors",
-    "add_class": "cliptune.evaluation.class_changes",
-    "check": "cliptune.data.audit",
-    "compare": "cliptune.evaluation.compare",
+    "add_class": "cliptune.editing.change",
+    "check": "cliptune.checking.check",
+    "compare": "cliptune.evaluation.comparison.compare",
     "evaluate": "cliptune.evaluation.evaluate",
     "load_settings": "cliptune.config",
-    "prepare": "cliptune.data.prepare",
-    "remove_class": "cliptune.evaluation.class_changes",
+    "prepare": "cliptune.preparing.prepare",
+    "remove_class": "cliptune.editing.change",
     "run_demo": "cliptune.demo.run",
     "train": "cliptune.training.train",
 }

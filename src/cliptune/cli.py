@@ -100,7 +100,7 @@ def train(
     overrides |= {key: value for key, value in given.items() if value is not None}
     settings = load_settings(config, overrides=overrides)
 
-    from cliptune.screen import quiet_libraries, training_summary
+    from cliptune.commands.screen import quiet_libraries, training_summary
     from cliptune.training.train import train as run_training
 
     quiet_libraries(debug=debug)
@@ -149,7 +149,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Say what is on photos: one, several, or a folder of any size."""
-    from cliptune.screen import predict_to_screen_or_file, quiet_libraries
+    from cliptune.commands.screen import predict_to_screen_or_file, quiet_libraries
 
     quiet_libraries(debug=debug)
     unreadable = predict_to_screen_or_file(
@@ -175,8 +175,8 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """A whole run on drawn dogs, offline: prepare, train, evaluate, predict."""
+    from cliptune.commands.screen import quiet_libraries, show_demo
     from cliptune.demo.run import run_demo
-    from cliptune.screen import quiet_libraries, show_demo
 
     quiet_libraries(debug=debug)
     show_demo(run_demo(output_dir, seed=seed))
@@ -201,8 +201,8 @@ def keep_freed_memory() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process) and exit."""
+    from cliptune.commands.messages import set_up_logging, system_error_in_words, write_any_text
     from cliptune.errors import CliptuneError, Interrupted
-    from cliptune.messages import set_up_logging, system_error_in_words, write_any_text
 
     write_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    from cliptune.messages import for_terminal
+    from cliptune.commands.messages import for_terminal
 
     print(f"error: {for_terminal(message)}", file=sys.stderr)
     raise SystemExit(exit_code)

@@ -90,11 +90,11 @@ def prepare(
     debug: Debug = False,
 ) -> None:
     """Make train/, val/ and test/ from labelled photos of any form, and dataset.json."""
-    from cliptune.data.prepare import prepare as run_preparation
+    from cliptune.preparing.prepare import prepare as run_preparation
 
     if validate:
-        from cliptune.data.audit import check as run_check
-        from cliptune.data.check_report import check_text
+        from cliptune.checking.check import check as run_check
+        from cliptune.checking.report import check_text
 
         checked = run_check(output_dir)
         print(check_text(checked))
@@ -152,6 +152,6 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
-    from cliptune.screen import check_to_screen
+    from cliptune.commands.screen import check_to_screen
 
     raise typer.Exit(check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo))

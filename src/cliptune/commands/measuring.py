@@ -47,8 +47,8 @@ def evaluate(
 
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
 
+    from cliptune.commands.screen import evaluation_summary, quiet_libraries
     from cliptune.evaluation.evaluate import evaluate as run_evaluation
-    from cliptune.screen import evaluation_summary, quiet_libraries
 
     quiet_libraries(debug=debug)
     evaluation = run_evaluation(
@@ -96,8 +96,8 @@ def compare(
 
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
 
-    from cliptune.evaluation.compare import compare as run_comparison
-    from cliptune.screen import comparison_to_screen, quiet_libraries
+    from cliptune.commands.screen import comparison_to_screen, quiet_libraries
+    from cliptune.evaluation.comparison.compare import compare as run_comparison
 
     quiet_libraries(debug=debug)
     comparison = run_comparison(
@@ -140,8 +140,8 @@ def add_class(
     debug: Debug = False,
 ) -> None:
     """Make a new checkpoint that knows one class more, without training."""
-    from cliptune.evaluation.class_changes import add_class as run_addition
-    from cliptune.screen import class_change_summary, quiet_libraries
+    from cliptune.commands.screen import class_change_summary, quiet_libraries
+    from cliptune.editing.change import add_class as run_addition
 
     quiet_libraries(debug=debug)
     change = run_addition(
@@ -176,8 +176,8 @@ def remove_class(
     debug: Debug = False,
 ) -> None:
     """Make a new checkpoint that knows one class less, without training."""
-    from cliptune.evaluation.class_changes import remove_class as run_removal
-    from cliptune.screen import class_change_summary, quiet_libraries
+    from cliptune.commands.screen import class_change_summary, quiet_libraries
+    from cliptune.editing.change import remove_class as run_removal
 
     quiet_libraries(debug=debug)
     change = run_removal(

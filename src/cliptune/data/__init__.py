@@ -1,1 +1,1 @@
-"""Photos: folders of classes, decoding, batches in a seeded order, preparation."""
+"""Photos to batches: folders of classes, names, decoding, views, the seeded order."""

@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cliptune.data.augment import Augmentation
-from cliptune.data.cache import PhotoStore, open_store
+from cliptune.data.decoded import PhotoStore, open_store
 from cliptune.data.folder import Sample
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable, read_image, read_reduced

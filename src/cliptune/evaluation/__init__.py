@@ -1,1 +1,1 @@
-"""Metrics, pictures and reports: what a checkpoint is worth on a split."""
+"""What a checkpoint is worth on a split: measured, reported, drawn."""

@@ -15,8 +15,6 @@ from cliptune.config import Settings
 from cliptune.data.folder import Sample, check_split, photos_below, split_folder
 from cliptune.errors import ImageError, ModelError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
-from cliptune.evaluation.metrics import similar_order
-from cliptune.evaluation.page import PageExtras, worst_mistakes
 from cliptune.evaluation.predicting import (
     labelled_photos,
     predict_samples,
@@ -24,8 +22,10 @@ from cliptune.evaluation.predicting import (
     say_mismatches,
 )
 from cliptune.evaluation.report import Evaluation, build_evaluation
+from cliptune.evaluation.report_page import PageExtras, worst_mistakes
 from cliptune.evaluation.robustness import measure_robustness
 from cliptune.evaluation.seen import seen_photos
+from cliptune.evaluation.statistics.metrics import similar_order
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.files import user_path
@@ -36,7 +36,7 @@ from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier, Predictions, TextHead
 from cliptune.model.device import memory_errors_in_words, resolve_device
-from cliptune.model.fused import fuse
+from cliptune.model.fast.encoder import fuse
 from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import (
     base_location,

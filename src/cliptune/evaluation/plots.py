@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.data.corruptions import CORRUPTIONS
-from cliptune.evaluation.metrics import class_keys
+from cliptune.evaluation.corruptions import CORRUPTIONS
+from cliptune.evaluation.statistics.metrics import class_keys
 from cliptune.files import whole_file
 from cliptune.text import columns, counted, shorten
 

@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from cliptune import __version__
 from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError
-from cliptune.evaluation.calibration import brier_scores, log_losses
-from cliptune.evaluation.figures import (
+from cliptune.evaluation.robustness import Robustness
+from cliptune.evaluation.seen import SeenPhotos
+from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
+from cliptune.evaluation.statistics.figures import (
     FullMetrics,
     PairedComparison,
     compare_paired,
     full_metrics,
     mean_estimate,
 )
-from cliptune.evaluation.intervals import Estimate
-from cliptune.evaluation.metrics import (
+from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.evaluation.statistics.metrics import (
     ConfusedPair,
     Labels,
     Logits,
@@ -37,9 +39,7 @@ from cliptune.evaluation.metrics import (
     most_confused_pairs,
     split_metrics,
 )
-from cliptune.evaluation.reliability import Reliability, reliability
-from cliptune.evaluation.robustness import Robustness
-from cliptune.evaluation.seen import SeenPhotos
+from cliptune.evaluation.statistics.reliability import Reliability, reliability
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import Answers, Floats, softmax
 from cliptune.text import counted

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cliptune.data.corruptions import CORRUPTIONS, STRENGTHS, Alteration
 from cliptune.data.folder import Sample
 from cliptune.data.loading import Batch, PhotoDataset, make_loader
 from cliptune.errors import ImageError, listing
-from cliptune.evaluation.metrics import top_k_accuracy
+from cliptune.evaluation.corruptions import CORRUPTIONS, STRENGTHS, Alteration
+from cliptune.evaluation.statistics.metrics import top_k_accuracy
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
 from cliptune.text import counted
 

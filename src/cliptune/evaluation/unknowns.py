@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from cliptune.evaluation.few_photos import FOR_95_PERCENT
-from cliptune.evaluation.intervals import Estimate, proportion
-from cliptune.evaluation.rejection import auroc_estimate, false_accept_rate, false_accepts_at_share
+from cliptune.evaluation.statistics.few_photos import FOR_95_PERCENT
+from cliptune.evaluation.statistics.intervals import Estimate, proportion
+from cliptune.evaluation.statistics.rejection import (
+    auroc_estimate,
+    false_accept_rate,
+    false_accepts_at_share,
+)
 from cliptune.model.answers import Answers, Floats, ScoreName
 
 

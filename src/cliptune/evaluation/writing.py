@@ -8,14 +8,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from cliptune.evaluation.page import PageExtras, report_page
 from cliptune.evaluation.plots import (
     plot_class_performance,
     plot_confusion_matrix,
     plot_robustness,
 )
 from cliptune.evaluation.report import Evaluation
-from cliptune.evaluation.text import report_text
+from cliptune.evaluation.report_page import PageExtras, report_page
+from cliptune.evaluation.report_text import report_text
 from cliptune.files import whole_file
 from cliptune.text import counted, no_formula
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cliptune.errors import ModelError
 from cliptune.model.backbone import image_features
 from cliptune.model.classifier import Classifier
-from cliptune.model.fused import FusedEncoder
+from cliptune.model.fast.encoder import FusedEncoder
 
 
 def has_class_token(model: Any) -> bool:

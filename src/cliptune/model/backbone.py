@@ -17,9 +17,9 @@ from torch import nn
 
 from cliptune.data.images import Preprocess
 from cliptune.errors import HubError, ModelError, reason
+from cliptune.model.image_tokens import resize_positions
 from cliptune.model.locating import locate, unreachable, weights_revision
 from cliptune.model.tokenizer import broken_files, load_tokenizer, refuse_foreign_tokens
-from cliptune.model.tokens import resize_positions
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from cliptune.data.images import Preprocess
 from cliptune.data.loading import Batch
 from cliptune.data.reading import Unreadable
 from cliptune.model.backbone import image_features
-from cliptune.model.frozen import FrozenStates, reused
+from cliptune.model.fast.kept_activations import FrozenStates, reused
 from cliptune.model.prompts import class_features
 
 

@@ -19,7 +19,7 @@ from cliptune.model.answers import Answers
 from cliptune.model.backbone import BaseModel, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
-from cliptune.model.fused import fuse
+from cliptune.model.fast.encoder import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from cliptune.errors import MissingExtra
-from cliptune.evaluation.metrics import SplitMetrics
+from cliptune.evaluation.statistics.metrics import SplitMetrics
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.training.resume import Progress
 

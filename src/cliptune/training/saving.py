@@ -16,10 +16,10 @@ import yaml
 from accelerate.utils import gather_object
 
 from cliptune import __version__
-from cliptune.evaluation.answering import fit_answers
-from cliptune.evaluation.intervals import wilson_interval
-from cliptune.evaluation.metrics import SplitMetrics
 from cliptune.evaluation.plots import plot_training_curves
+from cliptune.evaluation.statistics.answering import fit_answers
+from cliptune.evaluation.statistics.intervals import wilson_interval
+from cliptune.evaluation.statistics.metrics import SplitMetrics
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.model.classifier import Predictions

@@ -14,23 +14,23 @@ from torch.utils.data import DataLoader
 
 from cliptune.config import Settings
 from cliptune.data.augment import Augmentation
-from cliptune.data.cache import MIB, default_cache_dir
+from cliptune.data.decoded import MIB, default_cache_dir
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.naming import GivenNames, read_names
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
-from cliptune.evaluation.metrics import split_metrics
+from cliptune.evaluation.statistics.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.dropout import PhotoKeys
-from cliptune.model.frozen import FrozenStates
-from cliptune.model.fused import fuse
+from cliptune.model.fast.encoder import fuse
+from cliptune.model.fast.kept_activations import FrozenStates
+from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
-from cliptune.model.tokens import drop_patches
 from cliptune.text import counted
 from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain, make_optimizer

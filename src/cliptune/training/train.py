@@ -15,8 +15,8 @@ from accelerate.utils import broadcast_object_list
 from cliptune.config import Settings
 from cliptune.data.loading import Batch, LoadingError
 from cliptune.errors import Interrupted, ResourceError, listing
-from cliptune.evaluation.metrics import SplitMetrics, split_metrics
 from cliptune.evaluation.plots import best_epoch
+from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
 from cliptune.model.device import memory_errors_in_words

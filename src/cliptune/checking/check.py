@@ -1,0 +1,211 @@
+"""Is a folder of photos fit to learn from and to measure on? Read every file once and say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliptune.checking.duplicates import find_duplicates
+from cliptune.checking.findings import KINDS, SEVERITIES, Finding, Severity
+from cliptune.checking.folder_findings import (
+    changed_findings,
+    name_findings,
+    names_file_findings,
+    nested_findings,
+    other_files,
+    size_findings,
+    tree_findings,
+    unknown_folder_findings,
+)
+from cliptune.checking.inspection import Inspected, inspect_all
+from cliptune.checking.quarantine import set_aside
+from cliptune.data.counts import Counts
+from cliptune.data.folder import IMAGE_FORMATS, scan_classes, split_folders
+from cliptune.data.manifest import read_manifest
+from cliptune.errors import DataError
+from cliptune.files import disk_errors, user_path
+from cliptune.hints import not_there
+from cliptune.text import command, counted
+
+TINY = 64  # pixels of the shorter edge
+HUGE = 50_000_000  # pixels
+EXTREME_SHAPE = 6  # times as long as wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What `check` found, the gravest first. Without `errors`, the folder can be trained on."""
+
+    data_dir: Path
+    counts: Counts
+    num_bytes: int
+    seconds: float
+    findings: tuple[Finding, ...]
+
+    def of(self, severity: Severity) -> tuple[Finding, ...]:
+        """The findings of that severity."""
+        return tuple(finding for finding in self.findings if finding.severity == severity)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What stops a training run, or makes its figures worthless."""
+        return self.of("error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What wants a look."""
+        return self.of("warning")
+
+    @property
+    def num_photos(self) -> int:
+        """Image files in class folders."""
+        return sum(sum(classes.values()) for classes in self.counts.values())
+
+    @property
+    def offenders(self) -> dict[str, str]:
+        """File -> kind of the finding for which `--fix` would move it."""
+        moved: dict[str, str] = {}
+        for finding in self.findings:
+            for name in finding.offenders:
+                moved.setdefault(name, finding.kind)  # the gravest comes first
+        return dict(sorted(moved.items()))
+
+    def exit_code(self, *, strict: bool = False) -> int:
+        """2 with errors; with `strict`, 3 with warnings; else 0."""
+        if self.errors:
+            return 2
+        return 3 if strict and self.warnings else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `check.json` holds."""
+        return {
+            "data_dir": str(self.data_dir),
+            "num_photos": self.num_photos,
+            "num_bytes": self.num_bytes,
+            "counts": self.counts,
+            "num_errors": len(self.errors),
+            "num_warnings": len(self.warnings),
+            "findings": [
+                {
+                    "kind": finding.kind,
+                    "severity": finding.severity,
+                    "detail": finding.detail,
+                    "files": list(finding.files),
+                    "offenders": list(finding.offenders),
+                }
+                for finding in self.findings
+            ],
+            "kinds": {kind: KINDS[kind]._asdict() for kind in KINDS if kind in self._kinds_found},
+        }
+
+    @property
+    def _kinds_found(self) -> set[str]:
+        return {finding.kind for finding in self.findings}
+
+
+def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
+    """Read every file of `data_dir/{train,val,test}/<class>/` once, and look at folders and names.
+
+    As many processes as there are cores read: a script of one's own calls this below
+    `if __name__ == "__main__":`, where the system starts processes afresh (Windows, macOS).
+
+    Raises `DataError` when `data_dir` is not a folder, two folders of it are the same split, or
+    its `dataset.json` is damaged;
+    `ResourceError` when a reading process was ended.
+    """
+    data_dir = user_path(data_dir)
+    if not data_dir.is_dir():
+        what = "this is a file." if data_dir.exists() else not_there(data_dir, "no such folder")
+        raise DataError(
+            f"{data_dir}: {what} Expected a folder that holds train/<class name>/*.jpg. "
+            f"Make one with: {command('cliptune', 'prepare', '--output-dir', data_dir)}"
+        )
+    started = time.perf_counter()
+    with disk_errors(data_dir):
+        folders = split_folders(data_dir)
+        splits = {split: scan_classes(folder) for split, folder in folders.items()}
+        others = [*other_files(data_dir, folders), *unknown_folder_findings(data_dir)]
+    manifest = read_manifest(data_dir)
+    counts = {
+        split: {name: len(paths) for name, paths in classes.items()}
+        for split, classes in splits.items()
+    }
+    paths = [path for classes in splits.values() for photos in classes.values() for path in photos]
+    files = {
+        found.path.relative_to(data_dir).as_posix(): found
+        for found in inspect_all(paths, progress=progress)
+    }
+    names = {name for classes in splits.values() for name in classes}
+    names_faults, prompted = names_file_findings(data_dir, counts.get("train", {}))
+    findings = [
+        *tree_findings(data_dir, counts, folders),
+        *size_findings(counts, manifest),
+        *names_faults,
+        *name_findings(names, prompted=prompted),
+        *nested_findings(list(files)),
+        *others,
+        *changed_findings(manifest, files, set_aside(data_dir)),
+        *file_findings(files),
+        *find_duplicates(files),
+    ]
+    return CheckResult(
+        data_dir=data_dir,
+        counts=counts,
+        num_bytes=sum(found.num_bytes for found in files.values()),
+        seconds=time.perf_counter() - started,
+        findings=tuple(_in_order(findings)),
+    )
+
+
+def file_findings(files: dict[str, Inspected]) -> list[Finding]:
+    """What is wrong with, or worth knowing of, each file by itself."""
+    findings = []
+    for name, found in files.items():
+        if found.fault:
+            findings.append(Finding(found.fault, found.reason, (name,), (name,)))
+            continue
+        findings += [Finding(kind, detail, (name,)) for kind, detail in _oddities(found)]
+    return findings
+
+
+def _oddities(found: Inspected) -> list[tuple[str, str]]:
+    """(kind, detail) of what is odd about a photo that can be read."""
+    width, height = found.width, found.height
+    size = f"{width} × {height}"
+    expected = IMAGE_FORMATS[found.path.suffix.lower()]
+    odd = []
+    if found.format not in expected:
+        odd.append(("wrong_ending", f"a {found.format}, not a {expected[0]}"))
+    if found.frames > 1:
+        odd.append(("animated", counted(found.frames, "picture")))
+    if min(width, height) < TINY:
+        odd.append(("tiny", size))
+    if width * height > HUGE:
+        odd.append(("huge", size))
+    if max(width, height) >= EXTREME_SHAPE * min(width, height):
+        odd.append(("extreme_shape", size))
+    if found.blank:
+        odd.append(("blank", size))
+    if found.grey and not found.blank:
+        odd.append(("grey", found.mode))
+    if found.mode in ("CMYK", "YCCK"):
+        odd.append(("cmyk", found.mode))
+    if found.sixteen_bit:
+        taken = f", {found.levels} taken as black to white" if found.levels else ""
+        odd.append(("sixteen_bit", f"{found.mode}{taken}"))
+    if found.orientation != 1:
+        odd.append(("rotated", f"orientation {found.orientation}"))
+    if found.transparent:
+        odd.append(("transparent", found.mode))
+    return odd
+
+
+def _in_order(findings: Sequence[Finding]) -> list[Finding]:
+    order = list(KINDS)
+    return sorted(
+        findings,
+        key=lambda f: (SEVERITIES.index(f.severity), order.index(f.kind), f.files, f.detail),
+    )

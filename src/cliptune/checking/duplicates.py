@@ -1,0 +1,128 @@
+"""From files and hashes to findings: copies in a class, across classes, across splits.
+
+Paths here are relative: `split/class/file`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cliptune.checking.findings import Finding
+from cliptune.checking.fingerprints import HASH_BITS, VIEWS
+from cliptune.checking.inspection import Inspected
+from cliptune.checking.near_duplicates import Near, near_pairs
+from cliptune.data.folder import SPLIT_NAMES, SPLITS
+from cliptune.data.naming import clean_name
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Files that are copies of one another; `links`: near ones with what makes them so."""
+
+    files: tuple[str, ...]
+    links: tuple[tuple[str, str, Near], ...] = ()
+
+
+def find_duplicates(files: Mapping[str, Inspected]) -> list[Finding]:
+    """Findings about every group of equal, and of nearly equal, files; `files`: path -> content."""
+    readable = {name: found for name, found in files.items() if not found.fault}
+    by_content: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(readable):
+        by_content[readable[name].sha256].append(name)
+    findings = []
+    for same in by_content.values():
+        if len(same) > 1:
+            findings += _exact(_Group(tuple(same)))
+    one_of_each = [same for same in by_content.values() if readable[same[0]].hashes is not None]
+    for group in _near_groups(one_of_each, readable):
+        findings += _near(group)
+    return findings
+
+
+def _near_groups(
+    contents: Sequence[Sequence[str]], files: Mapping[str, Inspected]
+) -> Iterable[_Group]:
+    """Groups of different contents joined by near pairs, each with all its files."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if len(contents) < 2:
+        return
+    hashes = [files[same[0]].hashes for same in contents]
+    pairs = near_pairs(np.stack([h for h in hashes if h is not None]))
+    if not pairs:
+        return
+    ends = np.array([pair[:2] for pair in pairs])
+    graph = coo_matrix((np.ones(len(ends)), ends.T), shape=(len(contents), len(contents)))
+    component = connected_components(graph, directed=False)[1]
+    members: dict[int, list[int]] = defaultdict(list)
+    for place in sorted(set(ends.ravel().tolist())):
+        members[component[place]].append(place)
+    links: dict[int, list[tuple[str, str, Near]]] = defaultdict(list)
+    for pair in pairs:
+        first, second = contents[pair.first], contents[pair.second]
+        links[component[pair.first]] += [(a, b, pair) for a in first for b in second]
+    for key, places in members.items():
+        names = sorted(name for place in places for name in contents[place])
+        yield _Group(tuple(names), tuple(links[key]))
+
+
+def _exact(group: _Group) -> list[Finding]:
+    files, findings = group.files, []
+    detail = f"{len(files)} copies of one file"
+    if len({_class(name) for name in files}) > 1:
+        return [Finding("copies_across_classes", detail, files, files), *_leak(group, detail)]
+    findings += _leak(group, detail)
+    for split in SPLITS:
+        inside = tuple(name for name in files if _split(name) == split)
+        if len(inside) > 1:
+            findings.append(
+                Finding("copies_in_class", f"{len(inside)} copies of one file", inside, inside[1:])
+            )
+    return findings
+
+
+def _leak(group: _Group, detail: str) -> list[Finding]:
+    """What is in train goes before what is in val; test stays as it is."""
+    if len({_split(name) for name in group.files}) == 1:
+        return []
+    last = max(SPLITS.index(_split(name)) for name in group.files)
+    offenders = tuple(name for name in group.files if SPLITS.index(_split(name)) < last)
+    return [Finding("copies_across_splits", detail, group.files, offenders)]
+
+
+def _near(group: _Group) -> list[Finding]:
+    detail, findings = _in_words(group), []
+    if len({_class(name) for name in group.files}) > 1:
+        findings.append(Finding("near_across_classes", detail, group.files))
+    if len({_split(name) for name in group.files}) > 1:
+        # Only those that resemble a photo of a later split themselves, not by way of others.
+        offenders = {
+            min((a, b), key=lambda name: SPLITS.index(_split(name)))
+            for a, b, _ in group.links
+            if _split(a) != _split(b)
+        }
+        findings.append(
+            Finding("near_across_splits", detail, group.files, tuple(sorted(offenders)))
+        )
+    return findings or [Finding("near_in_class", detail, group.files)]
+
+
+def _in_words(group: _Group) -> str:
+    near = [pair for _, _, pair in group.links]
+    farthest = max(pair.distance for pair in near)
+    views = [name for view, name in enumerate(VIEWS) if view and any(p.view == view for p in near)]
+    how = f", one {' or '.join(views)}" if views else ""
+    return f"{farthest} of {HASH_BITS} bits differ{how}"
+
+
+def _split(name: str) -> str:
+    return SPLIT_NAMES[name.split("/", 1)[0].lower()]
+
+
+def _class(name: str) -> str:
+    return clean_name(name.split("/", 2)[1])

@@ -1,0 +1,249 @@
+"""What is wrong with the folders themselves: splits, classes, their names and sizes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from cliptune.checking.findings import Finding
+from cliptune.checking.inspection import Inspected
+from cliptune.data.counts import Counts
+from cliptune.data.folder import (
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    is_picture,
+    passed_over,
+    unknown_folders,
+)
+from cliptune.data.manifest import Manifest
+from cliptune.data.naming import read_names
+from cliptune.errors import DataError, named
+from cliptune.text import command, counted
+
+FEW_PHOTOS = 10
+IMBALANCE = 5  # times as many photos in the largest class as in the smallest
+_ODD = re.compile(
+    r"(new.?folder|untitled|unnamed|images?|photos?|pictures?|train(ing)?|val(idation)?|test(ing)?"
+    r"|misc|unknown|others?|temp|tmp|unsorted|default|copy|\d+)([ _-]*\(?\d+\)?)?",
+    re.IGNORECASE,
+)
+
+
+def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -> list[Finding]:
+    """Splits and classes that are missing, empty, or unknown to train/.
+
+    `folders` are those of the splits, as `split_folders` finds them.
+    """
+    if not any(sum(classes.values()) for classes in counts.values()):
+        expected = f"{data_dir}/train/<class>/ with photos ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        text = f"no photos yet; expected {expected}, the same for val/ and test/"
+        others = sorted(
+            p.name for p in data_dir.iterdir() if p.is_dir() and p.name.lower() not in SPLIT_NAMES
+        )
+        if others := [name for name in others if not name.startswith(".")]:
+            text += (
+                f"; it holds {named(others)}: if those are classes, split them with "
+                f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
+            )
+        return [Finding("no_photos", text)]
+    findings = []
+    train = counts.get("train")
+    if train is None:
+        findings.append(Finding("no_train", f"{data_dir / 'train'} holds the photos to learn from"))
+        train = {}
+    elif len(train) < 2:
+        findings.append(
+            Finding(
+                "too_few_classes", f"{counted(len(train), 'class folder')}; expected at least two"
+            )
+        )
+    empty = [
+        f"{folders['train'].name}/{name}: no photo" for name, number in train.items() if number == 0
+    ]
+    findings += [Finding("empty_class", fault) for fault in empty]
+    for split in ("val", "test"):
+        if split not in counts:
+            findings.append(Finding(f"no_{split}", f"{data_dir / split}: no such folder"))
+        else:
+            findings += _later_split(split, folders[split].name, counts[split], train)
+    return findings
+
+
+def _later_split(
+    split: str, folder: str, classes: Mapping[str, int], train: Mapping[str, int]
+) -> list[Finding]:
+    if not any(classes.values()):
+        kind = "empty_split" if split == "val" else "no_test"
+        return [Finding(kind, f"{folder}/ holds no photos")]
+    findings = []
+    if missing := [name for name in train if not classes.get(name)]:
+        findings.append(
+            Finding("class_missing", f"{folder}/ has no photos of {', '.join(missing)}")
+        )
+    kind = "unknown_class" if split == "val" else "class_left_out"
+    for name in classes:
+        if name not in train:
+            near = difflib.get_close_matches(_letters(name), map(_letters, train), n=1, cutoff=0.8)
+            meant = [own for own in train if near and _letters(own) == near[0]]
+            hint = f"; did you mean '{meant[0]}'?" if meant else ""
+            findings.append(Finding(kind, f"{folder}/{name}{hint}"))
+    return findings
+
+
+def size_findings(counts: Counts, manifest: Manifest | None) -> list[Finding]:
+    """Classes with few photos to learn from, or many fewer than others."""
+    train = {name: number for name, number in counts.get("train", {}).items() if number}
+    if not train or (manifest is not None and manifest.options.get("shots")):
+        return []  # few photos were asked for
+    findings = []
+    if few := [f"{name}: {number}" for name, number in train.items() if number < FEW_PHOTOS]:
+        some = ", ".join(few[:8]) + (", …" if len(few) > 8 else "")
+        findings.append(
+            Finding(
+                "few_photos", f"{counted(len(few), 'class')} with fewer than {FEW_PHOTOS}: {some}"
+            )
+        )
+    small, large = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
+    if train[large] >= IMBALANCE * train[small]:
+        numbers = f"{train[large]:,} of {large}, {train[small]:,} of {small}"
+        findings.append(Finding("imbalance", f"train/ holds {numbers}"))
+    return findings
+
+
+def names_file_findings(data_dir: Path, train: Mapping[str, int]) -> tuple[list[Finding], set[str]]:
+    """(what is wrong with `classes.yaml`, the classes for which it names what prompts say)."""
+    try:
+        return [], set(read_names(data_dir, list(train)).prompts)
+    except DataError as error:
+        return [Finding("names_file", fault.strip()) for fault in str(error).split("\n")], set()
+
+
+def name_findings(names: Iterable[str], *, prompted: Container[str] = ()) -> list[Finding]:
+    """Class names that look alike but for spelling, and names no prompt can be made of.
+
+    Those `prompted` have other names for prompts.
+    """
+    names = sorted(set(names))
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        same[_letters(name)].append(name)
+    groups = [group for group in same.values() if len(group) > 1]
+    groups += [[*same[a], *same[b]] for a, b in _one_slip_apart(same)]
+    findings = [Finding("similar_names", " and ".join(group)) for group in groups]
+    if odd := [name for name in names if _ODD.fullmatch(name) and name not in prompted]:
+        some = ", ".join(odd[:8]) + (", …" if len(odd) > 8 else "")
+        findings.append(Finding("odd_names", some))
+    return findings
+
+
+def _letters(name: str) -> str:
+    """A name without what people spell differently: case, separators, WordNet id, plural."""
+    name = re.sub(r"^n\d{8}[-_]", "", name.strip().casefold())
+    return re.sub(r"[\s_.-]+", "", name).removesuffix("s")
+
+
+def _one_slip_apart(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of `names` a slip of the pen apart: both become the same by leaving a letter out."""
+    by_rest: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        for rest in {name, *(name[:i] + name[i + 1 :] for i in range(len(name)))}:
+            by_rest[rest].add(name)
+    pairs = {pair for group in by_rest.values() for pair in combinations(sorted(group), 2)}
+    return sorted(pair for pair in pairs if _one_slip(*pair))
+
+
+def _one_slip(a: str, b: str) -> bool:
+    """Whether `a` becomes `b` by one letter more, less, or other; or two exchanged."""
+    if abs(len(a) - len(b)) > 1 or min(len(a), len(b)) < 6:
+        return False
+    head = _common(a, b)
+    tail = _common(a[head:][::-1], b[head:][::-1])
+    x, y = a[head : len(a) - tail], b[head : len(b) - tail]
+    if any(c.isdigit() for c in x + y):  # class1 and class2 are meant to differ
+        return False
+    return max(len(x), len(y)) == 1 or (len(x) == 2 and x == y[::-1])
+
+
+def _common(a: str, b: str) -> int:
+    """How many letters `a` and `b` begin with in common."""
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+
+
+def nested_findings(names: Sequence[str]) -> list[Finding]:
+    """Class folders whose photos lie in several folders below; `names`: split/class/…/file."""
+    below: dict[str, set[str]] = defaultdict(set)
+    direct = set()
+    for name in names:
+        parts = name.split("/")
+        if len(parts) > 3:
+            below["/".join(parts[:2])].add(parts[2])
+        else:
+            direct.add("/".join(parts[:2]))
+    return [
+        Finding("nested", f"{folder}/ holds {', '.join(sorted(inner)[:6])}")
+        for folder, inner in sorted(below.items())
+        if len(inner) > 1 and folder not in direct
+    ]
+
+
+def other_files(data_dir: Path, folders: Mapping[str, Path]) -> list[Finding]:
+    """Files in the `folders` of the splits that are no photo of a class, by their endings."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for folder in folders.values():
+        for what, paths in passed_over(folder).items():
+            kind = "unused_images" if is_picture(what) else "other_files"
+            found[kind, what] += [path.relative_to(data_dir).as_posix() for path in paths]
+    return [
+        Finding(kind, f"{len(files)} × {what}", tuple(sorted(files)))
+        for (kind, what), files in sorted(found.items())
+    ]
+
+
+def unknown_folder_findings(data_dir: Path) -> list[Finding]:
+    """Folders of photos beside the splits, which nothing reads."""
+    known = ", ".join(SPLIT_NAMES)
+    return [
+        Finding("unknown_folder", f"{name}/ holds photos and is none of {known}")
+        for name in unknown_folders(data_dir)
+    ]
+
+
+def changed_findings(
+    manifest: Manifest | None, files: Mapping[str, Inspected], set_aside: Iterable[str]
+) -> list[Finding]:
+    """What became of the files that dataset.json names; those `set_aside` by --fix are known."""
+    if manifest is None:
+        return []
+    set_aside = set(set_aside)
+    # Copied by way of a Mac, say, names come back with their letters in another Unicode form.
+    spelt = {unicodedata.normalize("NFC", name): name for name in (*files, *set_aside)}
+    digests = {
+        spelt.get(unicodedata.normalize("NFC", name), name): digest
+        for name, digest in manifest.files.items()
+    }
+    gone = set(digests) - set(files) - set_aside
+    new = set(files) - set(digests)
+    other = {
+        name
+        for name, digest in digests.items()
+        if name in files and files[name].sha256 and files[name].sha256 != digest
+    }
+    changes = (
+        (gone, "is gone", "are gone"),
+        (new, "is new", "are new"),
+        (other, "has other content", "have other content"),
+    )
+    return [
+        Finding(
+            "changed", f"{len(names):,} {one if len(names) == 1 else many}", tuple(sorted(names))
+        )
+        for names, one, many in changes
+        if names
+    ]

@@ -1,0 +1,172 @@
+"""What `check` found, as text for a terminal, as JSON, and as a page with pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from PIL import Image
+
+from cliptune.checking.check import CheckResult
+from cliptune.checking.findings import KINDS, SEVERITIES, Finding
+from cliptune.checking.fingerprints import HASH_BITS
+from cliptune.checking.near_duplicates import MAX_DISTANCE
+from cliptune.data.counts import counts_table
+from cliptune.data.reading import read_reduced
+from cliptune.errors import ImageError
+from cliptune.files import whole_file
+from cliptune.html import picture, render
+from cliptune.text import counted, shorten, wrap
+
+SHOWN = 4  # findings of a kind in the text
+GROUPS = 60  # of a kind on the page
+PHOTOS = 8  # of a group on the page
+PICTURES = 24  # of a kind that is about single photos
+LINES = 200  # of a kind on the page
+# Kinds about single photos that can be shown.
+SEEN = (
+    "wrong_ending", "animated", "tiny", "huge", "extreme_shape", "blank", "grey", "cmyk",
+    "sixteen_bit", "rotated", "transparent",
+)  # fmt: skip
+_EDGE = 180  # pixels of a picture on the page
+
+
+def check_text(result: CheckResult) -> str:
+    """Plain text for a terminal of 80 columns, the gravest last, where it is read first."""
+    parts = [counts_table(result.counts)]
+    for severity in reversed(SEVERITIES):
+        kinds = _by_kind(result.of(severity))
+        if kinds:
+            parts.append(f"{counted(len(result.of(severity)), severity)}:")
+            parts += [_kind_text(kind, findings) for kind, findings in kinds.items()]
+    verdict = (
+        f"{result.data_dir}: {counted(result.num_photos, 'photo')} read; "
+        f"{counted(len(result.errors), 'error')}, {counted(len(result.warnings), 'warning')}."
+    )
+    if not result.errors:
+        verdict += " It can be trained on."
+    return "\n\n".join([*parts, wrap(verdict)])
+
+
+def _kind_text(kind: str, findings: Sequence[Finding]) -> str:
+    lines = [f"  {KINDS[kind].title} ({len(findings):,})"]
+    for finding in findings[:SHOWN]:
+        text = "\n".join(wrap(line, indent="    ") for line in _lines(finding))
+        lines += [shorten(line, 80) for line in text.split("\n")]
+    if len(findings) > SHOWN:
+        lines.append(f"    … and {len(findings) - SHOWN:,} more")
+    return "\n".join([*lines, wrap(f"→ {KINDS[kind].remedy}", indent="    ")])
+
+
+def _lines(finding: Finding) -> list[str]:
+    if not finding.files:
+        return [finding.detail]
+    if len(finding.files) == 1:
+        return [f"{finding.files[0]}: {finding.detail}"]
+    shown = [f"= {name}" for name in finding.files[:3]]
+    if len(finding.files) > 3:
+        shown.append(f"… {len(finding.files) - 3} more")
+    return [f"{finding.detail}:", *shown]
+
+
+def write_check(result: CheckResult, output_dir: Path) -> list[Path]:
+    """Write `check.json` and `check.html` to `output_dir`, each moved into place whole."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    paths = [output_dir / "check.json", output_dir / "check.html"]
+    text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
+    for path, content in zip(paths, (text + "\n", check_page(result)), strict=True):
+        with whole_file(path) as partial:
+            # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
+            partial.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return paths
+
+
+def check_page(result: CheckResult) -> str:
+    """The page, self-contained: text and pictures in one file."""
+    from cliptune import __version__
+
+    sections = [
+        _section(result, kind, findings) for kind, findings in _by_kind(result.findings).items()
+    ]
+    return render(
+        "check.html",
+        result=result,
+        severities=[{"name": s, "count": len(result.of(s))} for s in SEVERITIES],
+        sections=sections,
+        class_names=sorted({name for split in result.counts.values() for name in split}),
+        megabytes=f"{result.num_bytes / 1e6:,.1f}",
+        version=__version__,
+        bits=HASH_BITS,
+        distance=MAX_DISTANCE,
+    )
+
+
+def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> dict[str, Any]:
+    """A kind of finding: groups of copies, or photos side by side, or lines of text."""
+    groups, lines, more = [], [], 0
+    if kind.startswith(("copies", "near")):
+        groups = [
+            _group(result.data_dir, f.files, f.detail, f.offenders) for f in findings[:GROUPS]
+        ]
+        more = len(findings) - GROUPS
+    elif kind in SEEN:
+        names = [f.files[0] for f in findings]
+        details = {f.files[0]: f.detail for f in findings}
+        groups = [_group(result.data_dir, names, "", (), limit=PICTURES, details=details)]
+    else:
+        lines = [
+            {"file": name, "detail": finding.detail}
+            for finding in findings[:LINES]
+            for name in (finding.files[:PHOTOS] or [""])
+        ]
+        more = len(findings) - LINES
+    return {
+        "kind": kind,
+        **KINDS[kind]._asdict(),
+        "total": len(findings),
+        "groups": groups,
+        "lines": lines,
+        "more": max(0, more),
+    }
+
+
+def _group(
+    data_dir: Path,
+    files: Sequence[str],
+    detail: str,
+    offenders: Sequence[str],
+    *,
+    limit: int = PHOTOS,
+    details: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Photos side by side, at most `limit` of them."""
+    names = files[:limit]
+    with ThreadPoolExecutor() as pool:
+        pictures = list(pool.map(lambda name: _picture(data_dir / name), names))
+    photos = []
+    for name, data in zip(names, pictures, strict=True):
+        split, class_name, rest = name.split("/", 2)
+        photos.append(
+            {"file": name, "split": split, "class_name": class_name, "rest": rest,
+             "picture": data, "moved": name in offenders, "detail": details.get(name, "")}
+        )  # fmt: skip
+    return {"detail": detail, "photos": photos, "more": len(files) - len(names)}
+
+
+def _picture(path: Path) -> str:
+    try:
+        pixels = read_reduced(path, edge=_EDGE, resample=Image.Resampling.BILINEAR)
+    except ImageError:
+        return ""  # gone or broken since it was checked
+    return picture(Image.fromarray(pixels), edge=_EDGE)
+
+
+def _by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.kind, []).append(finding)
+    return found

@@ -1,0 +1,258 @@
+"""What the commands show on the screen, at 80 columns; colours only on a terminal."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+from tqdm import tqdm
+
+from cliptune.errors import UserError
+from cliptune.files import user_path
+from cliptune.hints import address_fault
+from cliptune.text import command, counted
+
+if TYPE_CHECKING:
+    from cliptune.config import Settings
+    from cliptune.demo.run import DemoResult
+    from cliptune.editing.change import ClassChange
+    from cliptune.evaluation.comparison.comparison import Comparison
+    from cliptune.evaluation.report import Evaluation
+    from cliptune.inference.predictor import Predictor
+    from cliptune.training.reporting import TrainResult
+
+
+def quiet_libraries(*, debug: bool) -> None:
+    """Leave the screen to cliptune: libraries' warnings and bars only with `debug`."""
+    if debug:
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns when workers fork
+    warnings.filterwarnings("ignore")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def check_to_screen(data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool) -> int:
+    """Check, show and write what was found; set aside or bring back. Returns the exit code."""
+    from cliptune.checking.check import check
+    from cliptune.checking.quarantine import QUARANTINE, finish
+    from cliptune.checking.quarantine import fix as set_aside
+    from cliptune.checking.quarantine import undo as bring_back
+    from cliptune.checking.report import check_text, write_check
+
+    data_dir, output = user_path(data_dir), user_path(output)
+    if fix and undo:
+        raise UserError("--fix and --undo: choose one of the two.")
+    if undo:
+        back = bring_back(data_dir)
+        print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
+        return 0
+    if fix and (moved := finish(data_dir)):
+        files = counted(len(moved), "file")
+        print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
+        return 0
+    result = check(data_dir)
+    page = write_check(result, output)[1]
+    print(f"{check_text(result)}\n\nPictures: {page}")
+    if not fix:
+        return result.exit_code(strict=strict)
+    moved = set_aside(data_dir, result.offenders)
+    print(
+        f"\n{counted(len(moved), 'file')} set aside in {data_dir / QUARANTINE}; none was deleted."
+    )
+    if moved:
+        print(f"To bring them back: {command('cliptune', 'check', data_dir, '--undo')}")
+    # What no file's absence mends is left: a missing folder, say.
+    return 2 if any(not finding.offenders for finding in result.errors) else 0
+
+
+def training_summary(result: TrainResult, settings: Settings) -> None:
+    """The final table of a run, and the command that evaluates its best checkpoint."""
+    from cliptune.training.reporting import clock
+
+    best = result.best
+    lines: list[tuple[str, str]] = []
+    before, after = result.baseline_accuracy, best.val_accuracy if best else None
+    if before is not None and after is not None:
+        lines.append(("val accuracy", f"{before:.1%} zero-shot → {after:.1%} best"))
+    early = ", stopped early: val no longer improved" if result.stopped_early else ""
+    lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
+    speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
+    lines.append(("time", f"{speed}, {counted(result.updates, 'update')}"))
+    share = result.trainable_parameters / result.all_parameters
+    lines.append(("trainable", f"{result.trainable_parameters:,} parameters ({share:.2%})"))
+    lines.append(("peak memory", f"{result.peak_memory / 2**30:.1f} GiB"))
+    if best:
+        lines.append(("best", str(best.path)))
+    if result.last and best and result.last.path != best.path:
+        lines.append(("last", str(result.last.path)))
+    lines.append(("curves", str(result.output_dir / "training_curves.png")))
+    _show("training finished", lines)
+    if result.profile:
+        print(f"\n{result.profile}")
+    if best:
+        words = ["--checkpoint", best.path, "--data-dir", settings.data.data_dir]
+        print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
+
+
+def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
+    """Before and after, the most confused pairs, and where the report lies."""
+    from cliptune.evaluation.report_text import summary_text
+
+    print(summary_text(evaluation))
+    print(f"\nReport: {output_dir / 'report.html'}, and its text and pictures beside it")
+
+
+def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
+    """The figures beside one another, the differences, and where the page lies."""
+    from cliptune.evaluation.comparison.text import comparison_summary
+
+    print(comparison_summary(comparison))
+    print(f"\nReport: {output_dir / 'comparison.html'}, and its text and table of photos beside it")
+
+
+def class_change_summary(change: ClassChange) -> None:
+    """Where the new checkpoint is, and what the change does to the other classes."""
+    from cliptune.editing.text import change_text
+
+    print(change_text(change))
+
+
+def predict_to_screen_or_file(
+    checkpoint: Path,
+    *,
+    images: list[str],
+    image_dir: Path | None,
+    top_k: int,
+    output: Path | None,
+    batch_size: int,
+    device: str,
+    base_model: str | None,
+    fast: bool,
+    profile: bool,
+) -> int:
+    """Predict and show or write; returns how many images could not be read."""
+    from cliptune.inference.output import check_output
+
+    paths = photos_to_predict(images, image_dir)
+    if output is not None:
+        output = user_path(output)
+        check_output(output)
+
+    from cliptune.inference.predictor import Predictor
+    from cliptune.timing import measured
+
+    predictor = Predictor(
+        checkpoint, device=device, batch_size=batch_size, base_model=base_model, fast=fast
+    )
+    trace = Path("cliptune_trace.json") if profile else None
+    with measured(trace) as watch:
+        unreadable = _show_or_write(predictor, paths, top_k=top_k, output=output)
+    if watch:
+        print(watch.table())
+    return unreadable
+
+
+def _show_or_write(
+    predictor: Predictor, paths: list[Path], *, top_k: int, output: Path | None
+) -> int:
+    """How many images could not be read."""
+    from cliptune.data.reading import Unreadable
+    from cliptune.errors import ImageError
+    from cliptune.inference.output import bar_chart, open_output, result_line
+
+    results = predictor.stream(paths, top_k=top_k)
+    if output is None and len(paths) == 1:
+        result = next(results)
+        if isinstance(result, Unreadable):
+            raise ImageError(str(result))
+        print(f"{result.source}\n{bar_chart(result)}")
+        return 0
+
+    unreadable = []
+    hidden = len(paths) <= predictor.batch_size or None  # None: shown on a terminal only
+    bar = tqdm(results, "predicting", len(paths), unit="img", disable=hidden, leave=False)
+    if output is None:
+        for result in bar:
+            unreadable += [result] if isinstance(result, Unreadable) else []
+            tqdm.write(result_line(result))
+    else:
+        with open_output(output, top_k=min(top_k, len(predictor.class_names))) as write:
+            for result in bar:
+                unreadable += [result] if isinstance(result, Unreadable) else []
+                write(result)
+        print(f"{counted(len(paths) - len(unreadable), 'image')} predicted: {output}")
+    if unreadable:
+        from cliptune.errors import listing
+
+        print(
+            f"error: {len(unreadable)} of {counted(len(paths), 'image')} could not be read:\n"
+            f"{listing([str(fault) for fault in unreadable])}",
+            file=sys.stderr,
+        )
+    return len(unreadable)
+
+
+def show_demo(result: DemoResult) -> None:
+    """What the demo reached, where everything is, and what to do next."""
+    from cliptune.evaluation.report_text import summary_text
+    from cliptune.inference.output import bar_chart
+
+    print(f"\n{summary_text(result.evaluation)}\n\n{result.example.source}")
+    print(bar_chart(result.example))
+    _show("demo finished (these are drawings, not photos)", result.lines())
+    print("\nPredict any picture:")
+    predict = command("cliptune", "predict", "--checkpoint", result.checkpoint, "--image", "FILE")
+    print(f"  {predict}\nLook at the curves:")
+    print(f"  {command('tensorboard', '--logdir', result.output_dir / 'logs')}")
+
+
+def photos_to_predict(images: list[str], image_dir: Path | None) -> list[Path]:
+    """The photos given with --image, patterns such as '*.jpg' expanded, or those in `image_dir`.
+
+    Raises `UserError` where none, or both sources, are given, and for what is no file's path.
+    """
+    from cliptune.data.folder import photos_below
+
+    if bool(images) == (image_dir is not None):
+        raise UserError("name photos with --image FILE, or a folder with --image-dir FOLDER.")
+    if image_dir is None:
+        return [path for given in images for path in _photos_named(given)]
+    return photos_below(image_dir, "--image-dir")
+
+
+def _photos_named(given: str) -> list[Path]:
+    """The file that `given` names, or those that it is a pattern of."""
+    if fault := address_fault(given):
+        raise UserError(f"--image {given}: {fault}.")
+    path = user_path(given)
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder. For all photos in it, use --image-dir.")
+    # A shell leaves a pattern in quotes as it is, and that of Windows any pattern.
+    if os.path.lexists(path) or not glob.has_magic(given):
+        return [path]
+    folder = Path(path.anchor)
+    found = [each for each in folder.glob(str(path.relative_to(folder))) if each.is_file()]
+    if found := sorted(each for each in found if not each.name.startswith(".")):
+        return found
+    raise UserError(
+        f"--image {given}: no file of this pattern. Expected a photo's path, or a pattern of some; "
+        "for all photos in a folder, use --image-dir."
+    )
+
+
+def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:
+    console = Console(highlight=False)
+    console.print(Text(f"\n{title}", style="bold"))
+    for name, value in lines:
+        # Not wrapped: a path that is cut in two cannot be copied.
+        console.print(Text.assemble((f"  {name:<15}", "cyan"), value), soft_wrap=True)

@@ -1,0 +1,186 @@
+"""What a class more or less does to the answers on labelled photos.
+
+Shape suffixes: N photos, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cliptune.data.folder import Sample, photos_of_class, split_folder
+from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.editing.classes import ClassParts
+from cliptune.errors import DataError, listing
+from cliptune.evaluation.predicting import labelled_photos
+from cliptune.evaluation.statistics.intervals import Estimate, proportion
+from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
+from cliptune.model.checkpoint import Checkpoint
+from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.model.device import memory_errors_in_words
+from cliptune.model.restore import saved_settings
+from cliptune.text import counted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeFigures:
+    """What a class more or less changes on one split. All estimates are fractions of 1.
+
+    `before` and `after` are the accuracy on the `num_others` photos of the other classes, without
+    and with the change; `taken` of these photos go to the class in question by the checkpoint that
+    knows it. Of a class added: its recall, its precision among photos of this split (None where it
+    is never predicted), and the share of its photos that are not taken for "none of these"; None
+    without photos of it.
+    """
+
+    data_dir: str
+    split: str
+    num_others: int
+    before: Estimate
+    after: Estimate
+    taken: int
+    num_new: int = 0
+    recall: Estimate | None = None
+    precision: Estimate | None = None
+    known: Estimate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """Where and how to measure: `data_dir` None is the data of training, if it is still there."""
+
+    data_dir: Path | None
+    split: str
+    batch_size: int
+    device: torch.device
+    progress: bool
+
+    def folder(self, found: Checkpoint) -> Path:
+        """The folder that holds the splits."""
+        return saved_settings(found).data.data_dir if self.data_dir is None else self.data_dir
+
+    def predict(self, classifier: Classifier, samples: Sequence[Sample], what: str) -> Predictions:
+        """What `classifier`, on `device`, says of `samples`; the progress bar is called `what`."""
+        loader = make_loader(
+            PhotoDataset(samples, classifier.preprocess),
+            batch_size=self.batch_size,
+            num_workers=0,
+            pin_memory=False,
+        )
+        hidden = None if self.progress else True  # None: shown on a terminal only
+        batches = tqdm(loader, what, unit="batch", leave=False, disable=hidden)
+        with memory_errors_in_words(self.batch_size):
+            return predict_logits([classifier], batches, self.device)
+
+
+def change_figures(
+    scaled_NC: Logits,
+    labels_N: Labels,
+    *,
+    index: int,
+    added: bool,
+    known_N: NDArray[np.bool_] | None = None,
+    data_dir: str = "",
+    split: str = "",
+) -> ChangeFigures:
+    """What the class `index` changes, of logits (N, C) that know it and labels among the C.
+
+    `known_N` says which photos are not taken for "none of these". Raises `ValueError` without a
+    photo of another class.
+    """
+    others_N, new_N = labels_N != index, labels_N == index
+    count, num_new = int(others_N.sum()), int(new_N.sum()) if added else 0
+    without_NC = np.delete(scaled_NC[others_N], index, axis=1)
+    labels_without_N = labels_N[others_N] - (labels_N[others_N] > index)
+    without = proportion(int(top_k_hits(without_NC, labels_without_N, k=1).sum()), count)
+    hits_N = top_k_hits(scaled_NC, labels_N, k=1)
+    knowing = proportion(int(hits_N[others_N].sum()), count)
+    if without is None or knowing is None:
+        raise ValueError("there is no photo of another class to measure on")
+    claimed_N = scaled_NC.argmax(axis=1) == index
+    right = int(hits_N[new_N].sum())
+    return ChangeFigures(
+        data_dir=data_dir,
+        split=split,
+        num_others=count,
+        before=without if added else knowing,
+        after=knowing if added else without,
+        taken=int(claimed_N[others_N].sum()),
+        num_new=num_new,
+        recall=proportion(right, num_new) if num_new else None,
+        precision=proportion(right, int(claimed_N.sum())) if num_new else None,
+        known=proportion(int(known_N[new_N].sum()), num_new)
+        if num_new and known_N is not None
+        else None,
+    )
+
+
+def photos_to_measure(
+    found: Checkpoint, place: Measuring, added: str | None, *, used: Sequence[Path]
+) -> tuple[list[Sample], str]:
+    """(photos of the classes of `found`, and of the class `added` as the next one; why none).
+
+    Photos that were `used` to place the class added are left out. Raises `DataError` where
+    nothing is found in a folder that was asked for by name.
+    """
+    settings, known = saved_settings(found), found.record.class_names
+    folder = place.folder(found)
+    try:
+        samples = list(labelled_photos(settings, folder, place.split, known).samples)
+    except DataError as error:
+        if place.data_dir is not None:
+            raise
+        return [], str(error)
+    if added is not None:
+        taken = {path.resolve() for path in used}
+        new = photos_of_class(split_folder(folder, place.split), added)
+        samples += [Sample(path, len(known)) for path in new if path.resolve() not in taken]
+    return samples, ""
+
+
+def figures_on_split(
+    samples: Sequence[Sample],
+    found: Checkpoint,
+    knowing: ClassParts,
+    classifier: Classifier,
+    place: Measuring,
+    *,
+    index: int,
+    added: bool,
+) -> tuple[ChangeFigures | None, str]:
+    """(figures of `classifier`, which knows the class `index` of `knowing`, or why none)."""
+    folder, answers = place.folder(found), knowing.record.answers
+    said = place.predict(classifier, samples, f"measuring on {place.split}")
+    if said.unreadable:
+        lines = listing([str(fault) for fault in said.unreadable])
+        left_out = counted(len(said.unreadable), "unreadable image")
+        log.warning("not measured on %s:\n%s", left_out, lines)
+    if not (said.labels != index).any():
+        return (
+            None,
+            f"{split_folder(folder, place.split)}: no photo of the other classes that can be read.",
+        )
+    logits_NC, known_N = said.logits[0], None
+    if answers is not None:
+        means_CD = knowing.means_CD
+        weights_CD = classifier.class_weights().float().cpu().numpy()
+        scores_N = answers.known_scores(
+            logits_NC, said.features[0], weights_CD=weights_CD,
+            means_KD=weights_CD if means_CD is None else means_CD,
+        )  # fmt: skip
+        known_N = scores_N >= answers.threshold
+    scaled_NC = logits_NC if answers is None else answers.scale(logits_NC)
+    figures = change_figures(
+        scaled_NC, said.labels, index=index, added=added, known_N=known_N,
+        data_dir=str(folder), split=place.split,
+    )  # fmt: skip
+    return figures, ""

@@ -1,0 +1,206 @@
+"""Several models on the same photos, in numbers: what the text, the page and the JSON are made of.
+
+The first model is the reference; every difference is that of another model less the first.
+
+Shape suffixes: N photos, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliptune.data.folder import SPLIT_NAMES
+from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
+from cliptune.evaluation.seen import SeenPhotos
+from cliptune.evaluation.statistics.figures import (
+    FullMetrics,
+    PairedComparison,
+    compare_paired,
+    full_metrics,
+)
+from cliptune.evaluation.statistics.intervals import Estimate, difference_interval, holm, mcnemar
+from cliptune.evaluation.statistics.metrics import Labels, Logits
+from cliptune.model.answers import Answers, Floats, softmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """One of the models; `letter` is what it is called beside the others: A, B and so on."""
+
+    letter: str
+    checkpoint: str
+    base_model: str
+    training_data: str  # the folder it was trained on
+    answers: Answers | None
+    figures: FullMetrics
+    probabilities_NC: Floats
+    seen: SeenPhotos | None = None  # of the photos measured, those of its training
+
+    @property
+    def predicted_N(self) -> NDArray[np.integer[Any]]:
+        """The most probable class of each photo."""
+        best_N: NDArray[np.integer[Any]] = self.probabilities_NC.argmax(axis=1)
+        return best_N
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A model less the reference on the same photos. Positive differences are in its favour.
+
+    `paired.gained` are the photos it alone has right, `paired.lost` those the reference alone
+    has. `holm_p` is McNemar's p-value adjusted for all comparisons made, None without one.
+    `recall` has the difference in the recall of each class, None for a class without photos.
+    """
+
+    model: ComparedModel
+    paired: PairedComparison
+    holm_p: float | None
+    recall: tuple[Estimate | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Models measured on the same photos of one split. Classes go by name, in the first's order."""
+
+    models: tuple[ComparedModel, ...]  # the first is the reference
+    differences: tuple[Difference, ...]  # of the others, in their order
+    class_names: tuple[str, ...]
+    display_names: dict[str, str]  # class name -> the name shown
+    data_dir: str
+    split: str
+    missing_classes: tuple[str, ...]  # known classes without a photo in the split
+    ignored_classes: tuple[str, ...]  # class folders the models do not know
+    skipped_images: tuple[str, ...]
+    paths: tuple[Path, ...]  # (N,)
+    labels_N: Labels
+    seconds: float
+
+    @property
+    def reference(self) -> ComparedModel:
+        """The first model."""
+        return self.models[0]
+
+    @property
+    def training_folders_differ(self) -> bool:
+        """Whether photos measured here may have been learned from by one model alone."""
+        return len({model.training_data for model in self.models}) > 1
+
+    def short_path(self, place: int) -> str:
+        """The path of a photo below the split's folder, where it lies there."""
+        path, folder = self.paths[place], Path(self.data_dir)
+        if path.is_relative_to(folder):
+            first, *rest = path.relative_to(folder).parts
+            if SPLIT_NAMES.get(first.lower()) == self.split:
+                return Path(*rest).as_posix()
+        return str(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `comparison.json` holds: fractions and nats; differences are less the first."""
+        return {
+            "reference": self.reference.letter,
+            "data_dir": self.data_dir,
+            "split": self.split,
+            "num_images": len(self.paths),
+            "class_names": list(self.class_names),
+            "display_names": self.display_names,
+            "missing_classes": list(self.missing_classes),
+            "ignored_classes": list(self.ignored_classes),
+            "skipped_images": list(self.skipped_images),
+            "models": [self._model_dict(model) for model in self.models],
+            "differences": [self._difference_dict(found) for found in self.differences],
+            "seconds": self.seconds,
+            "versions": versions(),
+        }
+
+    def _model_dict(self, model: ComparedModel) -> dict[str, Any]:
+        return {
+            "letter": model.letter,
+            "checkpoint": model.checkpoint,
+            "base_model": model.base_model,
+            "training_data": model.training_data,
+            "seen_photos": None if model.seen is None else model.seen.to_dict(),
+            "scaling": None if model.answers is None else model.answers.model_dump(mode="json"),
+            "figures": figures_dict(model.figures),
+            "recall": self._by_class(model.figures.recall),
+        }
+
+    def _difference_dict(self, found: Difference) -> dict[str, Any]:
+        paired = found.paired
+        return {
+            "model": found.model.letter,
+            "accuracy": estimate_dict(paired.accuracy_difference),
+            "macro_f1": estimate_dict(paired.macro_f1_difference),
+            "recall": self._by_class(found.recall),
+            "mcnemar_p": paired.mcnemar_p,
+            "mcnemar_method": paired.mcnemar_method,
+            "holm_p": found.holm_p,
+            "too_few_photos": paired.too_few_photos,
+            "only_this_model_right": [str(self.paths[i]) for i in paired.gained],
+            "only_reference_right": [str(self.paths[i]) for i in paired.lost],
+        }
+
+    def _by_class(self, estimates: Sequence[Estimate | None]) -> dict[str, Any]:
+        named = zip(self.class_names, estimates, strict=True)
+        return {name: estimate_dict(estimate) for name, estimate in named}
+
+
+def build_model(scaled_NC: Logits, labels_N: Labels, **facts: Any) -> ComparedModel:
+    """A `ComparedModel` from its scaled logits; `facts` are its remaining descriptive fields."""
+    return ComparedModel(
+        figures=full_metrics(scaled_NC, labels_N, seed=SEED),
+        probabilities_NC=softmax(scaled_NC),
+        **facts,
+    )
+
+
+def build_differences(
+    models: Sequence[ComparedModel], scaled: Sequence[Logits], labels_N: Labels
+) -> tuple[Difference, ...]:
+    """Every model less the first; `scaled` has the scaled logits (N, C) of each."""
+    found = []
+    for model, scaled_NC in zip(models[1:], scaled[1:], strict=True):
+        paired = compare_paired(scaled_NC, scaled[0], labels_N, seed=SEED)
+        recall = _recall_differences(scaled_NC, scaled[0], labels_N)
+        found.append(Difference(model=model, paired=paired, holm_p=None, recall=recall))
+    # All count as made, those without a p-value too.
+    adjusted = holm(
+        [mcnemar(each.paired.only_a_right, each.paired.only_b_right).p for each in found]
+    )
+    return tuple(
+        each if each.paired.mcnemar_p is None else replace(each, holm_p=p)
+        for each, p in zip(found, adjusted, strict=True)
+    )
+
+
+def most_changed(differences: Sequence[Difference]) -> list[int]:
+    """Labels of the classes that have photos, the biggest change of any model's recall first."""
+    change_DC = np.array(
+        [[0.0 if x is None else abs(x.value) for x in found.recall] for found in differences]
+    )
+    order = np.argsort(-change_DC.max(axis=0), kind="stable")
+    return [int(i) for i in order if differences[0].recall[i] is not None]
+
+
+def _recall_differences(
+    b_logits_NC: Logits, a_logits_NC: Logits, labels_N: Labels
+) -> tuple[Estimate | None, ...]:
+    """For each class, its recall with B less that with A, on the same photos."""
+    classes = b_logits_NC.shape[1]
+    b_right_N, a_right_N = (x.argmax(axis=1) == labels_N for x in (b_logits_NC, a_logits_NC))
+    count_C, only_b_C, only_a_C = (
+        np.bincount(labels_N[chosen_N], minlength=classes)
+        for chosen_N in (slice(None), b_right_N & ~a_right_N, a_right_N & ~b_right_N)
+    )
+    some_C = np.maximum(count_C, 1)
+    low_C, high_C = difference_interval(only_b_C, only_a_C, some_C)
+    value_C = (only_b_C - only_a_C) / some_C
+    return tuple(
+        Estimate(float(value_C[i]), float(low_C[i]), float(high_C[i])) if count_C[i] else None
+        for i in range(classes)
+    )

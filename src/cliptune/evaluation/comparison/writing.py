@@ -1,0 +1,41 @@
+"""Write a comparison to a folder: text, JSON, a table of all photos, and the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from cliptune.evaluation.comparison.comparison import Comparison
+from cliptune.evaluation.comparison.page import comparison_page
+from cliptune.evaluation.comparison.text import comparison_text
+from cliptune.evaluation.writing import write_text
+from cliptune.text import no_formula
+
+
+def write_comparison(comparison: Comparison, output_dir: Path) -> list[Path]:
+    """Write the files of a comparison to `output_dir`, each moved into place whole."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "comparison.txt": comparison_text(comparison),
+        "comparison.json": json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n",
+        "comparison_photos.csv": photos_csv(comparison),
+        "comparison.html": comparison_page(comparison),
+    }
+    for name, content in contents.items():
+        write_text(output_dir / name, content)
+    return [output_dir / name for name in contents]
+
+
+def photos_csv(comparison: Comparison) -> str:
+    """One line for each photo: its file, its class, and each model's answer."""
+    names, models = comparison.class_names, comparison.models
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["image", "label", *(model.letter for model in models)])
+    predicted_MN = [model.predicted_N for model in models]
+    for i, path in enumerate(comparison.paths):
+        said = [names[predicted_N[i]] for predicted_N in predicted_MN]
+        writer.writerow(map(no_formula, [path, names[comparison.labels_N[i]], *said]))
+    return file.getvalue()

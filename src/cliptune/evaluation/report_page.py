@@ -1,0 +1,267 @@
+"""`report.html`: an evaluation as one self-contained page, with photos.
+
+Shape suffixes: N photos, C classes, D numbers of a feature.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cliptune.data.reading import read_reduced
+from cliptune.errors import ImageError
+from cliptune.evaluation.report import Evaluation, versions
+from cliptune.evaluation.report_text import (
+    ROWS,
+    TOO_FEW,
+    cell,
+    in_words,
+    mcnemar_in_words,
+    number,
+    percent,
+    points,
+    seen_texts,
+    threshold_in_words,
+    too_few_in_words,
+)
+from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.evaluation.statistics.metrics import class_keys
+from cliptune.evaluation.statistics.reliability import Reliability
+from cliptune.html import picture, render
+from cliptune.model.answers import SCORE_NAMES
+from cliptune.text import one_line
+
+MISTAKES = 24  # in the gallery
+PAIRS = 6  # of classes, with photos
+PHOTOS = 3  # of either class of a pair
+_EDGE = 200  # pixels of a photo
+
+# One sentence for each row of the table of figures.
+MEANINGS = {
+    "accuracy": "Share of photos whose most probable class is the right one.",
+    "top5": "Share of photos whose right class is among the five most probable.",
+    "macro_f1": "Precision and recall in one figure, every class counting alike.",
+    "balanced_accuracy": "Mean recall of the classes, large and small counting alike.",
+    "log_loss": "How surprised the probabilities are by the truth, in nats; 0 is the best.",
+    "brier": "Squared error of the probabilities, from 0 (right and certain) to 2.",
+    "ece": "How far the stated probability lies from how often it is right, on average.",
+}
+
+
+@dataclass(frozen=True)
+class PageExtras:
+    """What a page shows beside the evaluation itself, each where there is one."""
+
+    command: str = ""
+    settings: str = ""  # YAML
+    curves: Path | None = None  # picture of the training curves
+    robustness: Path | None = None  # picture of accuracy under corruptions
+    heat: Mapping[int, Image.Image] = field(default_factory=dict)  # photo -> where it looked
+    heat_method: str = ""
+
+
+def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str:
+    """The page as HTML."""
+    extras = extras or PageExtras()
+    names = [one_line(evaluation.display_names[name]) for name in evaluation.class_names]
+    return render(
+        "report.html",
+        evaluation=evaluation,
+        rows=_rows(evaluation),
+        seen=seen_texts(evaluation),
+        paired=evaluation.paired,
+        mcnemar="" if evaluation.paired is None else mcnemar_in_words(evaluation.paired),
+        too_few=too_few_in_words(evaluation.figures),
+        percent=percent,
+        estimate=in_words,
+        number=number,
+        threshold=threshold_in_words,
+        score_names=SCORE_NAMES,
+        matrix=_as_script({"names": names, "order": list(evaluation.class_order),
+                           "cells": _cells(evaluation.confusion_CC)}),
+        classes=_class_rows(evaluation, names),
+        diagrams=_diagrams(evaluation),
+        mistakes=_mistakes(evaluation, names, extras),
+        pairs=_pairs(evaluation, names),
+        extras=extras,
+        curves=_png(extras.curves),
+        robustness=_png(extras.robustness),
+        versions=versions(),
+    )  # fmt: skip
+
+
+def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    paired = evaluation.paired
+    differences: dict[str, Estimate] = {}
+    if paired is not None:
+        differences = {
+            "accuracy": paired.accuracy_difference,
+            "macro_f1": paired.macro_f1_difference,
+        }
+    rows = []
+    for title, name, form in ROWS:
+        difference = differences.get(name)
+        rows.append(
+            {
+                "title": title,
+                "meaning": MEANINGS[name],
+                "before": cell(evaluation.baseline_figures, name, form),
+                "after": cell(evaluation.figures, name, form),
+                "difference": "" if difference is None else points(difference),
+            }
+        )
+    return rows
+
+
+def _cells(confusion_CC: NDArray[np.int64]) -> list[list[int]]:
+    """[true class, predicted class, photos] of the cells that are not empty."""
+    return [[int(i), int(j), int(confusion_CC[i, j])] for i, j in np.argwhere(confusion_CC)]
+
+
+def _as_script(values: Any) -> str:
+    """JSON that may stand inside a script element: nothing in it closes the element."""
+    text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
+    report, confusion_CC = evaluation.report, evaluation.confusion_CC
+    rows = []
+    for label, key in enumerate(class_keys(evaluation.class_names)):
+        recall = evaluation.figures.recall[label]
+        mistaken = confusion_CC[label].copy()
+        mistaken[label] = 0
+        most = int(mistaken.argmax())
+        rows.append(
+            {
+                "name": names[label],
+                "photos": int(report[key]["support"]),
+                "recall": None if recall is None else recall.value,
+                "low": None if recall is None else recall.low,
+                "high": None if recall is None else recall.high,
+                "precision": report[key]["precision"],
+                "f1": report[key]["f1-score"],
+                "confused": f"{names[most]} ({mistaken[most]})" if mistaken[most] else "",
+            }
+        )
+    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"]))
+
+
+def _diagrams(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Reliability before and after scaling; one where nothing was scaled."""
+    after = evaluation.figures.reliability
+    if evaluation.answers is None:
+        return [_diagram("As the model gives them", after)]
+    before = evaluation.before_scaling.reliability
+    return [_diagram("Before scaling", before), _diagram("After scaling, as predicted", after)]
+
+
+def _diagram(title: str, found: Reliability) -> dict[str, Any]:
+    bins = [
+        {
+            "x": bin.low,
+            "width": bin.high - bin.low,
+            "confidence": bin.confidence,
+            "accuracy": bin.accuracy.value,
+            "low": bin.accuracy.low,
+            "high": bin.accuracy.high,
+            "count": bin.count,
+        }
+        for bin in found.bins
+        if bin.accuracy is not None
+    ]
+    most = max(bin.count for bin in found.bins)
+    error = TOO_FEW
+    if found.ece_estimate is not None:
+        error = f"calibration error {in_words(found.ece_estimate, percent)} %"
+    return {"title": title, "bins": bins, "most": most, "error": error, "plug_in": found.ece}
+
+
+def _mistakes(
+    evaluation: Evaluation, names: Sequence[str], extras: PageExtras
+) -> list[dict[str, Any]]:
+    """The photos whose right class the model thinks least of, with what it says instead."""
+    photos = evaluation.photos
+    pictures = pictures_of(photos.paths, worst := worst_mistakes(evaluation))
+    found = []
+    for place in worst:
+        p_C = photos.probabilities_NC[place]
+        heat = extras.heat.get(place)
+        found.append(
+            {
+                "file": photos.paths[place],
+                "picture": pictures[place],
+                "heat": picture(heat, edge=_EDGE) if heat is not None else "",
+                "truth": names[photos.labels_N[place]],
+                "truth_probability": float(p_C[photos.labels_N[place]]),
+                "top": [(names[i], float(p_C[i])) for i in np.argsort(-p_C, kind="stable")[:3]],
+            }
+        )
+    return found
+
+
+def worst_mistakes(evaluation: Evaluation, limit: int = MISTAKES) -> list[int]:
+    """Indices of wrongly classified photos, those first whose right class is least probable."""
+    photos = evaluation.photos
+    if not photos.paths:
+        return []
+    wrong_M = np.flatnonzero(photos.predicted_N != photos.labels_N)
+    truth_M = photos.probabilities_NC[wrong_M, photos.labels_N[wrong_M]]
+    order: list[int] = wrong_M[np.argsort(truth_M, kind="stable")][:limit].tolist()
+    return order
+
+
+def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The most confused pairs: photos taken for the other class, beside photos of that class."""
+    photos, places = evaluation.photos, {n: i for i, n in enumerate(evaluation.class_names)}
+    if not photos.paths:
+        return []
+    found = []
+    for pair in evaluation.confused_pairs[:PAIRS]:
+        true, taken_for = places[pair.true_class], places[pair.predicted_class]
+        mistaken = (photos.labels_N == true) & (photos.predicted_N == taken_for)
+        right = (photos.labels_N == taken_for) & (photos.predicted_N == taken_for)
+        left, beside = (np.flatnonzero(x)[:PHOTOS].tolist() for x in (mistaken, right))
+        pictures = pictures_of(photos.paths, [*left, *beside])
+        found.append(
+            {
+                "true": names[true],
+                "taken_for": names[taken_for],
+                "count": pair.count,
+                "of": round(pair.count / pair.share),
+                "left": [(photos.paths[i], pictures[i]) for i in left],
+                "right": [(photos.paths[i], pictures[i]) for i in beside],
+            }
+        )
+    return found
+
+
+def pictures_of(paths: Sequence[Path], places: Sequence[int]) -> dict[int, str]:
+    """Place in `paths` -> its photo as a data URI; "" for one that can no longer be read."""
+
+    def shown(place: int) -> str:
+        try:
+            pixels = read_reduced(paths[place], edge=_EDGE, resample=Image.Resampling.BILINEAR)
+        except ImageError:
+            return ""
+        return picture(Image.fromarray(pixels), edge=_EDGE)
+
+    read: Callable[[int], str] = shown
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(places, pool.map(read, places), strict=True))
+
+
+def _png(path: Path | None) -> str:
+    """The picture in the file `path` as a data URI, on white; "" where there is none."""
+    if path is None or not path.is_file():
+        return ""
+    with Image.open(path) as image:
+        return picture(image.convert("RGB"), edge=1400)

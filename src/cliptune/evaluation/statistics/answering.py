@@ -1,0 +1,99 @@
+"""Fit on validation photos how a checkpoint answers: its probabilities, and "none of these".
+
+Shape suffixes: N photos, C classes, D numbers of a feature.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cliptune.evaluation.statistics.calibration import Temperature, fit_calibration, fit_temperature
+from cliptune.evaluation.statistics.metrics import Labels, Logits
+from cliptune.evaluation.statistics.rejection import threshold_for_share
+from cliptune.model.answers import (
+    Answers,
+    Features,
+    Floats,
+    ScoreName,
+    class_means,
+    known_scores,
+    max_cosine,
+    unit_rows,
+)
+
+# Of the four the one that tells strangers best: benchmarks/results.md, "None of these".
+DEFAULT_SCORE: ScoreName = "photos"
+KNOWN_SHARE = 0.95
+# A factor for each class may change which class is highest: only where each has photos enough to
+# tell, and where choosing them takes no minutes.
+_ENOUGH = 20
+_MUCH = 2_000_000  # logits
+_MOST = 20_000_000  # logits that a temperature is fitted on; of more photos, a part
+
+
+def fit_answers(
+    logits_NC: Logits,
+    features_ND: Features,
+    labels_N: Labels,
+    *,
+    weights_CD: Features,
+    share: float = KNOWN_SHARE,
+    score: ScoreName = DEFAULT_SCORE,
+    seed: int = 0,
+) -> Answers:
+    """The scaling and the threshold for these validation photos.
+
+    Where all of them are classified rightly they cannot tell the temperature, and it stays 1.
+    Raises `ValueError` without photos, or when a logit is not finite.
+    """
+    photos, classes = logits_NC.shape
+    some = np.arange(photos)
+    if logits_NC.size > _MOST:
+        some = np.random.default_rng(seed).permutation(photos)[: max(1, _MOST // classes)]
+    temperature, factors = fit_temperature(logits_NC[some], labels_N[some]), None
+    if temperature.note == "separable":
+        temperature = Temperature(1.0, temperature.nll, "separable")
+    elif _has_enough(labels_N, classes) and logits_NC.size <= _MUCH:
+        both = fit_calibration(logits_NC, labels_N, seed=seed)
+        factors = both.vector.factors if both.chosen == "vector" else None
+    fitted = Answers(
+        temperature=temperature.value, factors=factors, note=temperature.note, score=score,
+        threshold=0.0, share=share, kept=1.0, num_images=len(labels_N),
+    )  # fmt: skip
+    scores_N = held_out_scores(
+        score, fitted.scale(logits_NC), features_ND, labels_N, weights_CD=weights_CD
+    )
+    threshold = threshold_for_share(scores_N, share=share)
+    return fitted.model_copy(update={"threshold": threshold.value, "kept": threshold.kept})
+
+
+def _has_enough(labels_N: Labels, num_classes: int) -> bool:
+    return bool(np.bincount(labels_N, minlength=num_classes).min() >= _ENOUGH)
+
+
+def held_out_scores(
+    name: ScoreName,
+    scaled_NC: Logits,
+    features_ND: Features,
+    labels_N: Labels,
+    *,
+    weights_CD: Features,
+) -> Floats:
+    """(N,) the score of photos which themselves make up the class means: each without itself."""
+    count = scaled_NC.shape[1]
+    means_CD = class_means(features_ND, labels_N, num_classes=count)
+    if name != "photos":
+        return known_scores(name, scaled_NC, features_ND, weights_CD=weights_CD, means_KD=means_CD)
+    unit_ND = unit_rows(features_ND)
+    sums_CD = np.zeros((count, features_ND.shape[1]))
+    np.add.at(sums_CD, labels_N, unit_ND)
+    own_N = (unit_rows(sums_CD[labels_N] - unit_ND) * unit_ND).sum(axis=1)
+    own_N[np.bincount(labels_N, minlength=count)[labels_N] == 1] = -1.0  # no other of its class
+    best_N = np.full(len(labels_N), -1.0)
+    for label in range(count):  # the nearest mean of the other classes
+        inside = labels_N == label
+        others_KD = np.delete(means_CD, label, axis=0)
+        if inside.any() and np.any(others_KD != 0):
+            best_N[inside] = max_cosine(features_ND[inside], others_KD)
+    result: Floats = np.maximum(own_N, best_N)
+    return result

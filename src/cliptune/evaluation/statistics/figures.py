@@ -1,0 +1,170 @@
+"""All figures of a model on a split with their intervals, and two models on the same photos.
+
+Shape suffixes: N photos, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
+from cliptune.evaluation.statistics.few_photos import (
+    FOR_LOSSES,
+    without_interval,
+    without_test,
+    without_value,
+)
+from cliptune.evaluation.statistics.intervals import (
+    Estimate,
+    Floats,
+    difference_interval,
+    mcnemar,
+    mean_interval,
+    proportion,
+)
+from cliptune.evaluation.statistics.metrics import Labels, Logits, confusion_matrix, top_k_hits
+from cliptune.evaluation.statistics.reliability import Reliability, reliability
+from cliptune.evaluation.statistics.resampling import macro_estimates, macro_f1_difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullMetrics:
+    """One model on one split. Shares are fractions of 1, log loss is in nats, Brier from 0 to 2.
+
+    `ece` is less biased than the plug-in value, `reliability.ece`, and never above it.
+    A class's recall is None where it has no photo, its precision where it is never predicted.
+    Where photos are too few to know, a figure is None, or its interval from -inf to inf:
+    `too_few_photos` says so in words.
+    """
+
+    num_images: int
+    accuracy: Estimate
+    top5: Estimate | None  # None below five classes
+    macro_f1: Estimate
+    balanced_accuracy: Estimate
+    log_loss: Estimate
+    brier: Estimate
+    ece: Estimate | None
+    recall: tuple[Estimate | None, ...]
+    precision: tuple[Estimate | None, ...]
+    reliability: Reliability
+
+    @property
+    def too_few_photos(self) -> dict[str, str]:
+        """Figure without a value or an interval -> why."""
+        return without_value(self.num_images) | without_interval(self.num_images, len(self.recall))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """Model A less model B on the same photos. Positive differences are in favour of A.
+
+    `gained` and `lost` are the indices of photos that A alone, and B alone, has right.
+    """
+
+    num_images: int
+    accuracy_difference: Estimate
+    macro_f1_difference: Estimate
+    only_a_right: int
+    only_b_right: int
+    mcnemar_p: float | None  # None where too few photos differ for any p below 0.05
+    mcnemar_method: str
+    gained: tuple[int, ...]
+    lost: tuple[int, ...]
+
+    @property
+    def too_few_photos(self) -> dict[str, str]:
+        """Figure without a value -> why."""
+        return without_test(self.only_a_right + self.only_b_right)
+
+
+def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetrics:
+    """Every figure of `logits_NC` with its 95 % interval; the same `seed`, the same numbers.
+
+    Top-1 and top-5 give no credit for equal logits; what is counted for each class takes the
+    first of them. Raises `ValueError` without photos, or when a logit is not finite.
+    """
+    _check(logits_NC, labels_N)
+    count, classes = logits_NC.shape
+    predicted_N = logits_NC.argmax(axis=1)
+    macro = macro_estimates(labels_N, predicted_N, num_classes=classes, seed=seed)
+    calibrated = reliability(logits_NC, labels_N, seed=seed)
+    confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=classes)
+    right_C = np.diagonal(confusion_CC).tolist()
+    unsure = without_interval(count, classes)
+    support_C, chosen_C = confusion_CC.sum(axis=1).tolist(), confusion_CC.sum(axis=0).tolist()
+    return FullMetrics(
+        num_images=count,
+        accuracy=_share_within(logits_NC, labels_N, k=1),
+        top5=_share_within(logits_NC, labels_N, k=5) if classes >= 5 else None,
+        macro_f1=_interval_unknown(macro.macro_f1) if "macro_f1" in unsure else macro.macro_f1,
+        balanced_accuracy=macro.balanced_accuracy,
+        log_loss=mean_estimate(log_losses(logits_NC, labels_N)),
+        brier=mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
+        ece=calibrated.ece_estimate,
+        recall=tuple(map(proportion, right_C, support_C)),
+        precision=tuple(map(proportion, right_C, chosen_C)),
+        reliability=calibrated,
+    )
+
+
+def compare_paired(
+    a_logits_NC: Logits, b_logits_NC: Logits, labels_N: Labels, *, seed: int
+) -> PairedComparison:
+    """How model A differs from model B (tuned from zero-shot) on the same photos.
+
+    Raises `ValueError` as `full_metrics` does, or where the models know different classes.
+    """
+    if a_logits_NC.shape != b_logits_NC.shape:
+        raise ValueError(f"logits of shapes {a_logits_NC.shape} and {b_logits_NC.shape}")
+    _check(a_logits_NC, labels_N)
+    _check(b_logits_NC, labels_N)
+    a_right_N, b_right_N = (top_k_hits(x, labels_N, k=1) for x in (a_logits_NC, b_logits_NC))
+    gained, lost = np.flatnonzero(a_right_N & ~b_right_N), np.flatnonzero(b_right_N & ~a_right_N)
+    count, only_a, only_b = len(labels_N), len(gained), len(lost)
+    low, high = difference_interval(only_a, only_b, count)
+    test = mcnemar(only_a, only_b)
+    return PairedComparison(
+        num_images=count,
+        accuracy_difference=Estimate((only_a - only_b) / count, float(low), float(high)),
+        macro_f1_difference=macro_f1_difference(
+            labels_N,
+            a_logits_NC.argmax(axis=1),
+            b_logits_NC.argmax(axis=1),
+            num_classes=a_logits_NC.shape[1],
+            seed=seed,
+        ),
+        only_a_right=only_a,
+        only_b_right=only_b,
+        mcnemar_p=None if without_test(only_a + only_b) else test.p,
+        mcnemar_method=test.method,
+        gained=tuple(gained.tolist()),
+        lost=tuple(lost.tolist()),
+    )
+
+
+def mean_estimate(values_N: Floats, *, bound: float = np.inf) -> Estimate:
+    """The mean of losses from 0 to `bound`, with its 95 % interval if there are enough of them."""
+    if len(values_N) < FOR_LOSSES:
+        return Estimate(float(values_N.mean()), -np.inf, np.inf)
+    low, high = mean_interval(values_N, bound=bound)
+    return Estimate(float(values_N.mean()), float(low), float(high))
+
+
+def _interval_unknown(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, -np.inf, np.inf)
+
+
+def _share_within(logits_NC: Logits, labels_N: Labels, *, k: int) -> Estimate:
+    estimate = proportion(int(top_k_hits(logits_NC, labels_N, k=k).sum()), len(labels_N))
+    assert estimate is not None  # there are photos
+    return estimate
+
+
+def _check(logits_NC: Logits, labels_N: Labels) -> None:
+    if not len(labels_N):
+        raise ValueError("there is no photo to measure")
+    if bad := int((~np.isfinite(logits_NC)).any(axis=1).sum()):
+        raise ValueError(f"the logits of {bad} of {len(labels_N)} photos are not finite numbers")

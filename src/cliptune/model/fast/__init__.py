@@ -1,0 +1,1 @@
+"""The towers in fewer operations, with the results of `transformers` and PEFT."""

@@ -1,0 +1,1 @@
+"""Any labelled photos to train/, val/ and test/: chosen, shared out, built whole."""

@@ -1,0 +1,81 @@
+"""What `prepare` did, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cliptune.data.counts import Counts, counts_table
+from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
+from cliptune.preparing.choosing import Choice
+from cliptune.preparing.sources.archive import PhotoStore
+from cliptune.preparing.sources.layouts import ClassLayout
+from cliptune.preparing.sources.opening import Source
+from cliptune.preparing.splitting import Shares
+from cliptune.text import counted, wrap
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareResult:
+    """What `prepare` did. `notes` are paragraphs for the user, after the first line.
+
+    What follows a line break in a note is a command to copy: it is never broken.
+    """
+
+    output_dir: Path
+    class_names: tuple[str, ...]
+    counts: Counts
+    kind: Literal["made", "empty_tree", "already_there"]
+    headline: str
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Plain text for a terminal of 80 columns."""
+        table = [] if self.kind == "empty_tree" else [counts_table(self.counts)]
+        notes = [note.partition("\n") for note in self.notes]
+        shown = [f"{wrap(words)}{line_break}{line}" for words, line_break, line in notes]
+        return "\n\n".join([wrap(self.headline), *table, *shown])
+
+
+def notes_on(source: Source, choice: Choice, *, shares: Shares) -> tuple[str, ...]:
+    """What to tell of a source that was made into a folder, a paragraph each."""
+    layout: ClassLayout = source.layout
+    store: PhotoStore = source.store
+    notes = list(layout.notes)
+    num_left = len(layout.classes) - len(choice.taken) - len(choice.left_out)
+    if layout.splits:
+        lacking = [split for split in SPLITS if split not in set(layout.splits.values())]
+        taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
+        notes.append(f"The splits are the source's own.{taken}")
+    if shares.shots is not None:
+        shots = counted(shares.shots, "photo")
+        notes.append(f"train/ holds {shots} a class (--shots); val/ and test/ all.")
+    notes += _left_out(choice)
+    if num_left:
+        notes.append(
+            f"{counted(num_left, 'more class')} left out; --num-classes or --classes takes them."
+        )
+    if layout.num_loose:
+        where = "class folder" if layout.kind in ("folders", "splits") else "list"
+        lie = "photo lies" if layout.num_loose == 1 else "photos lie"
+        notes.append(f"{layout.num_loose} {lie} in no {where}; left out.")
+    if store.num_others:
+        others = "file is" if store.num_others == 1 else "files are"
+        notes.append(
+            f"{store.num_others} {others} not {', '.join(sorted(IMAGE_SUFFIXES))}; left out."
+        )
+    if layout.is_stanford_dogs:
+        notes.append(
+            "Stanford Dogs (Khosla et al., 2011) is for research, not for commerce. Its photos "
+            "come from ImageNet: a base model that learned from ImageNet has seen them."
+        )
+    return tuple(notes)
+
+
+def _left_out(choice: Choice) -> list[str]:
+    """The classes that were left out on request, by name."""
+    if not choice.left_out:
+        return []
+    reasons = (f"{name} ({why})" for name, why in sorted(choice.left_out.items()))
+    return [f"{counted(len(choice.left_out), 'class')} left out: {'; '.join(reasons)}."]

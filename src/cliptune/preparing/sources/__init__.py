@@ -1,0 +1,1 @@
+"""What `prepare` is given: one file for each kind of source, behind `opening`."""

@@ -1,0 +1,129 @@
+"""A loading process that is ended is told in words, wherever photos are waited for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_loading import PREPROCESS
+
+from cliptune import compare, evaluate
+from cliptune.config import load_settings
+from cliptune.data import loading
+from cliptune.data.folder import load_split, load_training_splits
+from cliptune.data.loading import LoadingError, PhotoDataset, make_loader
+from cliptune.errors import ResourceError
+from cliptune.evaluation.robustness import measure_robustness
+from cliptune.model.restore import load_classifier
+from cliptune.training.train import train
+from conftest import COLORS
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="loading processes are forked")
+WORDS = r"the processes that load photos failed: .*worker.*num_workers"
+
+
+class Mortal:
+    """Whether loading processes started from now on are killed at once."""
+
+    doomed = False
+
+
+def _die_if_doomed() -> None:
+    if Mortal.doomed:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_die_if_doomed)
+
+
+def test_the_baseline_and_every_measurement_tell_of_a_killed_loading_process(
+    overrides: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides |= {"training.num_epochs": 1}
+    run = train(load_settings(overrides=overrides), progress=False)
+    assert run.last is not None
+    last, other = run.last.path, tmp_path / "other"
+    shutil.copytree(last, other)
+    tuned = load_classifier(run.last)
+    samples = load_split(photos, "test", class_names=tuple(COLORS)).samples
+    more = {"data.num_workers": 1, "output.output_dir": str(tmp_path / "killed")}
+    settings = load_settings(overrides=overrides | more)
+    common: dict[str, Any] = {"num_workers": 1, "progress": False}
+    places: dict[str, Any] = {"data_dir": photos, "output_dir": tmp_path / "report"}
+    measurements: list[Callable[[], Any]] = [
+        lambda: train(settings, progress=False),
+        lambda: evaluate(last, **places, **common),
+        lambda: compare([last, other], **places, **common),
+        lambda: measure_robustness([tuned], samples, device=torch.device("cpu"), **common),
+    ]
+    monkeypatch.setattr(loading, "LOOK_AFTER", 0.1)
+    monkeypatch.setattr(Mortal, "doomed", True)
+    for measure in measurements:
+        with pytest.raises(ResourceError, match=WORDS):
+            measure()
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_signal_of_other_peoples_processes_is_left_as_it_was(photos: Path) -> None:
+    train_split, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = make_loader(PhotoDataset(train_split.samples, PREPROCESS), batch_size=8, num_workers=1)
+    assert sum(len(batch) for batch in loader) == len(train_split.samples)
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def _fail_at_three(image: Image.Image, index: int) -> Image.Image:
+    if index == 3:
+        raise RuntimeError("the reason")
+    return image
+
+
+def test_what_is_raised_in_a_loading_process_keeps_its_reason(photos: Path) -> None:
+    train_split, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    data = PhotoDataset(train_split.samples, PREPROCESS, alter=_fail_at_three)
+    with pytest.raises(LoadingError, match="the reason"):
+        list(make_loader(data, batch_size=2, num_workers=1))
+
+
+def _hang_at_three(image: Image.Image, index: int) -> Image.Image:
+    if index == 3:
+        time.sleep(2)
+    return image
+
+
+def test_a_process_that_does_not_answer_is_told_after_the_limit_and_no_sooner(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "LOOK_AFTER", 0.3)
+    train_split, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    data = PhotoDataset(train_split.samples, PREPROCESS, alter=_hang_at_three)
+    batches = iter(make_loader(data, batch_size=3, num_workers=1, read_timeout=1))
+    assert next(batches).indices.tolist() == [0, 1, 2]
+    started = time.monotonic()
+    with pytest.raises(LoadingError, match="no answer within 1 s"):
+        next(batches)
+    assert time.monotonic() - started > 0.9
+
+
+def test_a_process_lost_between_two_passes_is_told_at_once(photos: Path) -> None:
+    train_split, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    loader = make_loader(
+        PhotoDataset(train_split.samples, PREPROCESS), batch_size=8, num_workers=1, read_timeout=60
+    )
+    passes = [sum(len(batch) for batch in loader) for _ in range(2)]
+    assert passes == [len(train_split.samples)] * 2
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    with pytest.raises(LoadingError, match="exited unexpectedly"):
+        list(loader)
