@@ -13,7 +13,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from cliptune.config import Settings
-from cliptune.data.loading import Batch, LoadingError
+from cliptune.data.loading import Batch
+from cliptune.data.processes import LoadingError
 from cliptune.errors import Interrupted, ResourceError, listing
 from cliptune.evaluation.plots import best_epoch
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
