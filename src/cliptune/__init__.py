@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cliptune._version import __version__
+
 if TYPE_CHECKING:
     from cliptune.checking.check import CheckResult, check
     from cliptune.config import Settings, load_settings
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from cliptune.preparing.prepare import prepare
     from cliptune.training.reporting import TrainResult
     from cliptune.training.train import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckResult",

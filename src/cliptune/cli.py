@@ -8,13 +8,19 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cliptune.commands import data, measuring
-from cliptune.commands.options import BaseModelName, CheckpointPath, Debug, Device, Plain, Profile
+from cliptune.commands.add_class import add_class
+from cliptune.commands.check import check
+from cliptune.commands.compare import compare
+from cliptune.commands.demo import demo
+from cliptune.commands.evaluate import evaluate
+from cliptune.commands.predict import predict
+from cliptune.commands.prepare import prepare
+from cliptune.commands.remove_class import remove_class
+from cliptune.commands.train import train
 
 app = typer.Typer(
     name="cliptune",
@@ -34,7 +40,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from cliptune import __version__
+        from cliptune._version import __version__
 
         print(f"cliptune {__version__}")
         raise typer.Exit()
@@ -56,130 +62,26 @@ app.command(
     epilog="Example: cliptune prepare --output-dir data/dogs --num-classes 10\n\n"
     "Example: cliptune prepare --source photos --output-dir data/my --exclude misc --min-photos 20"
     "\n\nExample: cliptune prepare --source labels.csv --root photos/train --label-column breed"
-)(data.prepare)
-app.command(epilog="Example: cliptune check data/dogs --output outputs/check")(data.check)
-
-
-@app.command(epilog="Example: cliptune train --config config.yaml --set training.num_epochs=5")
-def train(
-    config: Annotated[Path | None, typer.Option(help="Settings in YAML.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with train/ and val/.")] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Where checkpoints go.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos in one micro-batch.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
-    ] = None,
-    base_model: BaseModelName = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the checkpoints of an earlier run there.")
-    ] = False,
-    plain: Plain = False,
-    profile: Profile = False,
-    debug: Debug = False,
-) -> None:
-    """Train a classifier: LoRA adapters and a head on a frozen CLIP."""
-    from cliptune.config import TEXT_KEYS, load_settings
-    from cliptune.config_source import parse_override
-
-    overrides: dict[str, Any] = dict(
-        parse_override(text, as_written=TEXT_KEYS) for text in set_ or []
-    )
-    given = {
-        "data.data_dir": str(data_dir) if data_dir else None,
-        "output.output_dir": str(output_dir) if output_dir else None,
-        "training.batch_size": batch_size,
-        "data.batch_size": batch_size,
-        "hardware.device": device,
-        "hardware.fast": False if plain else None,
-    }
-    overrides |= {key: value for key, value in given.items() if value is not None}
-    settings = load_settings(config, overrides=overrides)
-
-    from cliptune.commands.screen import quiet_libraries, training_summary
-    from cliptune.training.train import train as run_training
-
-    quiet_libraries(debug=debug)
-    result = run_training(
-        settings, resume=resume, overwrite=overwrite, profile=profile, base_model=base_model
-    )
-    training_summary(result, settings)
-
-
+)(prepare)
+app.command(epilog="Example: cliptune check data/dogs --output outputs/check")(check)
+app.command(epilog="Example: cliptune train --config config.yaml --set training.num_epochs=5")(
+    train
+)
 app.command(epilog="Example: cliptune evaluate --checkpoint outputs/lora_finetuning --split test")(
-    measuring.evaluate
+    evaluate
 )
-app.command(epilog="Example: cliptune compare outputs/run_a outputs/run_b --split test")(
-    measuring.compare
-)
+app.command(epilog="Example: cliptune compare outputs/run_a outputs/run_b --split test")(compare)
 app.command(
     "add-class",
     epilog="Example: cliptune add-class outputs/lora_finetuning corgi --images photos/corgi",
-)(measuring.add_class)
+)(add_class)
 app.command("remove-class", epilog="Example: cliptune remove-class outputs/lora_finetuning pug")(
-    measuring.remove_class
+    remove_class
 )
-
-
-@app.command(
+app.command(
     epilog="Example: cliptune predict --checkpoint outputs/lora_finetuning --image dog.jpg"
-)
-def predict(
-    checkpoint: CheckpointPath,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="A photo, or '*.jpg'; may be given several times."),
-    ] = None,
-    image_dir: Annotated[
-        Path | None, typer.Option(help="A folder of photos, with all its sub-folders.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
-    output: Annotated[
-        Path | None, typer.Option(help="A file to write: .txt, .csv, .json or .jsonl.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
-    device: Device = "auto",
-    base_model: BaseModelName = None,
-    plain: Plain = False,
-    profile: Profile = False,
-    debug: Debug = False,
-) -> None:
-    """Say what is on photos: one, several, or a folder of any size."""
-    from cliptune.commands.screen import predict_to_screen_or_file, quiet_libraries
-
-    quiet_libraries(debug=debug)
-    unreadable = predict_to_screen_or_file(
-        checkpoint,
-        images=image or [],
-        image_dir=image_dir,
-        top_k=top_k,
-        output=output,
-        batch_size=batch_size,
-        device=device,
-        base_model=base_model,
-        fast=not plain,
-        profile=profile,
-    )
-    if unreadable:
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: cliptune demo --output-dir demo_run")
-def demo(
-    output_dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo_run"),
-    seed: Annotated[int, typer.Option(help="Draws other dogs.")] = 42,
-    debug: Debug = False,
-) -> None:
-    """A whole run on drawn dogs, offline: prepare, train, evaluate, predict."""
-    from cliptune.commands.screen import quiet_libraries, show_demo
-    from cliptune.demo.run import run_demo
-
-    quiet_libraries(debug=debug)
-    show_demo(run_demo(output_dir, seed=seed))
+)(predict)
+app.command(epilog="Example: cliptune demo --output-dir demo_run")(demo)
 
 
 def keep_freed_memory() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cliptune.cli import app
-from cliptune.commands.data import _names
+from cliptune.commands.prepare import _names
 from cliptune.data.manifest import MANIFEST, read_manifest
 from cliptune.errors import DataError
 from cliptune.preparing.breeds import BREEDS

@@ -87,7 +87,7 @@ def write_check(result: CheckResult, output_dir: Path) -> list[Path]:
 
 def check_page(result: CheckResult) -> str:
     """The page, self-contained: text and pictures in one file."""
-    from cliptune import __version__
+    from cliptune._version import __version__
 
     sections = [
         _section(result, kind, findings) for kind, findings in _by_kind(result.findings).items()

@@ -149,6 +149,11 @@ def _unseen(character: str) -> bool:
     return kind == "Cc" or (kind[0] == "Z" and character != " ")
 
 
+def name_key(name: str) -> str:
+    """Equal for names that some file systems take for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def spoken_name(class_name: str) -> str:
     """A class name as one would say it: "golden retriever" for "n02099601-golden_retriever"."""
     name = SYNSET.sub("", class_name)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.data.digests import content_sums
-from cliptune.data.naming import class_name_fault, clean_name, display_names, spoken_name
+from cliptune.data.naming import class_name_fault, clean_name, display_names, name_key, spoken_name
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import SUMS
 from cliptune.model.answers import Answers
@@ -37,7 +37,6 @@ from cliptune.model.checkpoint import (
     write_tensors,
 )
 from cliptune.model.restore import load_answers, load_head, load_photo_sums, texts_say_nothing
-from cliptune.preparing.breeds import name_key
 from cliptune.text import command, counted, no_markup
 
 CARD = "README.md"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune import __version__
+from cliptune._version import __version__
 from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError
 from cliptune.evaluation.robustness import Robustness

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from cliptune import __version__
+from cliptune._version import __version__
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.seen import seen_in_words, seen_unknown_in_words
 from cliptune.evaluation.statistics.few_photos import DISCORDANT, FOR_ECE, FOR_LOSSES, IN_A_CLASS

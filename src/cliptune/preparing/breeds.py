@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -77,11 +76,6 @@ BREED_OF_FOLDER: dict[str, str] = {folder: _plain(folder) for folder in _DATASET
 
 # Our names of the 120 breeds, in the order in which they are taken.
 BREEDS: tuple[str, ...] = (*_FIRST, *sorted(set(BREED_OF_FOLDER.values()) - set(_FIRST)))
-
-
-def name_key(name: str) -> str:
-    """Equal for names that some file systems take for one."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def choose_classes(

@@ -23,11 +23,10 @@ from tqdm import tqdm
 
 from cliptune.data.folder import SPLITS
 from cliptune.data.manifest import MANIFEST, Manifest
-from cliptune.data.naming import CLASSES_FILE, DEVICES
+from cliptune.data.naming import CLASSES_FILE, DEVICES, name_key
 from cliptune.data.reading import decode
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import free, reason, rename, sync, whole_file
-from cliptune.preparing.breeds import name_key
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.text import counted
 

@@ -201,7 +201,7 @@ def _make(
 def _manifest(
     source: Source, options: dict[str, Any], choice: Choice, *, seed: int, digests: dict[str, str]
 ) -> Manifest:
-    from cliptune import __version__
+    from cliptune._version import __version__
 
     files = dict(sorted(digests.items()))
     record = SourceRecord(

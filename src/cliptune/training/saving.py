@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from accelerate.utils import gather_object
 
-from cliptune import __version__
+from cliptune._version import __version__
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
 from cliptune.evaluation.statistics.intervals import wilson_interval

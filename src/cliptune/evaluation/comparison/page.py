@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptune import __version__
+from cliptune._version import __version__
 from cliptune.evaluation.comparison.comparison import (
     ComparedModel,
     Comparison,

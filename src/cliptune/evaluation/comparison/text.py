@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cliptune import __version__
+from cliptune._version import __version__
 from cliptune.evaluation.comparison.comparison import (
     ComparedModel,
     Comparison,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cliptune.data.folder import IMAGE_SUFFIXES, SPLIT_NAMES, SPLITS
-from cliptune.data.naming import class_name_fault, clean_name, spellings
+from cliptune.data.naming import class_name_fault, clean_name, name_key, spellings
 from cliptune.errors import DataError, listing, named
-from cliptune.preparing.breeds import BREED_OF_FOLDER, BREEDS, DEFAULT_NUM_BREEDS, name_key
+from cliptune.preparing.breeds import BREED_OF_FOLDER, BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.sources.split_folders import (
     Level,
     Photos,

@@ -1,0 +1,36 @@
+"""`cliptune check`: what is wrong with a folder of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cliptune.commands.options import Debug
+
+
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder with train/, val/ and test/.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--output-dir", help="Where check.html and check.json go.")
+    ] = Path("outputs/check"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 3 where there are warnings, too.")
+    ] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Move unreadable files, copies and leaks to DATA/.quarantine; delete none.",
+        ),
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Bring back what the last --fix moved.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
+    from cliptune.commands.screen import check_to_screen
+
+    raise typer.Exit(check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo))
