@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from cliptune.config import load_settings
-from cliptune.data.folder import Sample, find_images, scan_classes
+from cliptune.data.folder import Sample, scan_classes
+from cliptune.data.image_files import find_images
 from cliptune.editing.classes import ClassParts, read_parts, with_class
 from cliptune.editing.figures import ChangeFigures, Measuring, change_figures
 from cliptune.editing.placing import place_class

@@ -24,7 +24,7 @@ from PIL import Image
 from cliptune.checking.check import check
 from cliptune.checking.fingerprints import HASH_BITS, VIEWS
 from cliptune.checking.near_duplicates import near_pairs
-from cliptune.data.folder import find_images
+from cliptune.data.image_files import find_images
 
 
 def decode(paths: Sequence[Path]) -> None:

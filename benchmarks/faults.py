@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from cliptune.data.folder import find_images
+from cliptune.data.image_files import find_images
 
 Picture = Image.Image
 Plant = Callable[["Garden"], list[str]]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptune.data.folder import find_images
+from cliptune.data.image_files import find_images
 from cliptune.demo.drawings import draw_dataset
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.statistics.metrics import similar_order

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cliptune.data.folder import SPLITS
+from cliptune.data.splits import SPLITS
 from cliptune.preparing.prepare import PrepareResult, prepare
 
 

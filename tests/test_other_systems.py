@@ -28,7 +28,8 @@ from cliptune.cli import main
 from cliptune.commands.messages import system_error_in_words
 from cliptune.data import decoded as cache
 from cliptune.data.augment import Augmentation
-from cliptune.data.folder import Sample, find_images
+from cliptune.data.folder import Sample
+from cliptune.data.image_files import find_images
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.photos import LabelledPhotos

@@ -107,3 +107,10 @@ def reason(error: BaseException, *, limit: int = 400) -> str:
         return text
     end = text.rfind(". ", 0, limit)
     return text[: end + 1] if end > 0 else f"{text[:limit]} …"
+
+
+def together(where: object, faults: Sequence[str], *, limit: int = 20) -> str:
+    """A single fault as it is, or all `faults` of `where` under one another."""
+    if len(faults) == 1:
+        return f"{faults[0]}."
+    return f"{where}: {len(faults)} faults:\n{listing(list(faults), limit=limit)}"

@@ -14,9 +14,10 @@ from PIL import Image
 
 from cliptune import Predictor, evaluate, load_settings, prepare, remove_class, train
 from cliptune.checking.check import check
+from cliptune.data.classes_file import read_names
 from cliptune.data.folder import load_split, load_training_splits, scan_classes
 from cliptune.data.manifest import read_manifest
-from cliptune.data.naming import clean_name, read_names
+from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, SettingsError
 from cliptune.files import write_sums
 from cliptune.text import columns, no_markup, one_line

@@ -13,17 +13,11 @@ from cliptune.checking.check import CheckResult, check
 from cliptune.checking.quarantine import fix, undo
 from cliptune.commands.screen import photos_to_predict
 from cliptune.config import load_settings
-from cliptune.data.folder import (
-    IMAGE_FORMATS,
-    SPLIT_NAMES,
-    find_images,
-    load_split,
-    load_training_splits,
-    photos_below,
-    split_folders,
-)
+from cliptune.data.folder import load_split, load_training_splits
+from cliptune.data.image_files import IMAGE_FORMATS, find_images, photos_below
 from cliptune.data.photos import create_dataloaders
 from cliptune.data.reading import read_image
+from cliptune.data.splits import SPLIT_NAMES, split_folders
 from cliptune.errors import DataError
 from cliptune.evaluation.comparison.compare import compare
 from cliptune.evaluation.evaluate import evaluate

@@ -18,7 +18,8 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from cliptune import Evaluation, Predictor, evaluate, load_settings, prepare, train
-from cliptune.data.naming import GivenNames, display_names, read_names, spoken_name
+from cliptune.data.classes_file import GivenNames, read_names
+from cliptune.data.naming import display_names, spoken_name
 from cliptune.errors import CheckpointError, DataError, SettingsError
 from cliptune.evaluation.evaluate import zero_shot_classifier
 from cliptune.evaluation.report import build_evaluation

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cliptune import Predictor, evaluate
 from cliptune.cli import app
 from cliptune.config import load_settings
-from cliptune.data.folder import find_images
+from cliptune.data.image_files import find_images
 from cliptune.data.naming import class_name_fault
 from cliptune.editing.change import add_class, remove_class
 from cliptune.editing.classes import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cliptune.config import load_settings
-from cliptune.data.folder import find_images
+from cliptune.data.image_files import find_images
 from cliptune.errors import CheckpointError, DataError
 from cliptune.evaluation.evaluate import evaluate
 from cliptune.evaluation.statistics.answering import fit_answers, held_out_scores

@@ -25,8 +25,10 @@ from PIL import Image
 
 from cliptune.checking.check import check
 from cliptune.checking.report import check_text
-from cliptune.data.folder import SPLITS, find_images, load_split, load_training_splits
+from cliptune.data.folder import load_split, load_training_splits
+from cliptune.data.image_files import find_images
 from cliptune.data.manifest import MANIFEST
+from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, HubError, ResourceError
 from cliptune.files import disk_errors
 from cliptune.preparing.breeds import BREED_OF_FOLDER, BREEDS

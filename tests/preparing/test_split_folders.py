@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliptune.data.folder import SPLITS
+from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError
 from cliptune.preparing.prepare import PrepareResult
 from cliptune.preparing.sources.layouts import ClassLayout, find_layout

@@ -23,8 +23,10 @@ from cliptune.checking.folder_findings import (
 from cliptune.checking.inspection import Inspected, inspect_all
 from cliptune.checking.quarantine import set_aside
 from cliptune.data.counts import Counts
-from cliptune.data.folder import IMAGE_FORMATS, scan_classes, split_folders
+from cliptune.data.folder import scan_classes
+from cliptune.data.image_files import IMAGE_FORMATS
 from cliptune.data.manifest import read_manifest
+from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
 from cliptune.files import disk_errors, user_path
 from cliptune.hints import not_there

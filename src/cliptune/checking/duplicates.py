@@ -15,8 +15,8 @@ from cliptune.checking.findings import Finding
 from cliptune.checking.fingerprints import HASH_BITS, VIEWS
 from cliptune.checking.inspection import Inspected
 from cliptune.checking.near_duplicates import Near, near_pairs
-from cliptune.data.folder import SPLIT_NAMES, SPLITS
 from cliptune.data.naming import clean_name
+from cliptune.data.splits import SPLIT_NAMES, SPLITS
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,11 @@ from pathlib import Path
 
 from cliptune.checking.findings import Finding
 from cliptune.checking.inspection import Inspected
+from cliptune.data.classes_file import read_names
 from cliptune.data.counts import Counts
-from cliptune.data.folder import (
-    IMAGE_SUFFIXES,
-    SPLIT_NAMES,
-    is_picture,
-    passed_over,
-    unknown_folders,
-)
+from cliptune.data.image_files import IMAGE_SUFFIXES, is_picture, passed_over
 from cliptune.data.manifest import Manifest
-from cliptune.data.naming import read_names
+from cliptune.data.splits import SPLIT_NAMES, unknown_folders
 from cliptune.errors import DataError, named
 from cliptune.text import command, counted
 

@@ -221,7 +221,7 @@ def photos_to_predict(images: list[str], image_dir: Path | None) -> list[Path]:
 
     Raises `UserError` where none, or both sources, are given, and for what is no file's path.
     """
-    from cliptune.data.folder import photos_below
+    from cliptune.data.image_files import photos_below
 
     if bool(images) == (image_dir is not None):
         raise UserError("name photos with --image FILE, or a folder with --image-dir FOLDER.")

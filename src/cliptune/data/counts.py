@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cliptune.data.folder import SPLITS
+from cliptune.data.splits import SPLITS
 from cliptune.text import columns, fit
 
 Counts = Mapping[str, Mapping[str, int]]  # split -> class -> number of photos

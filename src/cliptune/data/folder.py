@@ -9,41 +9,27 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cliptune.data.image_files import CONVERT, IMAGE_SUFFIXES, find_images, pictures_left_out
 from cliptune.data.naming import clean_name, spellings
-from cliptune.errors import DataError, listing, named
-from cliptune.files import user_path
+from cliptune.data.splits import (
+    SPLIT_NAMES,
+    split_folder,
+    split_folders,
+    unknown_folders,
+)
+from cliptune.errors import DataError, named, together
 from cliptune.hints import did_you_mean, not_there
 from cliptune.text import command, counted
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "val", "test")
-# What others call our three splits, in any letter case.
-SPLIT_NAMES: dict[str, str] = {
-    "train": "train", "training": "train", "trainval": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-# Endings of photos, and what Pillow calls their formats; MPO is a JPEG of some cameras. Of each
-# format the usual ending comes first.
-IMAGE_FORMATS: dict[str, tuple[str, ...]] = {
-    ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".jfif": ("JPEG",), ".jpe": ("JPEG",),
-    ".png": ("PNG",), ".webp": ("WEBP",), ".avif": ("AVIF",), ".gif": ("GIF",),
-    ".tif": ("TIFF",), ".tiff": ("TIFF",), ".bmp": ("BMP", "DIB"),
-}  # fmt: skip
-IMAGE_SUFFIXES = frozenset(IMAGE_FORMATS)
-CONVERT = "Convert them to .jpg or .png to use them."
-# Pictures that Pillow does not read by itself; and what it lists that are no pictures of a camera.
-_MORE_PICTURES = frozenset({".heic", ".heif", ".jxl", ".svg", ".cr2", ".nef", ".arw", ".dng"})
-_NO_PICTURES = frozenset({".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr"})
 
 
 class Sample(NamedTuple):
@@ -65,128 +51,6 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.samples)
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Image files below `folder`, at any depth, sorted, without hidden files and folders."""
-    found = [path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-    # By parts as they are written: Windows compares paths without case, which is another order.
-    return sorted(found, key=lambda path: path.parts)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below `folder` but hidden ones; links to folders are not followed."""
-    for root, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(root, name) for name in files if not name.startswith("."))
-
-
-def passed_over(folder: Path, *, with_classes: bool = True) -> dict[str, list[Path]]:
-    """The files below `folder` that `find_images` does not take, by their endings.
-
-    `with_classes`: `folder` holds class folders, so that a photo that lies in none of them, `.jpg
-    outside a class folder`, is passed over, too.
-    """
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in _files(folder):
-        ending = path.suffix.lower()
-        if ending not in IMAGE_SUFFIXES:
-            found[ending or "no ending"].append(path)
-        elif with_classes and path.parent == folder:
-            found[f"{ending} outside a class folder"].append(path)
-    return {what: sorted(found[what]) for what in sorted(found)}
-
-
-def is_picture(what: str) -> bool:
-    """Whether a kind of files, as `passed_over` names it, is one of pictures."""
-    from PIL import Image
-
-    ending = what.partition(" ")[0]
-    known = {*Image.registered_extensions(), *_MORE_PICTURES, *IMAGE_SUFFIXES}
-    return ending in known - _NO_PICTURES
-
-
-def _pictures_left_out(folder: Path, *, with_classes: bool) -> str:
-    """`2 × .heic, 1 × .psd`, or "" where no picture is passed over."""
-    others = passed_over(folder, with_classes=with_classes)
-    return ", ".join(f"{len(paths)} × {what}" for what, paths in others.items() if is_picture(what))
-
-
-def photos_below(folder: Path, option: str) -> list[Path]:
-    """`find_images` in a folder that was given as `option`. Raises `DataError` where none is.
-
-    Pictures that are passed over are named in the log.
-    """
-    folder = user_path(folder)
-    expected = f"Expected a folder of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
-    if not folder.is_dir():
-        what = "this is a file." if folder.exists() else not_there(folder, "no such folder")
-        raise DataError(f"{option} {folder}: {what} {expected}")
-    paths = find_images(folder)
-    left_out = _pictures_left_out(folder, with_classes=False)
-    if not paths:
-        beside = f", but pictures that are not read: {left_out}" if left_out else ""
-        raise DataError(f"{option} {folder}: no photos in it{beside}. {expected}")
-    if left_out:
-        log.warning("%s: pictures left out: %s. %s", folder, left_out, CONVERT)
-    return paths
-
-
-def split_folders(data_dir: Path) -> dict[str, Path]:
-    """Split -> its folder in `data_dir`, under whichever of `SPLIT_NAMES`; those that are there.
-
-    Raises `DataError` where two folders of photos are the same split.
-    """
-    found: dict[str, list[Path]] = defaultdict(list)
-    for folder in _folders(data_dir):
-        if split := SPLIT_NAMES.get(folder.name.lower()):
-            found[split].append(folder)
-    faults, chosen = [], {}
-    for split in (split for split in SPLITS if found[split]):
-        # Our own name first; one that holds photos before one that does not.
-        folders = sorted(found[split], key=lambda folder: folder.name != split)
-        filled = [folder for folder in folders if len(folders) > 1 and find_images(folder)]
-        if len(filled) > 1:
-            names = " and ".join(f"{folder.name}/" for folder in filled)
-            faults.append(f"{data_dir}: {names} are both {split}. Merge them, or rename one")
-        chosen[split] = (filled or folders)[0]
-    if faults:
-        raise DataError(_together(data_dir, faults))
-    return chosen
-
-
-def split_folder(data_dir: Path, split: str) -> Path:
-    """The folder of `split`; `data_dir/split` where there is none. Raises `DataError` as above."""
-    return split_folders(data_dir).get(split, data_dir / split)
-
-
-def unknown_folders(data_dir: Path) -> list[str]:
-    """Folders beside the splits that hold photos, in themselves or in folders of theirs."""
-    return [
-        folder.name
-        for folder in _folders(data_dir)
-        if folder.name.lower() not in SPLIT_NAMES
-        and any(map(_holds_a_photo, (folder, *_folders(folder))))
-    ]
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The folders in `folder`, sorted, without hidden ones."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
-
-
-def _holds_a_photo(folder: Path) -> bool:
-    names = (path.name for path in folder.iterdir())
-    return any(Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".") for n in names)
-
-
-def check_split(split: str) -> None:
-    """Raise `DataError` unless `split` is one of `SPLITS`."""
-    if split not in SPLITS:
-        hint = did_you_mean(split, SPLITS)
-        raise DataError(f"split '{split}': expected one of {', '.join(SPLITS)}.{hint}")
 
 
 def scan_classes(split_dir: Path) -> dict[str, list[Path]]:
@@ -243,7 +107,7 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
         val_classes = scan_classes(folders["val"])
         faults += _val_faults(train_dir, folders["val"], train_classes, val_classes)
     if faults:
-        raise DataError(_together(data_dir, faults))
+        raise DataError(together(data_dir, faults))
     _say_left_out(data_dir, folders, ("train", "val"))
 
     if val_classes is None:
@@ -359,7 +223,7 @@ def _scan_split(data_dir: Path, split: str) -> dict[str, list[Path]]:
 def _say_left_out(data_dir: Path, folders: Mapping[str, Path], splits: Sequence[str]) -> None:
     """Log the pictures in `splits` that are not taken, and folders of photos that are no split."""
     for split in splits:
-        if split in folders and (others := _pictures_left_out(folders[split], with_classes=True)):
+        if split in folders and (others := pictures_left_out(folders[split], with_classes=True)):
             log.warning("%s: pictures left out: %s. %s", folders[split], others, CONVERT)
     if unknown := unknown_folders(data_dir):
         log.warning(
@@ -415,9 +279,3 @@ def _take_val(
         train[name] = [path for i, path in enumerate(paths) if i not in chosen]
         val[name] = [path for i, path in enumerate(paths) if i in chosen]
     return train, val
-
-
-def _together(data_dir: Path, faults: list[str]) -> str:
-    if len(faults) == 1:
-        return f"{faults[0]}."
-    return f"{data_dir}: {len(faults)} faults:\n{listing(faults)}"

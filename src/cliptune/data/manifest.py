@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cliptune.data.folder import SPLITS
+from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
 
 MANIFEST = "dataset.json"

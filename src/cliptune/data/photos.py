@@ -14,16 +14,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cliptune.data.augment import Augmentation
-from cliptune.data.folder import (
-    Split,
-    check_split,
-    load_split,
-    load_training_splits,
-    relabelled,
-    split_folders,
-)
+from cliptune.data.folder import Split, load_split, load_training_splits, relabelled
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
+from cliptune.data.splits import check_split, split_folders
 from cliptune.errors import ImageError
 from cliptune.files import user_path
 

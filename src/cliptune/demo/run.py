@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.config import load_settings
-from cliptune.data.folder import find_images
+from cliptune.data.image_files import find_images
 from cliptune.demo.drawings import DEMO_BREEDS, draw_dataset
 from cliptune.errors import Interrupted, UserError
 from cliptune.evaluation.evaluate import evaluate

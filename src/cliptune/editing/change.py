@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cliptune.data.folder import Sample, check_split, photos_below
+from cliptune.data.folder import Sample
+from cliptune.data.image_files import photos_below
 from cliptune.data.naming import clean_name, spellings
+from cliptune.data.splits import check_split
 from cliptune.editing.classes import (
     ClassParts,
     check_new_class,

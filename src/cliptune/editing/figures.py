@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cliptune.data.folder import Sample, photos_of_class, split_folder
+from cliptune.data.folder import Sample, photos_of_class
 from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.data.splits import split_folder
 from cliptune.editing.classes import ClassParts
 from cliptune.errors import DataError, listing
 from cliptune.evaluation.predicting import labelled_photos

@@ -12,7 +12,9 @@ import torch
 import yaml
 
 from cliptune.config import Settings
-from cliptune.data.folder import Sample, check_split, photos_below, split_folder
+from cliptune.data.folder import Sample
+from cliptune.data.image_files import photos_below
+from cliptune.data.splits import check_split, split_folder
 from cliptune.errors import ImageError, ModelError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.predicting import (

@@ -10,17 +10,10 @@ import torch
 from tqdm import tqdm
 
 from cliptune.config import Settings
-from cliptune.data.folder import (
-    Sample,
-    Split,
-    load_split,
-    load_training_splits,
-    relabelled,
-    split_folder,
-    split_folders,
-)
+from cliptune.data.folder import Sample, Split, load_split, load_training_splits, relabelled
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import Unreadable
+from cliptune.data.splits import split_folder, split_folders
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.hints import nearest
 from cliptune.model.classifier import Classifier, Predictions, predict_logits

@@ -21,10 +21,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 from tqdm import tqdm
 
-from cliptune.data.folder import SPLITS
+from cliptune.data.classes_file import CLASSES_FILE
 from cliptune.data.manifest import MANIFEST, Manifest
-from cliptune.data.naming import CLASSES_FILE, DEVICES, name_key
+from cliptune.data.naming import DEVICES, name_key
 from cliptune.data.reading import decode
+from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import free, reason, rename, sync, whole_file
 from cliptune.preparing.sources.archive import PhotoStore

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cliptune.data.folder import SPLITS, scan_classes
+from cliptune.data.classes_file import CLASSES_FILE, entries_of
+from cliptune.data.folder import scan_classes
 from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
-from cliptune.data.naming import CLASSES_FILE, clean_name, entries_of
+from cliptune.data.naming import clean_name
+from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
 from cliptune.files import disk_errors, user_path
 from cliptune.hints import check_choice

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from cliptune.data.counts import Counts, counts_table
-from cliptune.data.folder import IMAGE_SUFFIXES, SPLITS
+from cliptune.data.image_files import IMAGE_SUFFIXES
+from cliptune.data.splits import SPLITS
 from cliptune.preparing.choosing import Choice
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.preparing.sources.layouts import ClassLayout

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cliptune.data.folder import SPLITS
+from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
 
 MIN_PHOTOS = len(SPLITS)  # one for each split

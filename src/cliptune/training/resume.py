@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cliptune.data.classes_file import CLASSES_FILE
 from cliptune.data.folder import Sample
-from cliptune.data.naming import CLASSES_FILE
 from cliptune.errors import CheckpointError, SettingsError, listing
 from cliptune.model.checkpoint import write_tensors
 from cliptune.model.restore import read_tensors

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from cliptune.config import Settings
 from cliptune.data.augment import Augmentation
+from cliptune.data.classes_file import GivenNames, read_names
 from cliptune.data.decoded import MIB, default_cache_dir
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Sample, Split, load_training_splits, without
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
-from cliptune.data.naming import GivenNames, read_names
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.evaluation.statistics.metrics import split_metrics

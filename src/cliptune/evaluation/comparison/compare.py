@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from cliptune.config import Settings
-from cliptune.data.folder import Split, check_split, split_folder, split_folders
+from cliptune.data.folder import Split
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
+from cliptune.data.splits import check_split, split_folder, split_folders
 from cliptune.errors import DataError, ImageError, UserError, listing, named
 from cliptune.evaluation.comparison.comparison import Comparison, build_differences, build_model
 from cliptune.evaluation.comparison.writing import write_comparison

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.data.folder import SPLIT_NAMES
+from cliptune.data.splits import SPLIT_NAMES
 from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.figures import (

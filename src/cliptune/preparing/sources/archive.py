@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
 
-from cliptune.data.folder import IMAGE_SUFFIXES, find_images
-from cliptune.data.naming import CLASSES_FILE
+from cliptune.data.classes_file import CLASSES_FILE
+from cliptune.data.image_files import IMAGE_SUFFIXES, find_images
 from cliptune.errors import DataError
 
 # Photos hardly compress: what unpacks to a hundred times its size holds something else.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from cliptune.data.folder import IMAGE_FORMATS, IMAGE_SUFFIXES
+from cliptune.data.image_files import IMAGE_FORMATS, IMAGE_SUFFIXES
 from cliptune.errors import DataError, HubError, MissingExtra, listing
 from cliptune.preparing.sources.labels import label_text, take_splits
 from cliptune.preparing.sources.layouts import (

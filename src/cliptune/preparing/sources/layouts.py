@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from cliptune.data.folder import IMAGE_SUFFIXES, SPLIT_NAMES, SPLITS
+from cliptune.data.image_files import IMAGE_SUFFIXES
 from cliptune.data.naming import class_name_fault, clean_name, name_key, spellings
+from cliptune.data.splits import SPLIT_NAMES, SPLITS
 from cliptune.errors import DataError, listing, named
 from cliptune.preparing.breeds import BREED_OF_FOLDER, BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.sources.split_folders import (

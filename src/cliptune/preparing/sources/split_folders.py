@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cliptune.data.folder import SPLIT_NAMES
+from cliptune.data.splits import SPLIT_NAMES
 from cliptune.errors import DataError, named
 
 # Words beside a split's name that say nothing: training_set, seg_train, train_images, train2017.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cliptune.data.folder import IMAGE_SUFFIXES
+from cliptune.data.image_files import IMAGE_SUFFIXES
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing, named
 from cliptune.preparing.sources.archive import FilePhotos, is_photo
