@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from cliptune.config_source import Source, describe_faults, read_source
+from cliptune.config_source import SettingsSource, describe_faults, read_source
 from cliptune.errors import SettingsError, listing
 from cliptune.files import user_path
 
@@ -268,7 +268,7 @@ def _not_cacheable(value: Callable[[str, str], Any]) -> list[str]:
     ]
 
 
-def _share_batch_size(source: Source) -> None:
+def _share_batch_size(source: SettingsSource) -> None:
     """Where only one of the two batch sizes is given, it counts for both.
 
     An override speaks for both too, unless both are overridden: the file may repeat the old value.

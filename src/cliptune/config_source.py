@@ -60,7 +60,7 @@ _SHORT.maxstring = _SHORT.maxother = 120
 
 
 @dataclass
-class Source:
+class SettingsSource:
     """Raw values under their sections, and where each key came from."""
 
     name: str
@@ -104,12 +104,12 @@ class Source:
 
 def read_source(
     config: Path | None, overrides: dict[str, Any], *, as_written: Collection[str] = ()
-) -> Source:
+) -> SettingsSource:
     """The values of the YAML file `config`, if any, with `overrides` (dotted keys) put on top.
 
     The values of keys `as_written` are taken for text as it stands in the file: 001, no, 1e5.
     """
-    source = Source("settings", {}) if config is None else _read_yaml(config, as_written)
+    source = SettingsSource("settings", {}) if config is None else _read_yaml(config, as_written)
     for key, value in overrides.items():
         source.put(key, value, origin="settings given on the command line or by the caller")
     return source
@@ -142,7 +142,7 @@ TextLoader.yaml_implicit_resolvers = {
 }
 
 
-def _read_yaml(path: Path, as_written: Iterable[str]) -> Source:
+def _read_yaml(path: Path, as_written: Iterable[str]) -> SettingsSource:
     options: dict[str, Any] = {
         "refusal": SettingsError,
         "what": "configuration file",
@@ -153,8 +153,10 @@ def _read_yaml(path: Path, as_written: Iterable[str]) -> Source:
     if repeated:
         raise SettingsError(f"{path}: written twice: {', '.join(repeated)}. Keep one of each")
     # A section with nothing under it is a section of defaults.
-    source = Source(str(path), {k: v if v is not None else {} for k, v in values.items()}, lines)
-    written = Source(str(path), read_mapping(path, loader=TextLoader, **options)[0])
+    source = SettingsSource(
+        str(path), {k: v if v is not None else {} for k, v in values.items()}, lines
+    )
+    written = SettingsSource(str(path), read_mapping(path, loader=TextLoader, **options)[0])
     for key in as_written:
         if source.has(key):
             source.change(key, written.get(key))
@@ -224,7 +226,9 @@ def _walk(
         _walk(value_node, f"{key}.", lines, repeated, most_keys)
 
 
-def describe_faults(error: ValidationError, source: Source, root: type[BaseModel]) -> list[str]:
+def describe_faults(
+    error: ValidationError, source: SettingsSource, root: type[BaseModel]
+) -> list[str]:
     """Each fault in one message: where, which key, what was found, what is allowed."""
     faults = []
     for fault in error.errors(include_url=False):

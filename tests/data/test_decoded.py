@@ -13,7 +13,7 @@ from test_loading import PREPROCESS
 
 from cliptune import load_settings, train
 from cliptune.data.augment import Augmentation
-from cliptune.data.decoded import MIB, PhotoStore
+from cliptune.data.decoded import MIB, DecodedPhotos
 from cliptune.data.folder import Sample, load_training_splits
 from cliptune.data.loading import Key, PhotoDataset
 from cliptune.data.reading import Unreadable
@@ -26,7 +26,7 @@ def dataset(photos: Path, *, augment: bool = True) -> PhotoDataset:
     )
 
 
-def keep(data: PhotoDataset, cache: Path, limit: int = 64 * MIB) -> PhotoStore | None:
+def keep(data: PhotoDataset, cache: Path, limit: int = 64 * MIB) -> DecodedPhotos | None:
     data.keep_decoded(cache, limit_bytes=limit, progress=False)
     return data.store
 

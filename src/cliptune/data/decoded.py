@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 from tqdm import tqdm
 
 from cliptune.data.reading import open_content
@@ -40,7 +40,7 @@ MIB = 2**20
 Decode = Callable[[Path], NDArray[np.uint8]]
 
 
-class PhotoStore:
+class DecodedPhotos:
     """A built store: `store[i]` is photo i, (H, W, 3) uint8; None where it has to be decoded."""
 
     def __init__(self, folder: Path) -> None:
@@ -82,9 +82,9 @@ def open_store(
     cache_dir: Path,
     limit_bytes: int,
     pixels_each: Callable[[int, int], int],
-    beside: Sequence[PhotoStore] = (),
+    beside: Sequence[DecodedPhotos] = (),
     progress: bool = True,
-) -> PhotoStore | None:
+) -> DecodedPhotos | None:
     """The store of `paths` as `decode` gives them, found in `cache_dir` or built there.
 
     `recipe` names what `decode` does; `pixels_each` tells from a photo's width and height how many
@@ -158,13 +158,7 @@ def default_cache_dir() -> Path:
     """The user's cache folder by the platform's custom; the environment variable wins."""
     if given := os.environ.get("CLIPTUNE_CACHE"):
         return user_path(given)
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return root / "cliptune"
+    return user_cache_path("cliptune", appauthor=False)
 
 
 def _survey(
@@ -190,11 +184,11 @@ def _survey(
     return digest.hexdigest(), size
 
 
-def _existing(folder: Path) -> PhotoStore | None:
+def _existing(folder: Path) -> DecodedPhotos | None:
     if not folder.is_dir():
         return None
     try:
-        store = PhotoStore(folder)
+        store = DecodedPhotos(folder)
     except (OSError, ValueError, KeyError, TypeError):
         log.warning("%s: damaged; building it anew", folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -206,11 +200,13 @@ def _existing(folder: Path) -> PhotoStore | None:
 def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: bool) -> None:
     places: list[tuple[int, int, int] | None] = []
     end = 0
-    hidden = None if progress else True  # None: shown on a terminal only
+    off = None if progress else True  # None: shown on a terminal only
     with whole_folder(folder) as partial:
         with (
             (partial / "pixels.u8").open("wb") as file,
-            tqdm(total=len(paths), desc="decoding", unit="img", leave=False, disable=hidden) as bar,
+            tqdm(
+                total=len(paths), desc="decoding", unit="img", leave=False, disable=disable
+            ) as bar,
         ):
             for image in _decoded(paths, decode):
                 if image is None:

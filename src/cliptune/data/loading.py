@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cliptune.data.augment import Augmentation
-from cliptune.data.decoded import PhotoStore, open_store
+from cliptune.data.decoded import DecodedPhotos, open_store
 from cliptune.data.folder import Sample
 from cliptune.data.images import Preprocess
 from cliptune.data.processes import PhotoLoader
@@ -90,7 +90,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
     ) -> None:
         assert augmentation is None or alter is None, "views for training are not altered"
         self.samples = samples
-        self.store: PhotoStore | None = None
+        self.store: DecodedPhotos | None = None
         self.preprocess = preprocess
         self.augmentation = augmentation
         self.seed = seed
@@ -136,7 +136,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         cache_dir: Path,
         *,
         limit_bytes: int,
-        beside: Sequence[PhotoStore] = (),
+        beside: Sequence[DecodedPhotos] = (),
         progress: bool = True,
     ) -> None:
         """Decode every photo once into a store in `cache_dir`; nothing else changes."""

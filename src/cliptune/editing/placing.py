@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from cliptune.model.answers import Features, Floats, unit_rows
 
@@ -61,15 +62,10 @@ def place_class(
         odds_N, odds_K = rest_N - scale * photos_ND @ w_D, scale * means_KD @ w_D - rest_K
         value = np.logaddexp(0, odds_N).mean() + np.logaddexp(0, odds_K).sum()
         value += pull / 2 * float((w_D - text_D) @ (w_D - text_D))
-        slope_D = scale * (_sigmoid(odds_K) @ means_KD - _sigmoid(odds_N) @ photos_ND / len(odds_N))
+        slope_D = scale * (expit(odds_K) @ means_KD - expit(odds_N) @ photos_ND / len(odds_N))
         slope_D += pull * (w_D - text_D)
         return float(value), (slope_D - (slope_D @ w_D) * w_D) / length
 
     found = minimize(loss, text_D, jac=True, method="L-BFGS-B")
     placed_D: Floats = unit_rows(found.x[None])[0]
     return placed_D
-
-
-def _sigmoid(x_N: Floats) -> Floats:
-    result: Floats = np.exp(-np.logaddexp(0, -x_N))
-    return result

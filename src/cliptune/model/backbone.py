@@ -33,7 +33,7 @@ LOWER_CASED = frozenset({"siglip"})
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class BaseModelSource:
     """Where a base model comes from, precisely enough to find the same weights again."""
 
     name: str  # a name on the hub, or the absolute path of a folder
@@ -52,7 +52,7 @@ class Backbone:
     preprocess: Preprocess
     processor: Any  # the transformers image processor, kept to be saved beside a checkpoint
     tokenizer: Any
-    source: BaseModel
+    source: BaseModelSource
     lower_case: bool = False  # whether prompts are lower-cased before they become tokens
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -141,7 +141,7 @@ def load_model(
     revision: str | None = None,
     cache_dir: Path | None = None,
     image_size: tuple[int, int] | None = None,
-) -> tuple[Any, BaseModel]:
+) -> tuple[Any, BaseModelSource]:
     """The dual encoder alone, as `load_backbone` loads it, for photos of (height, width)."""
     name, options = locate(name, revision=revision, cache_dir=cache_dir)
     model, source = _load_weights(name, options)
@@ -208,7 +208,7 @@ def _refuse_other_image_size(name: str, model: Any, preprocess: Preprocess) -> N
         )
 
 
-def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
+def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModelSource]:
     from safetensors import SafetensorError
     from transformers import AutoModel
 
@@ -241,4 +241,4 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModel]:
             "fixed-resolution one, such as google/siglip2-base-patch16-224."
         )
     revision = options.get("revision") or getattr(model.config, "_commit_hash", None)
-    return model, BaseModel(name, revision, fingerprint(model))
+    return model, BaseModelSource(name, revision, fingerprint(model))

@@ -16,7 +16,7 @@ from cliptune.data.digests import PhotoSums
 from cliptune.data.images import Preprocess
 from cliptune.errors import CheckpointError, ModelError, SettingsError
 from cliptune.model.answers import Answers
-from cliptune.model.backbone import BaseModel, load_model
+from cliptune.model.backbone import BaseModelSource, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
 from cliptune.model.fast.encoder import fuse
@@ -221,7 +221,7 @@ def base_location(checkpoint: Checkpoint, base_model: str | None) -> tuple[str, 
     return name, recorded.revision if name == recorded.name else None
 
 
-def check_base(checkpoint: Checkpoint, source: BaseModel) -> None:
+def check_base(checkpoint: Checkpoint, source: BaseModelSource) -> None:
     """Raise `CheckpointError` unless `source` has the weights the checkpoint was trained on."""
     recorded = checkpoint.record.base_model
     if source.fingerprint == recorded.fingerprint:

@@ -263,7 +263,7 @@ def write_manifest(manifest: Manifest, work: Path) -> None:
         manifest.write(path)
 
 
-def move_into_place(work: Path, output_dir: Path) -> None:
+def place_tree(work: Path, output_dir: Path) -> None:
     """Make the complete tree in `work` that of `output_dir`."""
     _place(work, output_dir)
     if work.exists():

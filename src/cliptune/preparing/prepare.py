@@ -28,7 +28,7 @@ from cliptune.preparing.building import (
     check_nothing_in_the_way,
     file_names,
     finish_or_clear,
-    move_into_place,
+    place_tree,
     unfinished,
     work_folder,
     write_manifest,
@@ -181,7 +181,7 @@ def _make(
             (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
         manifest = _manifest(source, options, choice, seed=shares.seed, digests=digests)
         write_manifest(manifest, work)
-        move_into_place(work, output_dir)
+        place_tree(work, output_dir)
     except BaseException:  # Ctrl-C included
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -127,7 +127,7 @@ def _outcome(loss: torch.Tensor, logits_BC: torch.Tensor, labels: torch.Tensor) 
     return sums.cpu().double()  # on the CPU: not every device has float64
 
 
-def refuse_unreadable(run: Run, group: Sequence[Batch]) -> None:
+def refuse_unreadable_in(run: Run, group: Sequence[Batch]) -> None:
     """A file that could be read at the start and cannot now; by the settings, an end or a line."""
     unreadable = [fault for batch in group for fault in batch.unreadable]
     if not unreadable:

@@ -40,7 +40,7 @@ from cliptune.training.start import (
     starting_point,
     with_base_model,
 )
-from cliptune.training.step import refuse_unreadable, step
+from cliptune.training.step import refuse_unreadable_in, step
 from cliptune.training.stopping import disk_errors_in_words, locked, stop_requests
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _update(
     """
     settings, state = run.settings.training, run.progress
     started = time.perf_counter()
-    refuse_unreadable(run, group)
+    refuse_unreadable_in(run, group)
     group = [batch for batch in group if len(batch)]
     lr = settings.learning_rate * lr_factor(
         state.update,

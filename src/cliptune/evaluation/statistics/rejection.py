@@ -65,12 +65,11 @@ def auroc(scores_known_N: Scores, scores_unknown_N: Scores) -> float:
 
     Mann & Whitney (1947); 0.5 is chance, 1 separates them fully.
     """
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
     known, unknown = _checked(scores_known_N), _checked(scores_unknown_N)
-    ranks = rankdata(np.concatenate([known, unknown]))
-    above = ranks[: len(known)].sum() - len(known) * (len(known) + 1) / 2
-    return float(above / (len(known) * len(unknown)))
+    is_known = np.repeat([True, False], [len(known), len(unknown)])
+    return float(roc_auc_score(is_known, np.concatenate([known, unknown])))
 
 
 def auroc_estimate(scores_known_N: Scores, scores_unknown_N: Scores) -> Estimate:
