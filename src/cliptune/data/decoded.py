@@ -204,9 +204,7 @@ def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: boo
     with whole_folder(folder) as partial:
         with (
             (partial / "pixels.u8").open("wb") as file,
-            tqdm(
-                total=len(paths), desc="decoding", unit="img", leave=False, disable=disable
-            ) as bar,
+            tqdm(total=len(paths), desc="decoding", unit="img", leave=False, disable=off) as bar,
         ):
             for image in _decoded(paths, decode):
                 if image is None:
