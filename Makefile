@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench torture clean
+.PHONY: demo test test-slow lint bench torture mutants clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -36,6 +36,13 @@ bench: $(READY)
 torture: $(READY)
 	$(BIN)/python benchmarks/torture/run.py
 
+# Small changes to the arithmetic that answers rest on, one at a time: the tests must notice each.
+# Hours on two cores. One module: .venv/bin/mutmut run 'cliptune.training.optim*'
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children 2
+	$(BIN)/python -m mutmut results
+
 clean:
-	rm -rf $(VENV) demo_run build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) demo_run mutants build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src tests code scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -66,3 +66,45 @@ def test_only_matrices_decay() -> None:
     decayed, kept = make_optimizer(model, learning_rate=0.1, weight_decay=0.3).param_groups
     assert (decayed["params"], decayed["weight_decay"]) == ([model.weight], 0.3)
     assert (kept["params"], kept["weight_decay"]) == ([model.bias], 0.0)
+
+
+def test_no_matrix_or_no_vector_makes_no_empty_group() -> None:
+    for module, decay in ((torch.nn.Linear(3, 2, bias=False), 0.3), (torch.nn.LayerNorm(3), 0.0)):
+        optimizer = make_optimizer(module, learning_rate=0.125, weight_decay=0.3)
+        (group,) = optimizer.param_groups
+        assert group["params"] == list(module.parameters())
+        assert (group["weight_decay"], group["lr"]) == (decay, 0.125)
+
+
+def test_past_the_end_the_rate_stays_where_it_ended() -> None:
+    ends = {"cosine": 0.0, "linear": 0.0, "constant": 1.0}
+    for schedule, end in ends.items():
+        for update in (20, 21, 35):
+            rate = lr_factor(update, warmup=5, total=20, schedule=schedule)
+            assert rate == pytest.approx(end, abs=1e-12)
+    assert lr_factor(30, warmup=5, total=20, num_cycles=1.0) == 1.0
+
+
+def test_half_a_cosine_wave_is_the_schedule_unless_another_is_asked_for() -> None:
+    for update in range(25):
+        said = lr_factor(update, warmup=5, total=20, schedule="cosine", num_cycles=0.5)
+        assert lr_factor(update, warmup=5, total=20) == said
+
+
+def test_a_run_that_is_all_warmup_ends_at_its_peak() -> None:
+    for schedule in SCHEDULES:
+        assert lr_factor(4, warmup=5, total=5, schedule=schedule) == 1.0
+        assert lr_factor(5, warmup=5, total=5, schedule=schedule) == 1.0
+        # One update is left, at the peak; at the end of it, the rate has fallen.
+    assert lr_factor(6, warmup=5, total=6, schedule="linear") == 0.0
+
+
+def test_an_unknown_schedule_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^schedule 'step'; expected cosine, linear or constant$"):
+        lr_factor(3, warmup=1, total=5, schedule="step")
+
+
+def test_a_gain_of_just_min_delta_counts_and_none_at_all_does_not() -> None:
+    assert epochs_without_gain([0.5, 0.75], min_delta=0.25) == 0
+    assert epochs_without_gain([0.5, 0.75, 0.75, 0.75], min_delta=0.0) == 2
+    assert epochs_without_gain([-3.0], min_delta=0.5) == 0
