@@ -204,6 +204,14 @@ def build_evaluation(
     labels_N: Labels,
     baseline_logits_NC: Logits | None,
     class_names: Sequence[str],
+    checkpoint: str,
+    base_model: str,
+    data_dir: str,
+    split: str,
+    seconds: float,
+    missing_classes: tuple[str, ...] = (),
+    ignored_classes: tuple[str, ...] = (),
+    skipped_images: tuple[str, ...] = (),
     given_names: Mapping[str, str] | None = None,
     answers: Answers | None = None,
     paths: Sequence[Path] = (),
@@ -211,23 +219,31 @@ def build_evaluation(
     none_of_these: NoneOfThese | None = None,
     robustness: Robustness | None = None,
     class_order: Sequence[int] | None = None,
-    **facts: Any,
+    seen: SeenPhotos | None = None,
+    seen_unknown: SeenPhotos | None = None,
 ) -> Evaluation:
-    """An `Evaluation` from logits; `facts` are its remaining descriptive fields.
+    """An `Evaluation` from logits; what is not computed from them goes into it as it is given.
 
     `given_names` has the name shown of classes that are not shown by their readable name.
     Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
     split_metrics(logits_NC, labels_N)  # without a photo there is nothing to say
-    refuse_not_finite(logits_NC, facts["checkpoint"])
+    refuse_not_finite(logits_NC, checkpoint)
     scaled_NC = np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
     predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
     base_NC = baseline_logits_NC
     return Evaluation(
+        checkpoint=checkpoint,
+        base_model=base_model,
+        data_dir=data_dir,
+        split=split,
         class_names=tuple(class_names),
         class_order=tuple(range(len(class_names)) if class_order is None else class_order),
         display_names=display_names(class_names, given_names or {}),
+        missing_classes=missing_classes,
+        ignored_classes=ignored_classes,
+        skipped_images=skipped_images,
         tuned=split_metrics(scaled_NC, labels_N),
         baseline=None if base_NC is None else split_metrics(base_NC, labels_N),
         figures=full_metrics(scaled_NC, labels_N, seed=SEED),
@@ -250,7 +266,9 @@ def build_evaluation(
         ),
         none_of_these=none_of_these,
         robustness=robustness,
-        **facts,
+        seconds=seconds,
+        seen=seen,
+        seen_unknown=seen_unknown,
     )  # fmt: skip
 
 
