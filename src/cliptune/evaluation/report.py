@@ -21,6 +21,7 @@ from cliptune.errors import CheckpointError
 from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
+from cliptune.evaluation.statistics.class_figures import ClassFigures, class_figures
 from cliptune.evaluation.statistics.figures import (
     FullMetrics,
     PairedComparison,
@@ -103,7 +104,8 @@ class Evaluation:
     paired: PairedComparison | None  # tuned less zero-shot
     answers: Answers | None
     before_scaling: BeforeScaling
-    report: dict[str, Any]  # scikit-learn's classification report
+    classes: tuple[ClassFigures, ...]  # in the order of `class_names`
+    report: dict[str, Any]  # scikit-learn's classification report, as the JSON file holds it
     confusion_CC: NDArray[np.int64]
     confused_pairs: list[ConfusedPair]
     photos: PhotoAnswers
@@ -153,10 +155,11 @@ class Evaluation:
             ),
             "classification_report": self.report,
             "per_class": {
-                name: {"recall": estimate_dict(recall), "precision": estimate_dict(precision)}
-                for name, recall, precision in zip(
-                    self.class_names, self.figures.recall, self.figures.precision, strict=True
-                )
+                each.name: {
+                    "recall": estimate_dict(each.recall),
+                    "precision": estimate_dict(each.precision),
+                }
+                for each in self.classes
             },
             "confusion_matrix": self.confusion_CC.tolist(),
             "most_confused_pairs": [asdict(pair) for pair in self.confused_pairs],
@@ -257,6 +260,7 @@ def build_evaluation(
             mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
             reliability(logits_NC, labels_N, seed=SEED),
         ),
+        classes=class_figures(confusion_CC, class_names),
         report=classification_report(labels_N, predicted_N, class_names),
         confusion_CC=confusion_CC,
         confused_pairs=most_confused_pairs(confusion_CC, class_names),
