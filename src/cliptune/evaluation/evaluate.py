@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
+from PIL import Image
 
 from cliptune.config import Settings
 from cliptune.data.folder import Sample
@@ -164,8 +165,8 @@ def evaluate(
             on_bad_image=on_bad_image, batch_size=batch_size, device=device, base_model=base_model,
             fast=fast,
         )  # fmt: skip
-        extras = _extras(found, settings, again)
-        extras = replace(extras, **_where_it_looked(found, evaluation, target, **options))
+        heat = _where_it_looked(found, evaluation, target, **options)
+        extras = _extras(found, settings, again, heat)
         write_report(evaluation, user_path(output_dir), extras)
     return evaluation
 
@@ -194,19 +195,23 @@ def _command(
     return command(*words, *(name for name, on in switches.items() if on))
 
 
-def _extras(checkpoint: Checkpoint, settings: Settings, command: str) -> PageExtras:
+def _extras(
+    checkpoint: Checkpoint, settings: Settings, command: str, heat: Mapping[int, Image.Image]
+) -> PageExtras:
     """What the page shows beside the figures."""
     curves = checkpoint.path.parent / "training_curves.png"
     return PageExtras(
         command=command,
         settings=yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True),
         curves=curves if curves.is_file() else None,
+        heat=heat,
+        heat_method=HEAT_METHOD if heat else "",
     )
 
 
 def _where_it_looked(
     checkpoint: Checkpoint, evaluation: Evaluation, device: torch.device, **options: Any
-) -> dict[str, Any]:
+) -> dict[int, Image.Image]:
     """For the worst mistakes, the photo with the evidence for the answer over it."""
     photos, worst = evaluation.photos, worst_mistakes(evaluation)
     if not worst:
@@ -220,7 +225,7 @@ def _where_it_looked(
         pictures = evidence_pictures(classifier, paths, photos.predicted_N[worst], device)
     except ImageError:  # gone since it was measured: the page goes without
         return {}
-    return {"heat": dict(zip(worst, pictures, strict=True)), "heat_method": HEAT_METHOD}
+    return dict(zip(worst, pictures, strict=True))
 
 
 def _known_or_not(

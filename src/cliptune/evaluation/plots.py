@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.evaluation.corruptions import CORRUPTIONS
-from cliptune.evaluation.statistics.metrics import class_keys
 from cliptune.files import whole_file
 from cliptune.text import columns, counted, shorten
 
 if TYPE_CHECKING:
     from cliptune.evaluation.robustness import Robustness
+    from cliptune.evaluation.statistics.class_figures import ClassFigures
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # Okabe & Ito, 2008
 GRID = "#e6e6e6"
@@ -85,19 +85,18 @@ def plot_confusion_matrix(
 
 
 def plot_class_performance(
-    report: Mapping[str, Any], display_names: Mapping[str, str], path: Path, *, title: str
+    classes: Sequence[ClassFigures], shown_names: Sequence[str], path: Path, *, title: str
 ) -> None:
-    """Precision, recall and F1 of each class from scikit-learn's `report`, the weakest last.
-
-    `display_names`: class name -> the name shown.
-    """
+    """Precision, recall and F1 of each class, the weakest last; what is None is not drawn."""
     rows = [
-        (report[key], f"{shorten(name, NAME_COLUMNS)}  ({int(report[key]['support'])})")
-        for name, key in zip(display_names.values(), class_keys([*display_names]), strict=True)
+        (figures, f"{shorten(name, NAME_COLUMNS)}  ({figures.support})")
+        for figures, name in zip(classes, shown_names, strict=True)
     ]
-    rows.sort(key=lambda row: row[0]["f1-score"])
-    precision, recall, f1 = (
-        np.array([scores[key] for scores, _ in rows]) for key in ("precision", "recall", "f1-score")
+    rows.sort(key=lambda row: row[0].f1 or 0)
+    f1 = np.array([_known(figures.f1) for figures, _ in rows])
+    precision, recall = (
+        np.array([nan if estimate is None else estimate.value for estimate in estimates])
+        for estimates in ([x.precision for x, _ in rows], [x.recall for x, _ in rows])
     )
     many, y = len(rows) > MANY, np.arange(len(rows))
     size, height = (6, 0.16) if many else (9, 0.3)

@@ -21,6 +21,7 @@ from cliptune.errors import CheckpointError
 from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
+from cliptune.evaluation.statistics.class_figures import ClassFigures, class_figures
 from cliptune.evaluation.statistics.figures import (
     FullMetrics,
     PairedComparison,
@@ -103,7 +104,8 @@ class Evaluation:
     paired: PairedComparison | None  # tuned less zero-shot
     answers: Answers | None
     before_scaling: BeforeScaling
-    report: dict[str, Any]  # scikit-learn's classification report
+    classes: tuple[ClassFigures, ...]  # in the order of `class_names`
+    report: dict[str, Any]  # scikit-learn's classification report, as the JSON file holds it
     confusion_CC: NDArray[np.int64]
     confused_pairs: list[ConfusedPair]
     photos: PhotoAnswers
@@ -153,10 +155,11 @@ class Evaluation:
             ),
             "classification_report": self.report,
             "per_class": {
-                name: {"recall": estimate_dict(recall), "precision": estimate_dict(precision)}
-                for name, recall, precision in zip(
-                    self.class_names, self.figures.recall, self.figures.precision, strict=True
-                )
+                each.name: {
+                    "recall": estimate_dict(each.recall),
+                    "precision": estimate_dict(each.precision),
+                }
+                for each in self.classes
             },
             "confusion_matrix": self.confusion_CC.tolist(),
             "most_confused_pairs": [asdict(pair) for pair in self.confused_pairs],
@@ -204,6 +207,14 @@ def build_evaluation(
     labels_N: Labels,
     baseline_logits_NC: Logits | None,
     class_names: Sequence[str],
+    checkpoint: str,
+    base_model: str,
+    data_dir: str,
+    split: str,
+    seconds: float,
+    missing_classes: tuple[str, ...] = (),
+    ignored_classes: tuple[str, ...] = (),
+    skipped_images: tuple[str, ...] = (),
     given_names: Mapping[str, str] | None = None,
     answers: Answers | None = None,
     paths: Sequence[Path] = (),
@@ -211,23 +222,31 @@ def build_evaluation(
     none_of_these: NoneOfThese | None = None,
     robustness: Robustness | None = None,
     class_order: Sequence[int] | None = None,
-    **facts: Any,
+    seen: SeenPhotos | None = None,
+    seen_unknown: SeenPhotos | None = None,
 ) -> Evaluation:
-    """An `Evaluation` from logits; `facts` are its remaining descriptive fields.
+    """An `Evaluation` from logits; what is not computed from them goes into it as it is given.
 
     `given_names` has the name shown of classes that are not shown by their readable name.
     Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
     split_metrics(logits_NC, labels_N)  # without a photo there is nothing to say
-    refuse_not_finite(logits_NC, facts["checkpoint"])
+    refuse_not_finite(logits_NC, checkpoint)
     scaled_NC = np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
     predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
     base_NC = baseline_logits_NC
     return Evaluation(
+        checkpoint=checkpoint,
+        base_model=base_model,
+        data_dir=data_dir,
+        split=split,
         class_names=tuple(class_names),
         class_order=tuple(range(len(class_names)) if class_order is None else class_order),
         display_names=display_names(class_names, given_names or {}),
+        missing_classes=missing_classes,
+        ignored_classes=ignored_classes,
+        skipped_images=skipped_images,
         tuned=split_metrics(scaled_NC, labels_N),
         baseline=None if base_NC is None else split_metrics(base_NC, labels_N),
         figures=full_metrics(scaled_NC, labels_N, seed=SEED),
@@ -241,6 +260,7 @@ def build_evaluation(
             mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
             reliability(logits_NC, labels_N, seed=SEED),
         ),
+        classes=class_figures(confusion_CC, class_names),
         report=classification_report(labels_N, predicted_N, class_names),
         confusion_CC=confusion_CC,
         confused_pairs=most_confused_pairs(confusion_CC, class_names),
@@ -250,7 +270,9 @@ def build_evaluation(
         ),
         none_of_these=none_of_these,
         robustness=robustness,
-        **facts,
+        seconds=seconds,
+        seen=seen,
+        seen_unknown=seen_unknown,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from cliptune.evaluation.report_text import (
     threshold_in_words,
     too_few_in_words,
 )
+from cliptune.evaluation.statistics.class_figures import ClassFigures
 from cliptune.evaluation.statistics.intervals import Estimate
-from cliptune.evaluation.statistics.metrics import class_keys
 from cliptune.evaluation.statistics.reliability import Reliability
 from cliptune.html import picture, render
 from cliptune.model.answers import SCORE_NAMES
@@ -66,6 +67,15 @@ class PageExtras:
     robustness: Path | None = None  # picture of accuracy under corruptions
     heat: Mapping[int, Image.Image] = field(default_factory=dict)  # photo -> where it looked
     heat_method: str = ""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A row of the table of classes. `confused`: the class it is most often taken for."""
+
+    name: str  # as shown
+    figures: ClassFigures
+    confused: str
 
 
 def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str:
@@ -132,27 +142,20 @@ def _as_script(values: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
-    report, confusion_CC = evaluation.report, evaluation.confusion_CC
+def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[ClassRow]:
+    """The lowest recall first; classes without photos last."""
     rows = []
-    for label, key in enumerate(class_keys(evaluation.class_names)):
-        recall = evaluation.figures.recall[label]
-        mistaken = confusion_CC[label].copy()
+    for label, figures in enumerate(evaluation.classes):
+        mistaken = evaluation.confusion_CC[label].copy()
         mistaken[label] = 0
         most = int(mistaken.argmax())
-        rows.append(
-            {
-                "name": names[label],
-                "photos": int(report[key]["support"]),
-                "recall": None if recall is None else recall.value,
-                "low": None if recall is None else recall.low,
-                "high": None if recall is None else recall.high,
-                "precision": report[key]["precision"],
-                "f1": report[key]["f1-score"],
-                "confused": f"{names[most]} ({mistaken[most]})" if mistaken[most] else "",
-            }
-        )
-    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"]))
+        confused = f"{names[most]} ({mistaken[most]})" if mistaken[most] else ""
+        rows.append(ClassRow(names[label], figures, confused))
+
+    def rank(row: ClassRow) -> float:
+        return inf if row.figures.recall is None else row.figures.recall.value
+
+    return sorted(rows, key=rank)
 
 
 def _diagrams(evaluation: Evaluation) -> list[dict[str, Any]]:

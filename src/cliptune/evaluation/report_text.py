@@ -8,10 +8,16 @@ from collections.abc import Callable, Sequence
 from cliptune._version import __version__
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.seen import seen_in_words, seen_unknown_in_words
+from cliptune.evaluation.statistics.class_figures import (
+    AverageFigures,
+    ClassFigures,
+    macro_average,
+    weighted_average,
+)
 from cliptune.evaluation.statistics.few_photos import DISCORDANT, FOR_ECE, FOR_LOSSES, IN_A_CLASS
 from cliptune.evaluation.statistics.figures import FullMetrics, PairedComparison
 from cliptune.evaluation.statistics.intervals import Estimate
-from cliptune.evaluation.statistics.metrics import ConfusedPair, class_keys
+from cliptune.evaluation.statistics.metrics import ConfusedPair
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import SCORE_NAMES, Answers
 from cliptune.text import counted, fit, one_line, shorten, wrap
@@ -75,14 +81,10 @@ def report_text(evaluation: Evaluation) -> str:
         f"{'class':<25}{'precision':>10}{'recall':>8}{'95 % interval':>17}{'F1':>8}{'photos':>8}",
         "-" * 76,
     ]
-    keys = class_keys(evaluation.class_names)
-    for name, key, recall in zip(
-        evaluation.class_names, keys, evaluation.figures.recall, strict=True
-    ):
-        lines.append(_class_row(shown[name], evaluation.report[key], recall))
+    lines += [_class_row(shown[each.name], each) for each in evaluation.classes]
     lines.append("-" * 76)
-    for name in ("macro avg", "weighted avg"):
-        lines.append(_class_row(name, evaluation.report[name], None))
+    lines.append(_class_row("macro avg", macro_average(evaluation.classes)))
+    lines.append(_class_row("weighted avg", weighted_average(evaluation.classes)))
     if evaluation.confused_pairs[5:]:
         lines += ["", "More confused pairs:"]
         lines += _pairs_in_words(evaluation, evaluation.confused_pairs[5:])
@@ -243,11 +245,19 @@ def mcnemar_in_words(paired: PairedComparison) -> str:
     return f"McNemar's test, {paired.mcnemar_method}: {value}"
 
 
-def _class_row(name: str, scores: dict[str, float], recall: Estimate | None) -> str:
-    interval = "" if recall is None else f"{recall.low:.3f}–{recall.high:.3f}"
+def _class_row(name: str, figures: ClassFigures | AverageFigures) -> str:
+    """A line of the table of classes, with a dash for what is not defined."""
+
+    def shown(figure: Estimate | float | None) -> str:
+        value = figure.value if isinstance(figure, Estimate) else figure
+        return "–" if value is None else number(value)
+
+    recall, interval = figures.recall, ""
+    if isinstance(recall, Estimate):
+        interval = f"{number(recall.low)}–{number(recall.high)}"
     return (
-        f"{fit(name, 24)} {scores['precision']:>10.3f}{scores['recall']:>8.3f}{interval:>17}"
-        f"{scores['f1-score']:>8.3f}{int(scores['support']):>8}"
+        f"{fit(name, 24)} {shown(figures.precision):>10}{shown(recall):>8}{interval:>17}"
+        f"{shown(figures.f1):>8}{figures.support:>8}"
     )
 
 

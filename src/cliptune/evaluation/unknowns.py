@@ -6,7 +6,7 @@ Shape suffixes: N known photos, M unknown ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,14 @@ def none_of_these(
     own_N = known_N[answers.score]
     kept = proportion(int(np.sum(own_N >= answers.threshold)), len(own_N))
     assert kept is not None  # there are photos
-    facts: dict[str, Any] = {
-        "score": answers.score, "threshold": answers.threshold, "share": answers.share,
-        "kept": kept,
-    }  # fmt: skip
+    measured = NoneOfThese(
+        score=answers.score, threshold=answers.threshold, share=answers.share, kept=kept
+    )
     if unknown_M is None:
-        return NoneOfThese(**facts)
+        return measured
     told = {name: auroc_estimate(known_N[name], unknown_M[name]) for name in unknown_M}
-    return NoneOfThese(
-        **facts,
+    return replace(
+        measured,
         num_unknown=len(unknown_M[answers.score]),
         unknown_dir=unknown_dir,
         false_accepts=false_accept_rate(unknown_M[answers.score], answers.threshold),

@@ -39,9 +39,9 @@ def write_report(
         f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
         f"{counted(evaluation.tuned.num_images, 'photo')}"
     )
-    shown = evaluation.display_names
-    plot_confusion_matrix(evaluation.confusion_CC, list(shown.values()), matrix, title=title)
-    plot_class_performance(evaluation.report, shown, classes, title=title)
+    shown = list(evaluation.display_names.values())
+    plot_confusion_matrix(evaluation.confusion_CC, shown, matrix, title=title)
+    plot_class_performance(evaluation.classes, shown, classes, title=title)
     paths += [matrix, classes]
     extras = extras or PageExtras()
     if evaluation.robustness is not None:

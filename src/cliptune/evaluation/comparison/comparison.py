@@ -150,12 +150,27 @@ class Comparison:
         return {name: estimate_dict(estimate) for name, estimate in named}
 
 
-def build_model(scaled_NC: Logits, labels_N: Labels, **facts: Any) -> ComparedModel:
-    """A `ComparedModel` from its scaled logits; `facts` are its remaining descriptive fields."""
+def build_model(
+    scaled_NC: Logits,
+    labels_N: Labels,
+    *,
+    letter: str,
+    checkpoint: str,
+    base_model: str,
+    training_data: str,
+    answers: Answers | None,
+    seen: SeenPhotos | None = None,
+) -> ComparedModel:
+    """A `ComparedModel` measured by its scaled logits (N, C)."""
     return ComparedModel(
+        letter=letter,
+        checkpoint=checkpoint,
+        base_model=base_model,
+        training_data=training_data,
+        answers=answers,
         figures=full_metrics(scaled_NC, labels_N, seed=SEED),
         probabilities_NC=softmax(scaled_NC),
-        **facts,
+        seen=seen,
     )
 
 

@@ -34,7 +34,7 @@ class FullMetrics:
     """One model on one split. Shares are fractions of 1, log loss is in nats, Brier from 0 to 2.
 
     `ece` is less biased than the plug-in value, `reliability.ece`, and never above it.
-    A class's recall is None where it has no photo, its precision where it is never predicted.
+    A class's recall is None where it has no photo.
     Where photos are too few to know, a figure is None, or its interval from -inf to inf:
     `too_few_photos` says so in words.
     """
@@ -48,7 +48,6 @@ class FullMetrics:
     brier: Estimate
     ece: Estimate | None
     recall: tuple[Estimate | None, ...]
-    precision: tuple[Estimate | None, ...]
     reliability: Reliability
 
     @property
@@ -94,7 +93,7 @@ def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetri
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=classes)
     right_C = np.diagonal(confusion_CC).tolist()
     unsure = without_interval(count, classes)
-    support_C, chosen_C = confusion_CC.sum(axis=1).tolist(), confusion_CC.sum(axis=0).tolist()
+    support_C = confusion_CC.sum(axis=1).tolist()
     return FullMetrics(
         num_images=count,
         accuracy=_share_within(logits_NC, labels_N, k=1),
@@ -105,7 +104,6 @@ def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetri
         brier=mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
         ece=calibrated.ece_estimate,
         recall=tuple(map(proportion, right_C, support_C)),
-        precision=tuple(map(proportion, right_C, chosen_C)),
         reliability=calibrated,
     )
 
