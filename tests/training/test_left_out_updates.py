@@ -14,7 +14,8 @@ from cliptune.config import load_settings
 from cliptune.evaluation import plots
 from cliptune.training import train as training
 from cliptune.training.reporting import TrainResult, epoch_line
-from cliptune.training.setup import Run, set_up
+from cliptune.training.run import Run
+from cliptune.training.setup import set_up
 from cliptune.training.train import train
 
 Overrides = dict[str, Any]

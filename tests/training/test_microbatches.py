@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cliptune.config import load_settings
-from cliptune.training.setup import Run, set_up
+from cliptune.training.run import Run
+from cliptune.training.setup import set_up
 from cliptune.training.train import step, train
 from conftest import distance, make_model, tensors
 

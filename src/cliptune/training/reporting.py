@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cliptune.errors import MissingExtra
 from cliptune.evaluation.statistics.metrics import SplitMetrics
 from cliptune.model.checkpoint import Checkpoint
-from cliptune.training.resume import Progress
+from cliptune.training.run import Progress
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cliptune.data.folder import Sample
 from cliptune.errors import CheckpointError, SettingsError, listing
 from cliptune.model.checkpoint import write_tensors
 from cliptune.model.restore import read_tensors
+from cliptune.training.run import Progress
 
 # What may differ when a run goes on; everything else would make it another run.
 CHANGEABLE = (
@@ -41,33 +42,6 @@ CHANGEABLE = (
     "training.nonfinite_limit",
     "training.num_epochs",
 )
-
-
-@dataclass
-class Progress:
-    """Where a run stands. Losses are sums in nats, accuracies fractions, times seconds."""
-
-    epoch: int = 0  # the running epoch, counted from 0
-    epoch_updates: int = 0  # finished updates of the running epoch
-    update: int = 0  # finished updates in all
-    baseline: dict[str, float | int | None] = field(default_factory=dict)
-    # One row for each epoch; None for what is not known, or not finite.
-    history: list[dict[str, float | None]] = field(default_factory=list)
-    # Sums over the running epoch:
-    photos: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    top5_correct: int = 0
-    train_seconds: float = 0.0  # of the whole run, without validation
-    photos_seen: int = 0  # in the whole run, those of updates left out among them
-    skipped: int = 0  # updates left out since their loss or gradient was not finite
-    skipped_in_a_row: int = 0
-    pending: bool = False  # this update's validation was not finished
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Over the whole run; None before its first update."""
-        return self.photos_seen / self.train_seconds if self.train_seconds else None
 
 
 def save_resume(
@@ -165,7 +139,7 @@ def _check_moments(
 
 def check_settings_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise `SettingsError` where a resumed run would not be the same run."""
-    before, after = _flat(saved), _flat(now)
+    before, after = flat_settings(saved), flat_settings(now)
     changed = [
         f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
@@ -220,11 +194,12 @@ def check_prompt_names_agree(
         )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under names with dots."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flat_settings(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

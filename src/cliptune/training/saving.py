@@ -27,7 +27,7 @@ from cliptune.text import counted, no_markup
 from cliptune.timing import section
 from cliptune.training.reporting import finite
 from cliptune.training.resume import photo_list, save_resume, torch_random
-from cliptune.training.setup import Run
+from cliptune.training.run import Run
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from cliptune.config import Settings
 from cliptune.data.augment import Augmentation
-from cliptune.data.classes_file import GivenNames, read_names
+from cliptune.data.classes_file import read_names
 from cliptune.data.decoded import MIB, default_cache_dir
 from cliptune.data.digests import PhotoSums
-from cliptune.data.folder import Sample, Split, load_training_splits, without
+from cliptune.data.folder import Split, load_training_splits, without
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
@@ -32,82 +30,11 @@ from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.text import counted
-from cliptune.training.events import EventFiles
-from cliptune.training.optim import epochs_without_gain, make_optimizer
+from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers, finite
-from cliptune.training.resume import Progress
+from cliptune.training.run import Run
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Run:
-    """Everything one training run works with."""
-
-    settings: Settings
-    accelerator: Any
-    backbone: Backbone
-    class_names: tuple[str, ...]
-    names: GivenNames  # what classes.yaml calls them
-    train_samples: Sequence[Sample]
-    zero_shot: TextHead
-    classifier: Classifier  # the bare module
-    model: nn.Module  # the same, prepared by accelerate: for forward and backward
-    optimizer: torch.optim.Optimizer
-    trained: list[nn.Parameter]
-    batches: EpochBatches
-    train_loader: DataLoader[Any]
-    val_loader: DataLoader[Any]
-    trainable: int  # numbers of parameters
-    parameters: int
-    keys: PhotoKeys  # whose dropout masks are drawn
-    frozen: FrozenStates | None = None  # of training photos, and of val's
-    frozen_val: FrozenStates | None = None
-    photo_sums: PhotoSums | None = None  # in the process that saves
-    progress: Progress = field(default_factory=Progress)
-    pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
-
-    @property
-    def updates_per_epoch(self) -> int:
-        """Optimizer updates in one epoch; the last may take fewer micro-batches."""
-        return -(-len(self.batches) // self.settings.training.gradient_accumulation_steps)
-
-    def start_trackers(self) -> None:
-        """Open TensorBoard and the like, once it is sure that the run goes ahead."""
-        self.accelerator.init_trackers(
-            self.settings.output.output_dir.name,
-            init_kwargs={"tensorboard": {"filename_suffix": self.events.ending}},
-        )
-        if self.progress.update:
-            return
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":  # its own way writes a second folder of events
-                if self.accelerator.is_main_process:
-                    tracker.writer.add_text("settings", _as_table(self.settings.to_dict()))
-            else:
-                tracker.store_init_configuration(_flat(self.settings.to_dict()))
-
-    @property
-    def events(self) -> EventFiles:
-        """The run's curves in TensorBoard's folder."""
-        output = self.settings.output
-        return EventFiles(output.log_dir / output.output_dir.name, output.output_dir)
-
-    def gain_is_over(self) -> bool:
-        """Whether early stopping says that val no longer improves.
-
-        A gain is a rise of accuracy or a fall of loss (nats) by `min_delta`: on a few hundred
-        photos accuracy alone is too coarse, and would stop a run that is still learning.
-        """
-        early, history = self.settings.training.early_stopping, self.progress.history
-        accuracies = [row["val_accuracy"] or 0.0 for row in history]
-        losses = [row["val_loss"] for row in history]
-        stale = min(
-            epochs_without_gain(accuracies, early.min_delta),
-            # A loss that is not finite is no gain.
-            epochs_without_gain([-math.inf if x is None else -x for x in losses], early.min_delta),
-        )
-        return early.enabled and stale >= early.patience
 
 
 def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None = None) -> Run:
@@ -172,12 +99,9 @@ def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None
         classifier=accelerator.unwrap_model(model),
         model=model,
         optimizer=optimizer,
-        trained=[p for p in classifier.parameters() if p.requires_grad],
         batches=batches,
         train_loader=train_loader,
         val_loader=val_loader,
-        trainable=trainable,
-        parameters=parameters,
         keys=keys,
     )
 
@@ -364,21 +288,3 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
     known = {f"val/{key}": figures[key] for key in ("loss", "accuracy") if figures[key] is not None}
     run.accelerator.log(known, step=0)
     return figures
-
-
-def _as_table(settings: dict[str, Any]) -> str:
-    """Settings as a table in Markdown, which TensorBoard shows."""
-    rows = [f"| `{key}` | `{value}` |" for key, value in _flat(settings).items()]
-    return "\n".join(["| setting | value |", "|---|---|", *rows])
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings as flat scalars, which is what TensorBoard's hyper-parameters can be."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            scalar = isinstance(value, int | float | str | bool)
-            flat[f"{prefix}{key}"] = value if scalar else str(value)
-    return flat

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from cliptune.config import Settings
 from cliptune.errors import SettingsError, UserError
@@ -16,12 +17,13 @@ from cliptune.training.resume import (
     check_photos_agree,
     check_prompt_names_agree,
     check_settings_agree,
+    flat_settings,
     photo_list,
     read_resume,
     restore_training,
 )
+from cliptune.training.run import Run
 from cliptune.training.saving import draw_curves
-from cliptune.training.setup import Run
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,26 @@ def start_afresh(run: Run) -> None:
         delete_folder(checkpoint.path)
     recover(output_dir, "checkpoint-*")
     run.events.cut_back({})
+
+
+def start_trackers(run: Run) -> None:
+    """Open TensorBoard and the like, once it is sure that the run goes ahead."""
+    run.accelerator.init_trackers(
+        run.settings.output.output_dir.name,
+        init_kwargs={"tensorboard": {"filename_suffix": run.events.ending}},
+    )
+    if run.progress.update:
+        return
+    settings = {
+        key: value if isinstance(value, int | float | str | bool) else str(value)
+        for key, value in flat_settings(run.settings.to_dict()).items()
+    }  # scalars, which is what TensorBoard's hyper-parameters can be
+    for tracker in run.accelerator.trackers:
+        if tracker.name == "tensorboard":  # its own way writes a second folder of events
+            if run.accelerator.is_main_process:
+                tracker.writer.add_text("settings", _as_table(settings))
+        else:
+            tracker.store_init_configuration(settings)
 
 
 def go_on_from(run: Run, last: Checkpoint) -> None:
@@ -143,3 +165,9 @@ def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
             f"now has: fingerprint {expected} expected, {found} found. Say where the right ones "
             "are with --base-model, or start a new run in another --output-dir."
         )
+
+
+def _as_table(settings: dict[str, Any]) -> str:
+    """Settings as a table in Markdown, which TensorBoard shows."""
+    rows = [f"| `{key}` | `{value}` |" for key, value in settings.items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])

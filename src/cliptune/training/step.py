@@ -18,7 +18,7 @@ from cliptune.model.device import is_out_of_memory
 from cliptune.model.fast.kept_activations import reused
 from cliptune.text import counted
 from cliptune.timing import section
-from cliptune.training.setup import Run
+from cliptune.training.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
 from cliptune.model.device import memory_errors_in_words
+from cliptune.model.lora import trainable_share
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import (
@@ -31,12 +32,14 @@ from cliptune.training.reporting import (
     finite,
     peak_memory,
 )
+from cliptune.training.run import Run
 from cliptune.training.saving import Validation, save
-from cliptune.training.setup import Run, measure_baseline, set_up
+from cliptune.training.setup import measure_baseline, set_up
 from cliptune.training.start import (
     check_folder,
     go_on_from,
     start_afresh,
+    start_trackers,
     starting_point,
     with_base_model,
 )
@@ -94,7 +97,7 @@ def train(
             if run.accelerator.is_main_process:
                 start_afresh(run)
         run.accelerator.wait_for_everyone()
-        run.start_trackers()
+        start_trackers(run)
         try:
             if last is None:
                 run.progress.baseline = measure_baseline(run)
@@ -105,6 +108,7 @@ def train(
 
     checkpoints = list_checkpoints(output_dir)
     done = run.progress
+    trainable, parameters = trainable_share(run.classifier)
     return TrainResult(
         output_dir=output_dir,
         best=best_of(checkpoints),
@@ -116,8 +120,8 @@ def train(
         train_seconds=done.train_seconds,
         images_per_second=done.images_per_second or 0.0,
         peak_memory=peak_memory(run.accelerator.device),
-        trainable_parameters=run.trainable,
-        all_parameters=run.parameters,
+        trainable_parameters=trainable,
+        all_parameters=parameters,
         history=done.history,
         profile=watch.table() if watch else None,
     )
