@@ -28,7 +28,7 @@ from cliptune.data.image_files import find_images
 from cliptune.editing.classes import ClassParts, read_parts, with_class
 from cliptune.editing.figures import ChangeFigures, Measuring, change_figures
 from cliptune.editing.placing import place_class
-from cliptune.model.answers import class_means, unit_rows
+from cliptune.model.answers import class_means, scaled_logits, unit_rows
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import best_checkpoint
 from cliptune.model.classifier import TextHead
@@ -206,7 +206,7 @@ def measure(world: World, photos_ND: np.ndarray, placing: Placing) -> dict[str, 
     with torch.inference_mode():
         logits_NC = head(torch.from_numpy(world.features_ND).float(), head.weights()).numpy()
     answers = parts.record.answers
-    scaled_NC = logits_NC if answers is None else answers.scale(logits_NC)
+    scaled_NC = scaled_logits(answers, logits_NC)
     index = len(parts.record.class_names) - 1
     figures = change_figures(scaled_NC, world.labels_N, index=index, added=True)
     return _percent(figures)

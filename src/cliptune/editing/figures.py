@@ -23,6 +23,7 @@ from cliptune.errors import DataError, listing
 from cliptune.evaluation.predicting import labelled_photos
 from cliptune.evaluation.statistics.intervals import Estimate, proportion
 from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
+from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
 from cliptune.model.device import memory_errors_in_words
@@ -159,7 +160,7 @@ def figures_on_split(
     added: bool,
 ) -> tuple[ChangeFigures | None, str]:
     """(figures of `classifier`, which knows the class `index` of `knowing`, or why none)."""
-    folder, answers = place.folder(found), knowing.record.answers
+    folder = place.folder(found)
     said = place.predict(classifier, samples, f"measuring on {place.split}")
     if said.unreadable:
         lines = listing([str(fault) for fault in said.unreadable])
@@ -170,18 +171,12 @@ def figures_on_split(
             None,
             f"{split_folder(folder, place.split)}: no photo of the other classes that can be read.",
         )
-    logits_NC, known_N = said.logits[0], None
-    if answers is not None:
-        means_CD = knowing.means_CD
-        weights_CD = classifier.class_weights().float().cpu().numpy()
-        scores_N = answers.known_scores(
-            logits_NC, said.features[0], weights_CD=weights_CD,
-            means_KD=weights_CD if means_CD is None else means_CD,
-        )  # fmt: skip
-        known_N = scores_N >= answers.threshold
-    scaled_NC = logits_NC if answers is None else answers.scale(logits_NC)
+    told = answered(
+        knowing.record.answers, said.logits[0], said.features[0],
+        weights_CD=classifier.class_weights().float().cpu().numpy(), means_CD=knowing.means_CD,
+    )  # fmt: skip
     figures = change_figures(
-        scaled_NC, said.labels, index=index, added=added, known_N=known_N,
+        told.scaled_NC, said.labels, index=index, added=added, known_N=told.known_N,
         data_dir=str(folder), split=place.split,
     )  # fmt: skip
     return figures, ""

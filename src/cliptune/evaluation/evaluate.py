@@ -33,7 +33,15 @@ from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.files import user_path
 from cliptune.hints import check_choice
-from cliptune.model.answers import SCORE_NAMES, Answers, Features, Floats, ScoreName, known_scores
+from cliptune.model.answers import (
+    Answers,
+    Features,
+    Floats,
+    ScoreName,
+    all_known_scores,
+    answered,
+    scaled_logits,
+)
 from cliptune.model.attention import has_class_token
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
@@ -245,25 +253,20 @@ def _known_or_not(
                 "measured when it was saved, or it was made by an earlier version."
             )
         return None, None
-    names: list[ScoreName] = [n for n in SCORE_NAMES if n != "photos" or means_CD is not None]
 
-    def scores(predictions: Predictions) -> dict[ScoreName, Floats]:
-        scaled_NC = answers.scale(predictions.logits[0])
-        return {
-            name: known_scores(
-                name,
-                scaled_NC,
-                predictions.features[0],
-                weights_CD=weights_CD,
-                means_KD=weights_CD if means_CD is None else means_CD,
-            )
-            for name in names
-        }
+    def scores(predictions: Predictions) -> Mapping[ScoreName, Floats]:
+        return all_known_scores(
+            scaled_logits(answers, predictions.logits[0]), predictions.features[0],
+            weights_CD=weights_CD, means_CD=means_CD,
+        )  # fmt: skip
 
+    told = answered(
+        answers, said.logits[0], said.features[0], weights_CD=weights_CD, means_CD=means_CD
+    )
     known_N = scores(said)
     unknown_M = None if said_of_strangers is None else scores(said_of_strangers)
     where = None if unknown_dir is None else str(unknown_dir)
-    return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
+    return told.known_scores_N, none_of_these(answers, known_N, unknown_M, unknown_dir=where)
 
 
 def _baseline(checkpoint: Checkpoint, **options: Any) -> Classifier:

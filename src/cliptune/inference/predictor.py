@@ -21,7 +21,7 @@ from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.files import user_path
 from cliptune.hints import not_there
-from cliptune.model.answers import softmax
+from cliptune.model.answers import Answered, answered
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import memory_errors_in_words, resolve_device
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
@@ -113,8 +113,7 @@ class Predictor:
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
-        self.answers, means_CD = load_answers(found)
-        self._means_CD = np.zeros((0, 0), np.float32) if means_CD is None else means_CD
+        self.answers, self._means_CD = load_answers(found)
 
     def __repr__(self) -> str:
         return (
@@ -159,12 +158,13 @@ class Predictor:
         ahead = _map_ahead(self._read, images, ahead=2 * self.batch_size)
         while batch := list(islice(ahead, self.batch_size)):
             pixels = [pixels for _, pixels in batch if not isinstance(pixels, Unreadable)]
-            answers = iter(self._answers(pixels)) if pixels else iter(())
+            readable = iter(range(len(pixels)))
+            found = self._answers(pixels) if pixels else None
             for source, result in batch:
-                if isinstance(result, Unreadable):
+                if isinstance(result, Unreadable) or found is None:
                     yield result
                 else:
-                    yield self._best(*next(answers), source, top_k)
+                    yield self._best(found, next(readable), source, top_k)
 
     def _read(self, image: ImageLike) -> tuple[str | None, NDArray[np.uint8] | Unreadable]:
         """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
@@ -178,10 +178,8 @@ class Predictor:
             return source, self._classifier.preprocess.pixels(rgb)
 
     @torch.inference_mode()
-    def _answers(
-        self, pixels: list[NDArray[np.uint8]]
-    ) -> Iterator[tuple[NDArray[np.float64], float | None]]:
-        """For each image its probabilities (C,), which sum to 1, and its score as a known one."""
+    def _answers(self, pixels: list[NDArray[np.uint8]]) -> Answered:
+        """What the checkpoint answers for images of uint8 pixels (3, H, W)."""
         with memory_errors_in_words(self.batch_size):
             pixels_BCHW = torch.from_numpy(np.stack(pixels)).to(self.device)
             with section("forward"):
@@ -193,26 +191,22 @@ class Predictor:
                 f"{self.checkpoint}: its answers are not finite numbers. Its training diverged, "
                 "or its weights were changed: use another checkpoint of the run."
             )
-        if self.answers is None:
-            return zip(softmax(logits_BC), [None] * len(pixels), strict=True)
-        scores_B = self.answers.known_scores(
-            logits_BC, features_BD, weights_CD=self._weights.cpu().numpy(), means_KD=self._means_CD
-        )
-        return zip(softmax(self.answers.scale(logits_BC)), scores_B.tolist(), strict=True)
+        return answered(
+            self.answers, logits_BC, features_BD,
+            weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
+        )  # fmt: skip
 
-    def _best(
-        self, row: NDArray[np.float64], known_score: float | None, source: str | None, top_k: int
-    ) -> Prediction:
-        order = np.argsort(-row, kind="stable")[:top_k]
-        names = [self.class_names[i] for i in order]
-        scores = tuple(
-            ClassScore(name, float(row[i]), self.display_names[name])
-            for name, i in zip(names, order, strict=True)
-        )
-        known = None
-        if self.answers is not None and known_score is not None:
-            known = known_score >= self.answers.threshold
-        return Prediction(scores, source, known, known_score)
+    def _best(self, found: Answered, i: int, source: str | None, top_k: int) -> Prediction:
+        """The answer for the image `i` of those of `found`."""
+        scores = []
+        for place in found.best(i, k=top_k):
+            name = self.class_names[place]
+            probability = float(found.probabilities_NC[i, place])
+            scores.append(ClassScore(name, probability, self.display_names[name]))
+        if found.known_scores_N is None or found.known_N is None:
+            return Prediction(tuple(scores), source)
+        known, known_score = bool(found.known_N[i]), float(found.known_scores_N[i])
+        return Prediction(tuple(scores), source, known, known_score)
 
 
 def _to_image(image: Any) -> Image.Image:

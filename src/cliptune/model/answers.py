@@ -1,11 +1,15 @@
 """From logits to answers: probabilities that mean what they say, and "none of these".
 
 What is fitted on validation photos (by `cliptune.evaluation`) is applied here, for whoever
-predicts. Shape suffixes: N photos, C classes, D numbers of a feature, K directions.
+predicts. `answered` is the one way from logits to answers. Shape suffixes: N photos, C classes,
+D numbers of a feature, K directions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -53,13 +57,75 @@ class Answers(BaseModel):
         )
         return scaled
 
-    def known_scores(
-        self, logits_NC: Logits, features_ND: Features, *, weights_CD: Features, means_KD: Features
-    ) -> Floats:
-        """(N,) the chosen score of each photo; higher is more surely known."""
-        return known_scores(
-            self.score, self.scale(logits_NC), features_ND, weights_CD=weights_CD, means_KD=means_KD
-        )
+
+@dataclass(frozen=True)
+class Answered:
+    """What a checkpoint answers for N photos.
+
+    `known_scores_N` (higher is more surely known) and `known_N` (whether it reaches the threshold)
+    are None for a checkpoint that holds no `Answers`.
+    """
+
+    scaled_NC: Floats  # logits whose softmax are the probabilities
+    known_scores_N: Floats | None
+    known_N: NDArray[np.bool_] | None
+
+    @cached_property
+    def probabilities_NC(self) -> Floats:
+        """(N, C) probabilities; each row sums to 1."""
+        return softmax(self.scaled_NC)
+
+    def best(self, photo: int, *, k: int) -> NDArray[np.intp]:
+        """The `k` most probable classes of one photo (all, of fewer), the best first.
+
+        Of equally probable ones the first in the checkpoint's order comes first.
+        """
+        order: NDArray[np.intp] = np.argsort(-self.probabilities_NC[photo], kind="stable")[:k]
+        return order
+
+
+def answered(
+    answers: Answers | None,
+    logits_NC: Logits,
+    features_ND: Features,
+    *,
+    weights_CD: Features,
+    means_CD: Features | None,
+) -> Answered:
+    """Logits scaled, scored and held against the threshold, as `answers` says.
+
+    `weights_CD` are the head's class weights, `means_CD` the class means of photos, where the
+    checkpoint holds them. Without `answers`, logits stay as they are and no score is told.
+
+    Raises `ValueError` where the score is `photos` and there are no means.
+    """
+    scaled_NC = scaled_logits(answers, logits_NC)
+    if answers is None:
+        return Answered(scaled_NC, None, None)
+    scores_N = known_scores(
+        answers.score, scaled_NC, features_ND, weights_CD=weights_CD, means_KD=means_CD
+    )
+    return Answered(scaled_NC, scores_N, scores_N >= answers.threshold)
+
+
+def scaled_logits(answers: Answers | None, logits_NC: Logits) -> Floats:
+    """(N, C) float64 logits, scaled as `answers` says; as they are without."""
+    return np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
+
+
+def all_known_scores(
+    scaled_NC: Logits,
+    features_ND: Features,
+    *,
+    weights_CD: Features,
+    means_CD: Features | None,
+) -> Mapping[ScoreName, Floats]:
+    """(N,) by each score there is; without class means, that of photos is not there."""
+    return {
+        name: known_scores(name, scaled_NC, features_ND, weights_CD=weights_CD, means_KD=means_CD)
+        for name in SCORE_NAMES
+        if name != "photos" or means_CD is not None
+    }
 
 
 def known_scores(
@@ -68,14 +134,21 @@ def known_scores(
     features_ND: Features,
     *,
     weights_CD: Features,
-    means_KD: Features,
+    means_KD: Features | None,
 ) -> Floats:
-    """(N,) the score `name`, higher for photos of a known class, of calibrated logits."""
+    """(N,) the score `name`, higher for photos of a known class, of calibrated logits.
+
+    Raises `ValueError` for the score `photos` without class means: nothing stands in for them.
+    """
     if name == "probability":
         return max_probability(scaled_NC)
     if name == "energy":
         return energy_score(scaled_NC)
-    return max_cosine(features_ND, weights_CD if name == "weights" else means_KD)
+    if name == "weights":
+        return max_cosine(features_ND, weights_CD)
+    if means_KD is None:
+        raise ValueError("the score 'photos' asks for class means, and there are none")
+    return max_cosine(features_ND, means_KD)
 
 
 def softmax(logits_NC: Logits) -> Floats:

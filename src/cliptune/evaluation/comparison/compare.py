@@ -30,7 +30,7 @@ from cliptune.evaluation.report import refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
 from cliptune.files import user_path
 from cliptune.hints import check_choice
-from cliptune.model.answers import Answers, Floats, Logits
+from cliptune.model.answers import Answers, Floats, Logits, scaled_logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
 from cliptune.model.device import memory_errors_in_words, resolve_device
@@ -288,8 +288,6 @@ def _scaled(model: _Contestant, logits_NC: Logits, photos: Split) -> Floats:
     """(N, C) logits scaled as the checkpoint answers, in the order of the classes of `photos`."""
     refuse_not_finite(logits_NC, str(model.checkpoint.path))
     # Before the classes are put in order: the factors are in the checkpoint's own.
-    scaled_NC = np.asarray(logits_NC, np.float64)
-    if model.answers is not None:
-        scaled_NC = model.answers.scale(logits_NC)
+    scaled_NC = scaled_logits(model.answers, logits_NC)
     places = {name: place for place, name in enumerate(model.class_names)}
     return scaled_NC[:, [places[name] for name in photos.class_names]]
