@@ -41,19 +41,13 @@ from cliptune.model.answers import (
     scaled_logits,
 )
 from cliptune.model.attention import has_class_token
-from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, Predictions, TextHead
+from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.device import memory_errors_in_words, resolve_device
-from cliptune.model.fast.encoder import fuse
-from cliptune.model.prompts import zero_shot_weights
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import (
-    base_location,
-    check_base,
     load_answers,
-    load_classifier,
     load_photo_sums,
-    load_preprocess,
     saved_settings,
 )
 from cliptune.text import command, counted
@@ -105,10 +99,10 @@ def evaluate(
     answers, means_CD = load_answers(found)
 
     with memory_errors_in_words(batch_size):
-        options: dict[str, Any] = {"base_model": base_model, "cache_dir": cache, "fast": fast}
-        classifiers = [load_classifier(found, **options)]
+        loaded = LoadedCheckpoint(found, base_model=base_model, cache_dir=cache, fast=fast)
+        classifiers = [loaded.tuned()]
         if baseline:
-            classifiers.append(_baseline(found, **options))
+            classifiers.append(_baseline(loaded))
         classifiers = [classifier.to(target) for classifier in classifiers]
         loading: dict[str, Any] = {
             "batch_size": batch_size,
@@ -172,7 +166,7 @@ def evaluate(
             fast=fast,
         )  # fmt: skip
         extras = _extras(found, settings, again)
-        extras = replace(extras, **_where_it_looked(found, evaluation, target, **options))
+        extras = replace(extras, **_where_it_looked(loaded, evaluation, target))
         write_report(evaluation, user_path(output_dir), extras)
     return evaluation
 
@@ -212,14 +206,13 @@ def _extras(checkpoint: Checkpoint, settings: Settings, command: str) -> PageExt
 
 
 def _where_it_looked(
-    checkpoint: Checkpoint, evaluation: Evaluation, device: torch.device, **options: Any
+    loaded: LoadedCheckpoint, evaluation: Evaluation, device: torch.device
 ) -> dict[str, Any]:
     """For the worst mistakes, the photo with the evidence for the answer over it."""
     photos, worst = evaluation.photos, worst_mistakes(evaluation)
     if not worst:
         return {}
-    # The fused encoder has no attention weights to look at.
-    classifier = load_classifier(checkpoint, **(options | {"fast": False})).to(device)
+    classifier = loaded.plain().to(device)
     if not has_class_token(classifier.model):
         return {}
     paths = [photos.paths[place] for place in worst]
@@ -263,39 +256,10 @@ def _known_or_not(
     return told.known_scores_N, none_of_these(answers, known_N, unknown_M, unknown_dir=where)
 
 
-def _baseline(checkpoint: Checkpoint, **options: Any) -> Classifier:
+def _baseline(loaded: LoadedCheckpoint) -> Classifier:
     try:
-        return zero_shot_classifier(checkpoint, **options)
+        return loaded.zero_shot()
     except ModelError as error:
         raise ModelError(
             f"{error}\nTo measure without zero-shot beside it: --no-baseline."
         ) from None
-
-
-def zero_shot_classifier(
-    checkpoint: Checkpoint,
-    *,
-    base_model: str | None = None,
-    cache_dir: Path | None = None,
-    fast: bool = True,
-) -> Classifier:
-    """Zero-shot CLIP with the classes and prompts of `checkpoint`, untouched by its training."""
-    record = checkpoint.record
-    name, revision = base_location(checkpoint, base_model)
-    height, width = load_preprocess(checkpoint).image_size
-    backbone = load_backbone(
-        name,
-        revision=revision,
-        cache_dir=cache_dir,
-        image_size=height if height == width else None,
-        lower_case=record.lower_case,
-    )
-    check_base(checkpoint, backbone.source)
-    weights = zero_shot_weights(
-        backbone, record.class_names, record.prompts, prompt_names=record.prompt_names
-    )
-    head = TextHead(weights, backbone.model.logit_scale)
-    classifier = Classifier(backbone.model, head, backbone.preprocess).eval().requires_grad_(False)
-    if fast:
-        fuse(classifier.model)
-    return classifier
