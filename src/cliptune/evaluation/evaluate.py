@@ -50,7 +50,7 @@ from cliptune.model.restore import (
     load_photo_sums,
     saved_settings,
 )
-from cliptune.text import command, counted
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def evaluate(
     cache_dir: Path | str | None = None,
     fast: bool = True,
     progress: bool = True,
+    command: str | None = None,
 ) -> Evaluation:
     """Measure a checkpoint (or the best of a run folder) on one split of labelled photos.
 
@@ -80,7 +81,7 @@ def evaluate(
     are told from known ones. With `corruptions`, the photos are measured again after blur, noise
     and the like, at three strengths (22 passes in all). `fast` lets towers compute in fewer
     operations where that gives the same. Writes the report's files to `output_dir` unless that
-    is None.
+    is None; `command` is the line that measures the same again, for whoever reads the page.
 
     Raises `CheckpointError`, `DataError`, and `ImageError` listing every unreadable photo.
     """
@@ -160,39 +161,10 @@ def evaluate(
         seconds=seconds,
     )
     if output_dir is not None:
-        again = _command(
-            found.path, folder, split, unknown=unknown, corruptions=corruptions, baseline=baseline,
-            on_bad_image=on_bad_image, batch_size=batch_size, device=device, base_model=base_model,
-            fast=fast,
-        )  # fmt: skip
-        extras = _extras(found, settings, again)
+        extras = _extras(found, settings, command or "")
         extras = replace(extras, **_where_it_looked(loaded, evaluation, target))
         write_report(evaluation, user_path(output_dir), extras)
     return evaluation
-
-
-def _command(
-    checkpoint: Path,
-    data_dir: Path,
-    split: str,
-    *,
-    unknown: Path | str | None,
-    corruptions: bool,
-    baseline: bool,
-    on_bad_image: str,
-    batch_size: int,
-    device: str,
-    base_model: str | None,
-    fast: bool,
-) -> str:
-    """The command that measures the same again."""
-    words = ["cliptune", "evaluate", "--checkpoint", str(checkpoint), "--data-dir", str(data_dir)]
-    words += ["--split", split, "--batch-size", str(batch_size), "--device", device]
-    words += ["--on-bad-image", on_bad_image]
-    words += [] if unknown is None else ["--unknown", str(unknown)]
-    words += [] if base_model is None else ["--base-model", base_model]
-    switches = {"--corruptions": corruptions, "--no-baseline": not baseline, "--plain": not fast}
-    return command(*words, *(name for name, on in switches.items() if on))
 
 
 def _extras(checkpoint: Checkpoint, settings: Settings, command: str) -> PageExtras:
