@@ -21,13 +21,13 @@ from cliptune import Evaluation, Predictor, evaluate, load_settings, prepare, tr
 from cliptune.data.classes_file import GivenNames, read_names
 from cliptune.data.naming import display_names, spoken_name
 from cliptune.errors import CheckpointError, DataError, SettingsError
-from cliptune.evaluation.evaluate import zero_shot_classifier
 from cliptune.evaluation.report import build_evaluation
 from cliptune.evaluation.report_text import report_text
 from cliptune.evaluation.writing import write_report
 from cliptune.inference.output import bar_chart, open_output
 from cliptune.model.backbone import load_backbone, text_features
 from cliptune.model.checkpoint import read_checkpoint
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.prompts import class_features, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.training.setup import set_up
 from conftest import make_photos, tensors
@@ -406,7 +406,7 @@ def test_prompt_names_reach_training_its_baseline_and_the_evaluation(
     result = train(settings, progress=False)
     assert result.last is not None
     assert result.last.record.prompt_names == PROMPT_NAMES
-    found = zero_shot_classifier(result.last).class_weights()
+    found = LoadedCheckpoint(result.last).zero_shot().class_weights()
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, zero_shot_weights(backbone, CLASSES, TEMPLATES), atol=1e-3)
     options: dict[str, Any] = {"split": "val", "output_dir": None, "num_workers": 0}

@@ -290,6 +290,26 @@ def test_corruptions_are_measured_beside_zero_shot_when_asked_for(
     assert "made worse in 7 ways" in summary_text(evaluation).replace("\n", " ")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "On worse photos" in page
-    # Whoever called it, the page says how to measure the same again.
-    assert f"cliptune evaluate --checkpoint {evaluation.checkpoint} --data-dir {photos}" in page
-    assert " --corruptions</pre>" in page
+    assert "cliptune evaluate" not in page  # no command was given
+
+
+def test_the_page_shows_the_line_of_the_command_that_made_it(
+    run_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from cliptune.cli import app
+
+    out = tmp_path / "out"
+    line = ["evaluate", "--checkpoint", str(run_dir), "--data-dir", str(photos), "--split", "val"]
+    line += ["--batch-size", "5", "--on-bad-image", "skip", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*line, "--no-baseline", "--output-dir", str(out)])
+    assert done.exit_code == 0, done.output
+    page = (out / "report.html").read_text(encoding="utf-8")
+    shown = " ".join(["cliptune", *line, "--no-baseline"])
+    assert f"<pre>{shown}</pre>" in page
+    evaluate(
+        run_dir, output_dir=out, num_workers=0, baseline=False, device="cpu", progress=False,
+        command="my own <line>",
+    )  # fmt: skip
+    assert "<pre>my own &lt;line&gt;</pre>" in (out / "report.html").read_text(encoding="utf-8")

@@ -19,11 +19,12 @@ from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import read_image
 from cliptune.errors import ImageError
 from cliptune.evaluation.corruptions import CORRUPTIONS, STRENGTHS, Alteration
-from cliptune.evaluation.evaluate import evaluate, zero_shot_classifier
+from cliptune.evaluation.evaluate import evaluate
 from cliptune.evaluation.plots import plot_robustness
 from cliptune.evaluation.robustness import Robustness, measure_robustness
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.classifier import Classifier, predict_logits
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train
 from conftest import COLORS
@@ -163,7 +164,7 @@ def pair(
     )
     run_dir = train(settings, progress=False).output_dir
     found = resolve_checkpoint(run_dir)
-    return run_dir, [load_classifier(found), zero_shot_classifier(found)]
+    return run_dir, [load_classifier(found), LoadedCheckpoint(found).zero_shot()]
 
 
 def measure(classifiers: list[Classifier], samples: list[Sample], workers: int = 0) -> Robustness:

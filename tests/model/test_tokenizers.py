@@ -20,10 +20,11 @@ from cliptune.config import Settings, load_settings
 from cliptune.editing.change import add_class
 from cliptune.errors import CheckpointError, ModelError
 from cliptune.evaluation.comparison.compare import compare
-from cliptune.evaluation.evaluate import evaluate, zero_shot_classifier
+from cliptune.evaluation.evaluate import evaluate
 from cliptune.files import write_sums
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import Checkpoint, read_checkpoint, write_tensors
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import read_tensors
 from cliptune.training.train import train
@@ -333,11 +334,11 @@ def test_checkpoint_of_before_keeps_the_case_of_its_prompts(
     run = tmp_path / "run"
     train(settings_of(run, siglip2, capitals), progress=False)
     checkpoint, names = run / "checkpoint-epoch-1", ("Collie", "Pug")
-    now = zero_shot_classifier(read_checkpoint(checkpoint), cache_dir=None)
+    now = LoadedCheckpoint(read_checkpoint(checkpoint)).zero_shot()
     assert torch.allclose(
         now.head.weights(), text_features(load_backbone(str(siglip2)), names), atol=1e-6
     )
-    before = zero_shot_classifier(change_record(checkpoint, lower_case=None), cache_dir=None)
+    before = LoadedCheckpoint(change_record(checkpoint, lower_case=None)).zero_shot()
     cased = text_features(load_backbone(str(siglip2), lower_case=False), names)
     assert torch.allclose(before.head.weights(), cased, atol=1e-6)
     assert not torch.allclose(now.head.weights(), cased, atol=1e-4)

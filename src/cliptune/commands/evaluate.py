@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -56,5 +57,26 @@ def evaluate(
         device=device,
         base_model=base_model,
         fast=not plain,
-    )
+        command=_line(
+            {
+                "checkpoint": checkpoint, "data-dir": data_dir, "split": split,
+                "batch-size": batch_size, "unknown": unknown, "on-bad-image": on_bad_image,
+                "device": device, "base-model": base_model,
+            },
+            {"corruptions": corruptions, "no-baseline": not baseline, "plain": plain},
+        ),
+    )  # fmt: skip
     evaluation_summary(evaluation, output_dir)
+
+
+def _line(values: Mapping[str, object], switches: Mapping[str, bool]) -> str:
+    """This command with the options it was given, and the defaults that a later version may change.
+
+    The page goes on to others: what else stands on the process's own line is not for them.
+    """
+    from cliptune.text import command
+
+    words = [word for key, x in values.items() if x is not None for word in (f"--{key}", str(x))]
+    return command(
+        "cliptune", "evaluate", *words, *(f"--{key}" for key, on in switches.items() if on)
+    )

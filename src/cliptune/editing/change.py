@@ -36,21 +36,12 @@ from cliptune.editing.placing import place_class
 from cliptune.errors import CheckpointError, ImageError, listing
 from cliptune.files import user_path
 from cliptune.model.answers import class_means
-from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, TextHead
+from cliptune.model.classifier import TextHead
 from cliptune.model.device import resolve_device
-from cliptune.model.fast.encoder import fuse
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.prompts import check_names, zero_shot_weights
-from cliptune.model.restore import (
-    base_location,
-    check_base,
-    load_classifier,
-    load_head,
-    load_preprocess,
-    merge_adapter,
-    saved_settings,
-)
+from cliptune.model.restore import load_classifier, saved_settings
 from cliptune.text import counted
 
 
@@ -109,12 +100,12 @@ def add_class(
     cache = user_path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
     names = {name: list(prompt_names)} if prompt_names else {}
 
-    classifier, backbone = _load(found, base_model=base_model, cache_dir=cache)
+    loaded = LoadedCheckpoint(found, base_model=base_model, cache_dir=cache)
+    backbone = loaded.tuned_backbone()
     every = [*found.record.class_names, name]
     check_names(backbone, every, prompt_names=found.record.prompt_names | names)
     text_D = zero_shot_weights(backbone, [name], found.record.prompts, prompt_names=names)[0]
-    fuse(classifier.model)
-    classifier = classifier.to(place.device)
+    classifier = loaded.tuned().to(place.device)
     weight_D, mean_D = None, None
     if paths:
         said = place.predict(classifier, [Sample(path, 0) for path in paths], f"photos of {name}")
@@ -198,27 +189,6 @@ def remove_class(
         checkpoint=write_changed(target, found, changed), source=found.path, class_name=name,
         added=False, num_photos=0, figures=figures, unmeasured=why,
     )  # fmt: skip
-
-
-def _load(
-    found: Checkpoint, *, base_model: str | None, cache_dir: Path
-) -> tuple[Classifier, Backbone]:
-    """The classifier, and its tuned towers with what makes tokens of prompts."""
-    name, revision = base_location(found, base_model)
-    preprocess = load_preprocess(found)
-    height, width = preprocess.image_size
-    backbone = load_backbone(
-        name,
-        revision=revision,
-        cache_dir=cache_dir,
-        image_size=height if height == width else None,
-        lower_case=found.record.lower_case,
-    )
-    check_base(found, backbone.source)
-    backbone.model = merge_adapter(found.path, backbone.model)
-    head = load_head(found.path, found.record)
-    classifier = Classifier(backbone.model, head, preprocess).eval().requires_grad_(False)
-    return classifier, backbone
 
 
 def _photos_of_class(folder: Path, parts: ClassParts) -> list[Path]:

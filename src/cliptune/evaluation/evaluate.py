@@ -43,22 +43,16 @@ from cliptune.model.answers import (
     scaled_logits,
 )
 from cliptune.model.attention import has_class_token
-from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, Predictions, TextHead
+from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.device import memory_errors_in_words, resolve_device
-from cliptune.model.fast.encoder import fuse
-from cliptune.model.prompts import zero_shot_weights
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import (
-    base_location,
-    check_base,
     load_answers,
-    load_classifier,
     load_photo_sums,
-    load_preprocess,
     saved_settings,
 )
-from cliptune.text import command, counted
+from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +74,7 @@ def evaluate(
     cache_dir: Path | str | None = None,
     fast: bool = True,
     progress: bool = True,
+    command: str | None = None,
 ) -> Evaluation:
     """Measure a checkpoint (or the best of a run folder) on one split of labelled photos.
 
@@ -88,7 +83,7 @@ def evaluate(
     are told from known ones. With `corruptions`, the photos are measured again after blur, noise
     and the like, at three strengths (22 passes in all). `fast` lets towers compute in fewer
     operations where that gives the same. Writes the report's files to `output_dir` unless that
-    is None.
+    is None; `command` is the line that measures the same again, for whoever reads the page.
 
     Raises `CheckpointError`, `DataError`, and `ImageError` listing every unreadable photo.
     """
@@ -107,10 +102,10 @@ def evaluate(
     answers, means_CD = load_answers(found)
 
     with memory_errors_in_words(batch_size):
-        options: dict[str, Any] = {"base_model": base_model, "cache_dir": cache, "fast": fast}
-        classifiers = [load_classifier(found, **options)]
+        loaded = LoadedCheckpoint(found, base_model=base_model, cache_dir=cache, fast=fast)
+        classifiers = [loaded.tuned()]
         if baseline:
-            classifiers.append(_baseline(found, **options))
+            classifiers.append(_baseline(loaded))
         classifiers = [classifier.to(target) for classifier in classifiers]
         loading: dict[str, Any] = {
             "batch_size": batch_size,
@@ -168,39 +163,10 @@ def evaluate(
         seconds=seconds,
     )
     if output_dir is not None:
-        again = _command(
-            found.path, folder, split, unknown=unknown, corruptions=corruptions, baseline=baseline,
-            on_bad_image=on_bad_image, batch_size=batch_size, device=device, base_model=base_model,
-            fast=fast,
-        )  # fmt: skip
-        heat = _where_it_looked(found, evaluation, target, **options)
-        extras = _extras(found, settings, again, heat)
+        heat = _where_it_looked(loaded, evaluation, target)
+        extras = _extras(found, settings, command or "", heat)
         write_report(evaluation, user_path(output_dir), extras)
     return evaluation
-
-
-def _command(
-    checkpoint: Path,
-    data_dir: Path,
-    split: str,
-    *,
-    unknown: Path | str | None,
-    corruptions: bool,
-    baseline: bool,
-    on_bad_image: str,
-    batch_size: int,
-    device: str,
-    base_model: str | None,
-    fast: bool,
-) -> str:
-    """The command that measures the same again."""
-    words = ["cliptune", "evaluate", "--checkpoint", str(checkpoint), "--data-dir", str(data_dir)]
-    words += ["--split", split, "--batch-size", str(batch_size), "--device", device]
-    words += ["--on-bad-image", on_bad_image]
-    words += [] if unknown is None else ["--unknown", str(unknown)]
-    words += [] if base_model is None else ["--base-model", base_model]
-    switches = {"--corruptions": corruptions, "--no-baseline": not baseline, "--plain": not fast}
-    return command(*words, *(name for name, on in switches.items() if on))
 
 
 def _extras(
@@ -218,14 +184,13 @@ def _extras(
 
 
 def _where_it_looked(
-    checkpoint: Checkpoint, evaluation: Evaluation, device: torch.device, **options: Any
+    loaded: LoadedCheckpoint, evaluation: Evaluation, device: torch.device
 ) -> dict[int, Image.Image]:
     """For the worst mistakes, the photo with the evidence for the answer over it."""
     photos, worst = evaluation.photos, worst_mistakes(evaluation)
     if not worst:
         return {}
-    # The fused encoder has no attention weights to look at.
-    classifier = load_classifier(checkpoint, **(options | {"fast": False})).to(device)
+    classifier = loaded.plain().to(device)
     if not has_class_token(classifier.model):
         return {}
     paths = [photos.paths[place] for place in worst]
@@ -269,39 +234,10 @@ def _known_or_not(
     return told.known_scores_N, none_of_these(answers, known_N, unknown_M, unknown_dir=where)
 
 
-def _baseline(checkpoint: Checkpoint, **options: Any) -> Classifier:
+def _baseline(loaded: LoadedCheckpoint) -> Classifier:
     try:
-        return zero_shot_classifier(checkpoint, **options)
+        return loaded.zero_shot()
     except ModelError as error:
         raise ModelError(
             f"{error}\nTo measure without zero-shot beside it: --no-baseline."
         ) from None
-
-
-def zero_shot_classifier(
-    checkpoint: Checkpoint,
-    *,
-    base_model: str | None = None,
-    cache_dir: Path | None = None,
-    fast: bool = True,
-) -> Classifier:
-    """Zero-shot CLIP with the classes and prompts of `checkpoint`, untouched by its training."""
-    record = checkpoint.record
-    name, revision = base_location(checkpoint, base_model)
-    height, width = load_preprocess(checkpoint).image_size
-    backbone = load_backbone(
-        name,
-        revision=revision,
-        cache_dir=cache_dir,
-        image_size=height if height == width else None,
-        lower_case=record.lower_case,
-    )
-    check_base(checkpoint, backbone.source)
-    weights = zero_shot_weights(
-        backbone, record.class_names, record.prompts, prompt_names=record.prompt_names
-    )
-    head = TextHead(weights, backbone.model.logit_scale)
-    classifier = Classifier(backbone.model, head, backbone.preprocess).eval().requires_grad_(False)
-    if fast:
-        fuse(classifier.model)
-    return classifier

@@ -50,7 +50,8 @@ class Backbone:
 
     model: Any  # a transformers model, later perhaps wrapped by PEFT
     preprocess: Preprocess
-    processor: Any  # the transformers image processor, kept to be saved beside a checkpoint
+    # The transformers image processor, kept to be saved beside a checkpoint; None beyond training.
+    processor: Any
     tokenizer: Any
     source: BaseModelSource
     lower_case: bool = False  # whether prompts are lower-cased before they become tokens
@@ -148,6 +149,26 @@ def load_model(
     if image_size is not None and image_size[0] == image_size[1]:
         resize_positions(model, image_size[0])
     return model, source
+
+
+def with_tokenizer(
+    model: Any,
+    source: BaseModel,
+    name: str,
+    *,
+    revision: str | None,
+    cache_dir: Path | None,
+    preprocess: Preprocess,
+    lower_case: bool,
+) -> Backbone:
+    """The loaded `model` with the tokenizer of `name`, from where it came.
+
+    Raises `ModelError` where the tokenizer is missing or not the text tower's.
+    """
+    name, options = locate(name, revision=revision, cache_dir=cache_dir)
+    return Backbone(
+        model, preprocess, None, load_tokenizer(name, model, options), source, lower_case
+    )
 
 
 def fingerprint(model: nn.Module) -> str:

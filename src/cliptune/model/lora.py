@@ -195,6 +195,16 @@ def merge_plain(model: nn.Module, config: dict[str, Any], state: dict[str, torch
     return True
 
 
+def adapted_modules(state: dict[str, torch.Tensor]) -> frozenset[str] | None:
+    """Full names of the modules that merging the adapter tensors `state` changes.
+
+    None where there are tensors beside adapters, such as trained biases: then anywhere.
+    """
+    if not all(".lora_" in key for key in state):
+        return None
+    return frozenset(key.removeprefix(_PREFIX).split(".lora_")[0] for key in state)
+
+
 def adapter_state(model: Any) -> dict[str, torch.Tensor]:
     """The adapters' tensors (and trained biases) under the names of PEFT's file format."""
     from peft import get_peft_model_state_dict

@@ -42,7 +42,7 @@ def load_classifier(
     """
     path, record = checkpoint.path, checkpoint.record
     head = load_head(path, record)
-    model = _load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
+    model, _ = load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
     model = merge_adapter(path, model)
     classifier = Classifier(model, head, load_preprocess(checkpoint)).eval().requires_grad_(False)
     if fast:
@@ -234,7 +234,13 @@ def check_base(checkpoint: Checkpoint, source: BaseModelSource) -> None:
     )
 
 
-def _load_base(checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None) -> Any:
+def load_base(
+    checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None
+) -> tuple[Any, BaseModel]:
+    """The base model of `checkpoint`, without its adapters, and where it came from.
+
+    Raises `CheckpointError` when it cannot be loaded or is not the one of training.
+    """
     name, revision = base_location(checkpoint, base_model)
     size = load_preprocess(checkpoint).image_size
     try:
@@ -246,4 +252,4 @@ def _load_base(checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Pat
             + ("" if "--base-model" in str(error) else f"\n{hint}")
         ) from None
     check_base(checkpoint, source)
-    return model
+    return model, source
