@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +121,57 @@ def test_a_split_without_photos_has_no_metrics() -> None:
         evaluation_of(("a", "b", "c"), *empty)
 
 
-def test_the_gain_is_the_difference_in_percentage_points_on_the_same_photos() -> None:
+def test_the_gain_is_the_difference_in_fractions_on_the_same_photos() -> None:
     labels = np.array([0, 1, 2, 3])
     tuned, zero_shot = np.eye(4)[labels], np.eye(4)[[0, 0, 0, 0]]
     names = ("a", "b", "c", "d")
     results = evaluation_of(names, tuned, labels, baseline_logits_NC=zero_shot).to_dict()
-    assert results["baseline"]["accuracy"] == 25
-    assert results["improvement_in_points"] == {"accuracy": 75, "top5_accuracy": None}
+    assert results["baseline"]["figures"]["accuracy"]["value"] == 0.25
+    assert results["improvement"] == {"accuracy": 0.75, "top5": None}
     alone = evaluation_of(names, tuned, labels)
     assert alone.to_dict()["baseline"] is None
-    assert alone.to_dict()["improvement_in_points"] is None
+    assert alone.to_dict()["improvement"] is None
     assert "saw the same photos" not in report_text(alone)
+
+
+def shares_of(told: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """(keys, number) of everything in a file of results that is a share, or a gain in one."""
+    entries = enumerate(told) if isinstance(told, list) else told.items()
+    for key, value in entries:
+        here = (*path, str(key))
+        if isinstance(value, (dict, list)):
+            yield from shares_of(value, here)
+        elif isinstance(value, (int, float)) and SHARES & {*here} and not NO_SHARES & {*here}:
+            yield here, value
+
+
+SHARES = {
+    "accuracy", "top5_accuracy", "top5", "macro_f1", "balanced_accuracy", "ece", "ece_plug_in",
+    "precision", "recall", "f1-score", "share", "confidence", "from", "to", "improvement",
+    "accuracy_difference", "macro_f1_difference", "accuracy_interval_95", "improvement_in_points",
+}  # fmt: skip
+NO_SHARES = {"support", "mcnemar_p", "num_images"}
+
+
+@pytest.mark.parametrize("classes", [2, 4, 5, 7])
+def test_shares_are_fractions_but_for_the_two_that_the_file_says_are_percent(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    labels = np.repeat(np.arange(classes), 12)
+    tuned, zero_shot = (rng.normal(size=(len(labels), classes)) for _ in range(2))
+    tuned[np.arange(len(labels)), labels] += 2
+    names = tuple(f"breed {i}" for i in range(classes))
+    told = evaluation_of(names, tuned, labels, baseline_logits_NC=zero_shot).to_dict()
+    told = json.loads(json.dumps(told))
+    assert told["format_version"] == 2
+    assert told["units"]["shares"] == "fraction of 1"
+    assert told["units"]["except"] == {"accuracy": "percent", "top5_accuracy": "percent"}
+    percent = {(key,) for key in told["units"]["except"]}
+    found = dict(shares_of({key: told[key] for key in told if key != "units"}))
+    assert len(found) > 50
+    assert all(-1 <= value <= 1 for keys, value in found.items() if keys not in percent)
+    assert found["accuracy",] == pytest.approx(100 * found["figures", "accuracy", "value"])
+    if classes >= 5:
+        assert found["top5_accuracy",] == pytest.approx(100 * found["figures", "top5", "value"])
 
 
 def test_confused_pairs_are_told_in_words() -> None:

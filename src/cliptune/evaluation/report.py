@@ -46,6 +46,15 @@ from cliptune.model.answers import Answers, Floats, softmax
 from cliptune.text import counted
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
+# Of `evaluation_results.json`. 1, which did not say its number, mixed percent and fractions.
+FORMAT_VERSION = 2
+# What the numbers in it are; `except` has keys of the file's top level.
+UNITS = {
+    "shares": "fraction of 1",
+    "losses": "nats",
+    "times": "seconds",
+    "except": {"accuracy": "percent", "top5_accuracy": "percent"},
+}
 SEED = 0  # of the bootstraps: the same photos and answers give the same intervals
 
 
@@ -123,19 +132,20 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """What `evaluation_results.json` holds.
 
-        Keys that stood there from the first version are in percent; `figures`, and all that
-        stands within it, `paired`, `calibration` and `none_of_these` are fractions and nats.
+        `accuracy` and `top5_accuracy` are in percent, as scripts have read them from the first
+        version on; every other share is a fraction of 1, and the file says so (`UNITS`).
         """
-        baseline = None if self.baseline is None else _in_percent(self.baseline)
-        if baseline is not None and self.baseline_figures is not None:
-            baseline["figures"] = figures_dict(self.baseline_figures)
-        accuracy = self.figures.accuracy
+        top5 = self.tuned.top5_accuracy
         return {
-            **_in_percent(self.tuned),
-            "accuracy_interval_95": [100 * accuracy.low, 100 * accuracy.high],
+            "format_version": FORMAT_VERSION,
+            "units": UNITS,
+            "accuracy": 100 * self.tuned.accuracy,
+            "top5_accuracy": None if top5 is None else 100 * top5,
+            "loss": self.tuned.loss,
+            "num_images": self.tuned.num_images,
             "figures": figures_dict(self.figures),
-            "baseline": baseline,
-            "improvement_in_points": _improvement(self.tuned, self.baseline),
+            "baseline": _baseline(self.baseline, self.baseline_figures),
+            "improvement": _improvement(self.tuned, self.baseline),
             "paired": None if self.paired is None else _paired(self.paired),
             "calibration": self._calibration(),
             "none_of_these": None if self.none_of_these is None else self.none_of_these.to_dict(),
@@ -322,22 +332,22 @@ def _paired(paired: PairedComparison) -> dict[str, Any]:
     }
 
 
+def _baseline(metrics: SplitMetrics | None, figures: FullMetrics | None) -> dict[str, Any] | None:
+    if metrics is None or figures is None:
+        return None
+    return {
+        "loss": metrics.loss,
+        "num_images": metrics.num_images,
+        "figures": figures_dict(figures),
+    }
+
+
 def _improvement(tuned: SplitMetrics, baseline: SplitMetrics | None) -> dict[str, Any] | None:
-    """What tuning gained over the baseline, in percentage points."""
+    """What tuning gained over the baseline, in fractions, by the names of `figures`."""
     if baseline is None:
         return None
     after, before = tuned.top5_accuracy, baseline.top5_accuracy
     return {
-        "accuracy": 100 * (tuned.accuracy - baseline.accuracy),
-        "top5_accuracy": None if after is None or before is None else 100 * (after - before),
-    }
-
-
-def _in_percent(metrics: SplitMetrics) -> dict[str, Any]:
-    top5 = metrics.top5_accuracy
-    return {
-        "accuracy": 100 * metrics.accuracy,
-        "top5_accuracy": None if top5 is None else 100 * top5,
-        "loss": metrics.loss,
-        "num_images": metrics.num_images,
+        "accuracy": tuned.accuracy - baseline.accuracy,
+        "top5": None if after is None or before is None else after - before,
     }

@@ -35,7 +35,7 @@ from cliptune.evaluation.report_text import (
 )
 from cliptune.evaluation.statistics.class_figures import ClassFigures
 from cliptune.evaluation.statistics.intervals import Estimate
-from cliptune.evaluation.statistics.reliability import Reliability
+from cliptune.evaluation.statistics.reliability import Bin, Reliability
 from cliptune.html import picture, render
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.text import one_line
@@ -67,6 +67,51 @@ class PageExtras:
     robustness: Path | None = None  # picture of accuracy under corruptions
     heat: Mapping[int, Image.Image] = field(default_factory=dict)  # photo -> where it looked
     heat_method: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureRow:
+    """A row of the table of figures, each cell as it is shown."""
+
+    title: str
+    meaning: str
+    before: str
+    after: str
+    difference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagram:
+    """A reliability diagram of the bins that hold photos. `most`: photos of the fullest."""
+
+    title: str
+    bins: Sequence[Bin]
+    most: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A photo classified wrongly; pictures are data URIs, "" where there is none."""
+
+    file: Path
+    picture: str
+    heat: str
+    truth: str
+    truth_probability: float
+    top: Sequence[tuple[str, float]]  # the most probable classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPhotos:
+    """Two classes confused, with (file, picture) of photos of either side."""
+
+    true: str
+    taken_for: str
+    count: int
+    of: int
+    left: Sequence[tuple[Path, str]]
+    right: Sequence[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +153,7 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
     )  # fmt: skip
 
 
-def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _rows(evaluation: Evaluation) -> list[FigureRow]:
     paired = evaluation.paired
     differences: dict[str, Estimate] = {}
     if paired is not None:
@@ -120,13 +165,13 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     for title, name, form in ROWS:
         difference = differences.get(name)
         rows.append(
-            {
-                "title": title,
-                "meaning": MEANINGS[name],
-                "before": cell(evaluation.baseline_figures, name, form),
-                "after": cell(evaluation.figures, name, form),
-                "difference": "" if difference is None else points(difference),
-            }
+            FigureRow(
+                title=title,
+                meaning=MEANINGS[name],
+                before=cell(evaluation.baseline_figures, name, form),
+                after=cell(evaluation.figures, name, form),
+                difference="" if difference is None else points(difference),
+            )
         )
     return rows
 
@@ -158,7 +203,7 @@ def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[ClassRow]:
     return sorted(rows, key=rank)
 
 
-def _diagrams(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _diagrams(evaluation: Evaluation) -> list[Diagram]:
     """Reliability before and after scaling; one where nothing was scaled."""
     after = evaluation.figures.reliability
     if evaluation.answers is None:
@@ -167,30 +212,16 @@ def _diagrams(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [_diagram("Before scaling", before), _diagram("After scaling, as predicted", after)]
 
 
-def _diagram(title: str, found: Reliability) -> dict[str, Any]:
-    bins = [
-        {
-            "x": bin.low,
-            "width": bin.high - bin.low,
-            "confidence": bin.confidence,
-            "accuracy": bin.accuracy.value,
-            "low": bin.accuracy.low,
-            "high": bin.accuracy.high,
-            "count": bin.count,
-        }
-        for bin in found.bins
-        if bin.accuracy is not None
-    ]
+def _diagram(title: str, found: Reliability) -> Diagram:
+    bins = [bin for bin in found.bins if bin.accuracy is not None]
     most = max(bin.count for bin in found.bins)
     error = TOO_FEW
     if found.ece_estimate is not None:
         error = f"calibration error {in_words(found.ece_estimate, percent)} %"
-    return {"title": title, "bins": bins, "most": most, "error": error, "plug_in": found.ece}
+    return Diagram(title=title, bins=bins, most=most, error=error)
 
 
-def _mistakes(
-    evaluation: Evaluation, names: Sequence[str], extras: PageExtras
-) -> list[dict[str, Any]]:
+def _mistakes(evaluation: Evaluation, names: Sequence[str], extras: PageExtras) -> list[Mistake]:
     """The photos whose right class the model thinks least of, with what it says instead."""
     photos = evaluation.photos
     pictures = pictures_of(photos.paths, worst := worst_mistakes(evaluation))
@@ -199,14 +230,14 @@ def _mistakes(
         p_C = photos.probabilities_NC[place]
         heat = extras.heat.get(place)
         found.append(
-            {
-                "file": photos.paths[place],
-                "picture": pictures[place],
-                "heat": picture(heat, edge=_EDGE) if heat is not None else "",
-                "truth": names[photos.labels_N[place]],
-                "truth_probability": float(p_C[photos.labels_N[place]]),
-                "top": [(names[i], float(p_C[i])) for i in np.argsort(-p_C, kind="stable")[:3]],
-            }
+            Mistake(
+                file=photos.paths[place],
+                picture=pictures[place],
+                heat=picture(heat, edge=_EDGE) if heat is not None else "",
+                truth=names[photos.labels_N[place]],
+                truth_probability=float(p_C[photos.labels_N[place]]),
+                top=[(names[i], float(p_C[i])) for i in np.argsort(-p_C, kind="stable")[:3]],
+            )
         )
     return found
 
@@ -222,7 +253,7 @@ def worst_mistakes(evaluation: Evaluation, limit: int = MISTAKES) -> list[int]:
     return order
 
 
-def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
+def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[PairPhotos]:
     """The most confused pairs: photos taken for the other class, beside photos of that class."""
     photos, places = evaluation.photos, {n: i for i, n in enumerate(evaluation.class_names)}
     if not photos.paths:
@@ -235,14 +266,14 @@ def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]
         left, beside = (np.flatnonzero(x)[:PHOTOS].tolist() for x in (mistaken, right))
         pictures = pictures_of(photos.paths, [*left, *beside])
         found.append(
-            {
-                "true": names[true],
-                "taken_for": names[taken_for],
-                "count": pair.count,
-                "of": round(pair.count / pair.share),
-                "left": [(photos.paths[i], pictures[i]) for i in left],
-                "right": [(photos.paths[i], pictures[i]) for i in beside],
-            }
+            PairPhotos(
+                true=names[true],
+                taken_for=names[taken_for],
+                count=pair.count,
+                of=round(pair.count / pair.share),
+                left=[(photos.paths[i], pictures[i]) for i in left],
+                right=[(photos.paths[i], pictures[i]) for i in beside],
+            )
         )
     return found
 
