@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from cliptune.evaluation.statistics.intervals import wilson_interval
 from cliptune.evaluation.statistics.rejection import (
     auroc,
+    auroc_estimate,
     false_accept_rate,
     false_accepts_at_share,
     threshold_for_share,
@@ -138,3 +139,39 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
             auroc(np.array([1.0]), bad)
     with pytest.raises(ValueError, match="share"):
         threshold_for_share(np.array([1.0]), share=0)
+
+
+def test_the_share_expected_and_its_range_are_those_of_the_beta_distribution() -> None:
+    from scipy.stats import beta
+
+    scores = np.arange(30)
+    found = threshold_for_share(scores, share=0.9)
+    assert (found.value, found.kept, found.expected) == (3, 0.9, 27 / 31)
+    assert beta(27, 4).cdf([found.low, found.high]) == pytest.approx([0.025, 0.975])
+    usual = threshold_for_share(np.arange(40))
+    assert usual == threshold_for_share(np.arange(40), share=0.95)
+    whole = threshold_for_share(scores, share=1)
+    assert (whole.value, whole.kept) == (0, 1)
+    assert threshold_for_share(scores, share=1e-12).value == 29  # one photo at least
+
+
+def test_a_share_past_one_is_refused_in_words() -> None:
+    for share in (1.001, -0.5, 0):
+        with pytest.raises(ValueError, match=f"^share {share}: expected more than 0 and at most 1"):
+            threshold_for_share(np.arange(5), share=share)
+    with pytest.raises(ValueError, match=r"^scores are to be numbers, and at least one$"):
+        false_accept_rate(np.array([]), 0.5)
+
+
+def test_an_auroc_is_as_sure_as_a_share_of_the_fewer_photos() -> None:
+    for known, unknown in ((np.arange(9), np.arange(4)), (np.arange(3), np.arange(8) - 2)):
+        found = auroc_estimate(known, unknown)
+        assert found.value == auroc(known, unknown)
+        fewer = min(len(known), len(unknown))
+        assert (found.low, found.high) == wilson_interval(found.value, fewer)
+
+
+def test_a_photo_that_scores_just_the_threshold_is_taken_as_known() -> None:
+    assert false_accept_rate(np.array([1.0, 2.0, 3.0, 4.0]), 3.0).value == 0.5
+    usual = false_accepts_at_share(np.arange(40), np.arange(80) / 2)
+    assert usual == false_accepts_at_share(np.arange(40), np.arange(80) / 2, share=0.95)
