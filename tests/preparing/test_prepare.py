@@ -28,7 +28,7 @@ from cliptune.checking.report import check_text
 from cliptune.data.folder import SPLITS, find_images, load_split, load_training_splits
 from cliptune.data.manifest import MANIFEST
 from cliptune.errors import DataError, HubError, ResourceError
-from cliptune.files import disk_errors
+from cliptune.foreign_errors import disk_errors
 from cliptune.preparing.breeds import BREED_OF_FOLDER, BREEDS
 from cliptune.preparing.download import NothingFetchedError, RemoteFile, download
 from cliptune.preparing.prepare import PrepareResult, prepare

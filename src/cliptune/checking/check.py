@@ -26,7 +26,8 @@ from cliptune.data.counts import Counts
 from cliptune.data.folder import IMAGE_FORMATS, scan_classes, split_folders
 from cliptune.data.manifest import read_manifest
 from cliptune.errors import DataError
-from cliptune.files import disk_errors, user_path
+from cliptune.files import user_path
+from cliptune.foreign_errors import disk_errors
 from cliptune.hints import not_there
 from cliptune.text import command, counted
 

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors, rename, stays_inside, sync, whole_file
+from cliptune.files import rename, stays_inside, sync, whole_file
+from cliptune.foreign_errors import disk_errors
 from cliptune.preparing.building import alone
 from cliptune.text import command, counted
 

@@ -26,7 +26,8 @@ from cliptune.data.manifest import MANIFEST, Manifest
 from cliptune.data.naming import CLASSES_FILE, DEVICES, name_key
 from cliptune.data.reading import decode
 from cliptune.errors import DataError, ImageError, listing
-from cliptune.files import free, reason, rename, sync, whole_file
+from cliptune.files import free, rename, sync, whole_file
+from cliptune.foreign_errors import reason
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.text import counted
 

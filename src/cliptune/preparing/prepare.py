@@ -16,7 +16,8 @@ from cliptune.data.folder import SPLITS, scan_classes
 from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
 from cliptune.data.naming import CLASSES_FILE, clean_name, entries_of
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors, user_path
+from cliptune.files import user_path
+from cliptune.foreign_errors import disk_errors
 from cliptune.hints import check_choice
 from cliptune.preparing.breeds import BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.building import (
@@ -32,7 +33,7 @@ from cliptune.preparing.building import (
     write_manifest,
 )
 from cliptune.preparing.choosing import Choice, Wish, choose
-from cliptune.preparing.download import STANFORD_DOGS
+from cliptune.preparing.download import ELSEWHERE, STANFORD_DOGS
 from cliptune.preparing.report import PrepareResult, notes_on
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
 from cliptune.preparing.sources.opening import (
@@ -132,7 +133,7 @@ def prepare(
             default_number=DEFAULT_NUM_BREEDS,
             where="Stanford Dogs",
         ).taken
-    with disk_errors(output_dir), alone(output_dir):
+    with disk_errors(output_dir, then=ELSEWHERE), alone(output_dir):
         finish_or_clear(output_dir)
         there = _already_there(output_dir, options, seed=seed, source=source)
         if there is not None:

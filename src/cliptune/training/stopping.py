@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import multiprocessing
@@ -17,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cliptune.errors import ResourceError, UserError
-from cliptune.files import free, place, recover
+from cliptune.errors import UserError
+from cliptune.files import free, recover
 
 log = logging.getLogger(__name__)
 
@@ -108,28 +107,6 @@ def locked(folder: Path) -> Iterator[FolderLock]:
         yield lock
     finally:
         lock.release()
-
-
-@contextmanager
-def disk_errors_in_words(output_dir: Path) -> Iterator[None]:
-    """Say of a disk that is full or fails that the run can go on, as `ResourceError`."""
-    words = {
-        errno.ENOSPC: ("the disk is full", "Free some space"),
-        errno.EDQUOT: ("the disk quota is used up", "Free some space"),
-        errno.EIO: ("the disk failed (input/output error)", "Look after the disk"),
-        errno.EROFS: ("the disk is read-only now", "Make it writable"),
-    }
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in words:
-            raise
-        where = f"{place(error)}: " if place(error) else ""
-        what, remedy = words[error.errno]
-        raise ResourceError(
-            f"{where}{what}. {remedy}, and go on with --resume: the checkpoints in {output_dir} "
-            "are whole."
-        ) from error
 
 
 @contextmanager
