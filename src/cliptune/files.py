@@ -13,12 +13,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
@@ -123,16 +119,6 @@ def recover(folder: Path, pattern: str = "*") -> None:
             path.rename(target)
         elif path.suffix in (_PARTIAL, _OLD, _DELETED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def free(lock: BaseFileLock) -> None:
-    """Release `lock` and leave no file of it.
-
-    Deleted while it is held; filelock sees where a file it waited for has no name any more.
-    """
-    with suppress(OSError):  # Windows: it deletes by itself
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
 
 
 def sync(path: Path) -> None:

@@ -19,9 +19,9 @@ from cliptune.errors import DataError, listing
 from cliptune.files import user_path
 from cliptune.foreign_errors import disk_errors
 from cliptune.hints import check_choice
+from cliptune.locks import alone
 from cliptune.preparing.breeds import BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.building import (
-    alone,
     build,
     check_apart,
     check_nothing_in_the_way,
