@@ -25,7 +25,6 @@ import cliptune
 from cliptune import load_settings, train
 from cliptune.checking.quarantine import finish, fix, undo
 from cliptune.cli import main
-from cliptune.commands.messages import system_error_in_words
 from cliptune.data import decoded as cache
 from cliptune.data.augment import Augmentation
 from cliptune.data.folder import Sample
@@ -37,13 +36,13 @@ from cliptune.errors import DataError
 from cliptune.evaluation.corruptions import Alteration
 from cliptune.files import (
     check_sums,
-    disk_errors,
     stays_inside,
     sync,
     whole_file,
     whole_folder,
     write_sums,
 )  # fmt: skip
+from cliptune.foreign_errors import disk_errors, system_error_in_words
 from cliptune.model.checkpoint import prune_checkpoints, write_tensors
 from cliptune.model.restore import read_tensors
 from cliptune.preparing.building import file_names

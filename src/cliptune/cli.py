@@ -103,8 +103,9 @@ def keep_freed_memory() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process) and exit."""
-    from cliptune.commands.messages import set_up_logging, system_error_in_words, write_any_text
+    from cliptune.commands.messages import set_up_logging, write_any_text
     from cliptune.errors import CliptuneError, Interrupted
+    from cliptune.foreign_errors import system_error_in_words
 
     write_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments

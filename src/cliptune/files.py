@@ -13,14 +13,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING
-
-from cliptune.errors import DataError, ResourceError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
@@ -31,48 +25,6 @@ _FLUSH_NO_FOLDERS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 # Windows renames and deletes nothing that a program has open. Virus scanners and indexers open
 # what is new, and let go of it within a second.
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0) if os.name == "nt" else ()
-
-# By numbers of Windows (`OSError.winerror`), whose own words do not say what to do.
-_TOO_LONG = "its path is longer than Windows takes (259 characters): choose a folder nearer the top"
-_ON_WINDOWS = {
-    3: _TOO_LONG,
-    5: "no permission, or another program has it open: close that",
-    32: "another program has it open: close that",
-    33: "another program has it open: close that",
-    206: _TOO_LONG,
-}
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk below `folder` into `ResourceError`, other `OSError`s into `DataError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(
-                f"{folder}: no space left to write to ({error.strerror}). Free some, or choose a "
-                "folder on another disk with --output-dir; then run the same command again."
-            ) from error
-        raise DataError(
-            f"{place(error) or folder}: {reason(error)}. "
-            "Expected files that can be read, and a folder that can be written to."
-        ) from error
-
-
-def place(error: OSError) -> str:
-    """The file or folder that `error` is about: of a rename, what was to be; "" for none."""
-    name = error.filename if error.filename2 is None else error.filename2
-    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
-
-
-def reason(error: OSError) -> str:
-    """What went wrong, in the system's words or in better ones."""
-    number = getattr(error, "winerror", None)  # there on Windows alone
-    # Number 3 is said of any folder that is not there, and of one that is too deep.
-    if number in _ON_WINDOWS and not (number == 3 and len(place(error)) < 240):
-        return _ON_WINDOWS[number]
-    return error.strerror or str(error)
 
 
 def user_path(path: Path | str) -> Path:
@@ -167,16 +119,6 @@ def recover(folder: Path, pattern: str = "*") -> None:
             path.rename(target)
         elif path.suffix in (_PARTIAL, _OLD, _DELETED):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def free(lock: BaseFileLock) -> None:
-    """Release `lock` and leave no file of it.
-
-    Deleted while it is held; filelock sees where a file it waited for has no name any more.
-    """
-    with suppress(OSError):  # Windows: it deletes by itself
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
 
 
 def sync(path: Path) -> None:

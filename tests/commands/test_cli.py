@@ -181,7 +181,7 @@ def test_out_of_memory_says_which_settings_to_lower() -> None:
     import torch
 
     from cliptune.errors import ResourceError
-    from cliptune.model.device import memory_errors_in_words
+    from cliptune.foreign_errors import memory_errors_in_words
 
     with (
         pytest.raises(ResourceError, match="gradient_accumulation_steps"),

@@ -22,9 +22,9 @@ from cliptune.config import load_settings
 from cliptune.data import processes
 from cliptune.data.folder import load_split, load_training_splits
 from cliptune.data.loading import PhotoDataset, make_loader
-from cliptune.data.processes import LoadingError
 from cliptune.errors import ResourceError
 from cliptune.evaluation.robustness import measure_robustness
+from cliptune.foreign_errors import LoadingError
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train
 from conftest import COLORS

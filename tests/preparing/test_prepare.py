@@ -30,7 +30,7 @@ from cliptune.data.image_files import find_images
 from cliptune.data.manifest import MANIFEST
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, HubError, ResourceError
-from cliptune.files import disk_errors
+from cliptune.foreign_errors import disk_errors
 from cliptune.preparing.breeds import BREED_OF_FOLDER, BREEDS
 from cliptune.preparing.download import NothingFetchedError, RemoteFile, download
 from cliptune.preparing.prepare import PrepareResult, prepare

@@ -24,9 +24,9 @@ from cliptune.errors import (
     UserError,
 )
 from cliptune.files import recover
+from cliptune.locks import RunLock
 from cliptune.training import train as training
 from cliptune.training.setup import set_up
-from cliptune.training.stopping import FolderLock
 from cliptune.training.train import step, train
 from conftest import make_model, make_photos, names, tensors
 
@@ -109,8 +109,8 @@ def test_a_second_run_in_the_same_folder_is_refused_by_the_holders_name(
     folder = settings.output.output_dir
     script = (
         "import sys; from pathlib import Path\n"
-        "from cliptune.training.stopping import FolderLock\n"
-        "lock = FolderLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True)\n"
+        "from cliptune.locks import RunLock\n"
+        "lock = RunLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True)\n"
         "sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -126,7 +126,7 @@ def test_a_second_run_in_the_same_folder_is_refused_by_the_holders_name(
 
 
 def test_locks_hold_and_free(tmp_path: Path) -> None:
-    first, second = FolderLock(tmp_path / "run"), FolderLock(tmp_path / "run")
+    first, second = RunLock(tmp_path / "run"), RunLock(tmp_path / "run")
     first.acquire()
     first.acquire()
     with pytest.raises(UserError, match="another run is writing here"):

@@ -28,7 +28,8 @@ from cliptune.data.image_files import IMAGE_FORMATS
 from cliptune.data.manifest import read_manifest
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
-from cliptune.files import disk_errors, user_path
+from cliptune.files import user_path
+from cliptune.foreign_errors import disk_errors
 from cliptune.hints import not_there
 from cliptune.text import command, counted
 

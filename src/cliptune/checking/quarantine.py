@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors, rename, stays_inside, sync, whole_file
-from cliptune.preparing.building import alone
+from cliptune.files import rename, stays_inside, sync, whole_file
+from cliptune.foreign_errors import disk_errors
+from cliptune.locks import alone
 from cliptune.text import command, counted
 
 QUARANTINE = ".quarantine"  # hidden: neither training nor prepare takes it for data

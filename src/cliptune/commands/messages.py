@@ -1,19 +1,16 @@
-"""How the command line passes on log records and errors of the system."""
+"""How the command line passes on log records."""
 
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import logging
 import sys
 import threading
 import warnings
 
-from cliptune.files import place, reason
+from cliptune.foreign_errors import DISK
 from cliptune.text import one_line
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 # For screens and pipes whose encoding lacks them, such as those of Windows in Western Europe.
 _PLAIN = {"→": "->", "█": "#", "▏": "|", "…": "...", "–": "-", "×": "x", "±": "+-", "\ufffd": "?"}
@@ -70,16 +67,5 @@ def set_up_logging(*, debug: bool) -> None:
 def _in_a_thread(fault: threading.ExceptHookArgs) -> None:
     """TensorBoard's writing thread ends on a full disk; the main one raises the same error."""
     error = fault.exc_value
-    if not (isinstance(error, OSError) and error.errno in DISK_ERRORS):
+    if not (isinstance(error, OSError) and error.errno in DISK):
         threading.__excepthook__(fault)
-
-
-def system_error_in_words(error: OSError) -> str:
-    """One line for an error of the operating system."""
-    where = f"{place(error)}: " if place(error) else ""
-    why = reason(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}the disk is full. Free some space and run the command again."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and why == error.strerror:
-        return f"{where}no permission ({why}). Choose a folder you can write to."
-    return f"{where}{why}"

@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from cliptune.data.reading import open_content
 from cliptune.errors import ImageError
-from cliptune.files import delete_folder, free, hidden, user_path, whole_folder
+from cliptune.files import delete_folder, hidden, user_path, whole_folder
+from cliptune.locks import Lock, one_at_a_time
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def open_store(
         if shutil.disk_usage(cache_dir).free < 1.2 * size:
             log.warning("%s: no room for a store of %d MiB; going without", cache_dir, size / MIB)
             return None
-        with _building(folder):
+        with one_at_a_time(hidden(folder, ".lock"), building=folder):
             if store := _existing(folder):  # built meanwhile by another process
                 return store
             photos = counted(len(paths), "photo")
@@ -122,36 +123,18 @@ def open_store(
         return None
 
 
-@contextmanager
-def _building(folder: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it however that ends."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(hidden(folder, ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: waiting for another process that is building it", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        free(lock)
-
-
 def _clear_leftovers(cache_dir: Path) -> None:
     """Delete half-built stores and locks of processes that were killed; what is in use stays."""
-    from filelock import FileLock, Timeout
-
     endings = (".partial", ".old", ".deleted")
     left = [path for path in cache_dir.glob(".photos-*") if path.suffix in (*endings, ".lock")]
     for path in {path.with_suffix(".lock") for path in left}:
-        lock = FileLock(path, timeout=0)
-        with suppress(Timeout, OSError):  # OSError: a cache that can only be read still serves
-            lock.acquire()
+        lock = Lock(path)
+        with suppress(OSError):  # a cache that can only be read still serves
+            if not lock.take():
+                continue
             for ending in endings:
                 shutil.rmtree(path.with_suffix(ending), ignore_errors=True)
-            free(lock)
+            lock.free()
 
 
 def default_cache_dir() -> Path:

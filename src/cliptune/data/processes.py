@@ -14,25 +14,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from cliptune.errors import ResourceError
+from cliptune.foreign_errors import LoadingError, loading_errors
 
 LOOK_AFTER = 5.0  # seconds after which a process that is waited for is looked after
-
-
-class LoadingError(ResourceError):
-    """The processes that load photos failed, were ended, or did not answer in time.
-
-    `cause` is what DataLoader says of it.
-    """
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(
-            f"the processes that load photos failed: {cause}. The system may have ended one for "
-            "want of memory, or a disk does not answer. Run the command again with fewer other "
-            "programs beside it, or with fewer such processes (data.num_workers in training, "
-            "num_workers in Python; 0: none)."
-        )
-        self.cause = cause
 
 
 class PhotoLoader(DataLoader[Any]):
@@ -46,10 +30,10 @@ class PhotoLoader(DataLoader[Any]):
         lost = [w.pid for w in getattr(self._iterator, "_workers", ()) if not w.is_alive()]
         if lost:  # between two passes; starting the next would wait for them
             raise LoadingError(f"DataLoader worker (pid(s) {lost}) exited unexpectedly")
-        with _loading_errors(), _signal_of_ended_processes_kept():
+        with loading_errors(), _signal_of_ended_processes_kept():
             batches = super().__iter__()
         while True:
-            with _loading_errors():
+            with loading_errors():
                 batch = self._wait_for(batches)
             if batch is None:
                 return
@@ -72,19 +56,6 @@ class PhotoLoader(DataLoader[Any]):
                         raise LoadingError(f"no answer within {self.timeout:g} s") from error
         finally:
             batches._timeout = self.timeout
-
-
-@contextmanager
-def _loading_errors() -> Iterator[None]:
-    """Turn what DataLoader raises for its processes into `LoadingError`."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
-        # What was raised in a loading process comes with its traceback; the last line says what.
-        raise LoadingError(": ".join(dict.fromkeys((lines[0], lines[-1])))) from error
 
 
 @contextmanager

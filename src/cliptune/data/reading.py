@@ -5,7 +5,6 @@ Shape suffixes: H height, W width.
 
 from __future__ import annotations
 
-import errno
 import functools
 import io
 import os
@@ -25,12 +24,12 @@ from tqdm import tqdm
 from cliptune.data.levels import check_upper_half, is_deep, loses_lower_half, to_levels
 from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
 from cliptune.errors import ImageError, UserError
+from cliptune.foreign_errors import CANNOT_READ_NOW
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Errors of a disk that may pass, and how long to wait before each further try, in seconds.
-DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN)
+# Where a disk cannot read now: how long to wait before each further try, in seconds.
 PAUSES = (0.5, 1.0, 2.0)
 # The environment variable that says how many pixels an image may have; else Pillow's limit counts.
 PIXEL_LIMIT = "CLIPTUNE_MAX_PIXELS"
@@ -224,7 +223,7 @@ def load(image: Image.Image) -> None:
 
 def _reason(error: Exception, before: str = "") -> ImageError:
     """What an error of the system or of a decoder means for the photo."""
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+    if isinstance(error, OSError) and error.errno in CANNOT_READ_NOW:
         return _DiskError(f"the disk cannot read it: {error.strerror}")
     if isinstance(error, Image.DecompressionBombError):
         return _too_many_pixels(error)

@@ -23,10 +23,10 @@ from cliptune.errors import DataError, listing
 from cliptune.evaluation.predicting import labelled_photos
 from cliptune.evaluation.statistics.intervals import Estimate, proportion
 from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
+from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
-from cliptune.model.device import memory_errors_in_words
 from cliptune.model.restore import saved_settings
 from cliptune.text import counted
 

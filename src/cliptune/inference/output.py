@@ -7,7 +7,6 @@ The screen and .txt show classes by the names people read, .csv has class names 
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from cliptune.data.reading import Unreadable
-from cliptune.errors import ResourceError, UserError
+from cliptune.errors import UserError
 from cliptune.files import whole_file
+from cliptune.foreign_errors import resource_errors
 from cliptune.inference.predictor import Prediction
 from cliptune.text import columns, fit, no_formula, one_line
 
@@ -64,18 +64,14 @@ def open_output(path: Path, *, top_k: int) -> Iterator[Callable[[Result], None]]
     """
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            whole_file(path) as partial,
-            # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
-            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-            WRITERS[path.suffix.lower()](file, top_k) as write,
-        ):
-            yield write
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"{path}: the disk is full; nothing was written.") from error
-        raise
+    with (
+        resource_errors(path, left="; nothing was written"),
+        whole_file(path) as partial,
+        # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        WRITERS[path.suffix.lower()](file, top_k) as write,
+    ):
+        yield write
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def load_model(
 
 def with_tokenizer(
     model: Any,
-    source: BaseModel,
+    source: BaseModelSource,
     name: str,
     *,
     revision: str | None,

@@ -15,7 +15,6 @@ Written beside its place and moved there whole. Only safetensors, JSON and YAML 
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -32,8 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cliptune.data.digests import PhotoSums
 from cliptune.data.naming import clean_name
-from cliptune.errors import CheckpointError, ResourceError, named
-from cliptune.files import check_sums, delete_folder, reason, whole_folder, write_sums
+from cliptune.errors import CheckpointError, named
+from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
+from cliptune.foreign_errors import reason, resource_errors
 from cliptune.hints import not_there
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
@@ -146,17 +146,11 @@ def new_checkpoint_folder(path: Path) -> Iterator[Path]:
 
     Raises `ResourceError` on a full disk.
     """
-    try:
-        with whole_folder(path) as folder:
-            yield folder
-            write_sums(folder, leave_out=UNSUMMED)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{path}: the disk is full; the checkpoint was not written, earlier ones are "
-                "untouched. Free some space, then go on with --resume, or run the command again."
-            ) from error
-        raise
+    left = "; the checkpoint was not written, earlier ones are untouched"
+    then = ", then go on with --resume, or run the command again"
+    with resource_errors(path, left=left, then=then), whole_folder(path) as folder:
+        yield folder
+        write_sums(folder, leave_out=UNSUMMED)
 
 
 def write_record(folder: Path, record: Record) -> None:

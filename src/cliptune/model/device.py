@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
-from cliptune.errors import DeviceError, ResourceError
+from cliptune.errors import DeviceError
+from cliptune.foreign_errors import memory_errors_in_words as memory_errors_in_words
 from cliptune.hints import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -76,28 +75,3 @@ def bf16_is_faster() -> bool:
     finally:
         torch.set_num_threads(threads)
     return best["float32"] > 1.2 * best["bf16"]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that host or device has no memory left."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        # The host's allocator and Apple's GPUs raise plain RuntimeErrors.
-        and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
-    )
-
-
-@contextmanager
-def memory_errors_in_words(batch_size: int) -> Iterator[None]:
-    """Turn an out-of-memory error of host or device into a `ResourceError` that says what helps."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-        raise ResourceError(
-            f"out of {'memory' if host else 'GPU memory'} at batch size {batch_size}. Halve the "
-            "batch size (in training, training.gradient_accumulation_steps: 2 keeps the result "
-            "the same), or use a smaller model.name; lora.r and data.num_workers help less."
-        ) from error

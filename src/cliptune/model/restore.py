@@ -236,7 +236,7 @@ def check_base(checkpoint: Checkpoint, source: BaseModelSource) -> None:
 
 def load_base(
     checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None
-) -> tuple[Any, BaseModel]:
+) -> tuple[Any, BaseModelSource]:
     """The base model of `checkpoint`, without its adapters, and where it came from.
 
     Raises `CheckpointError` when it cannot be loaded or is not the one of training.

@@ -12,9 +12,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +26,9 @@ from cliptune.data.naming import DEVICES, name_key
 from cliptune.data.reading import decode
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, ImageError, listing
-from cliptune.files import free, reason, rename, sync, whole_file
+from cliptune.files import rename, sync, whole_file
+from cliptune.foreign_errors import reason
+from cliptune.locks import folder_locks
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.text import counted
 
@@ -46,45 +47,12 @@ def work_folder(output_dir: Path) -> Path:
 
 def unfinished(output_dir: Path) -> bool:
     """Whether a run that fills or mends `output_dir` is at work, or was killed."""
-    return bool(_leftovers(output_dir) or any(lock.exists() for lock in _locks(output_dir)))
+    return bool(_leftovers(output_dir) or any(lock.exists() for lock in folder_locks(output_dir)))
 
 
 def _leftovers(output_dir: Path) -> list[Path]:
     name = f".{output_dir.name}.partial"
     return [path for path in (output_dir / name, output_dir.parent / name) if path.exists()]
-
-
-def _locks(output_dir: Path) -> list[Path]:
-    """Where locks lie: inside a folder that exists, else beside it."""
-    name = f".{output_dir.name}.lock"
-    inside, beside = output_dir / name, output_dir.parent / name
-    return [inside, beside] if output_dir.exists() else [beside]
-
-
-@contextmanager
-def alone(output_dir: Path) -> Iterator[None]:
-    """Keeps a second process that would fill or mend the same folder out."""
-    from filelock import FileLock, Timeout
-
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    first, *others = _locks(output_dir)
-    # Of a run that began before the folder was there: held by it, or left by a kill.
-    wanted = [first, *(lock for lock in others if lock.exists())]
-    held: list[FileLock] = []
-    try:
-        for path in wanted:
-            lock = FileLock(path, timeout=0)
-            lock.acquire()
-            held.append(lock)
-        yield
-    except Timeout:
-        raise DataError(
-            f"{output_dir}: another 'cliptune prepare' or 'check --fix' is at work in this folder. "
-            "Wait for it, or choose another folder."
-        ) from None
-    finally:
-        for lock in held:
-            free(lock)
 
 
 def check_apart(source: Path | str | None, output_dir: Path) -> None:

@@ -14,9 +14,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cliptune.errors import HubError
-from cliptune.files import disk_errors
+from cliptune.foreign_errors import disk_errors
 
 TIMEOUT_S = 10
+# What helps on a full disk.
+ELSEWHERE = (
+    ", or choose a folder on another disk with --output-dir; then run the same command again"
+)
 _CHUNK = 1 << 16  # bytes; what is read but not yet written is lost when a connection breaks
 
 
@@ -56,7 +60,7 @@ def download(remote: RemoteFile, target: Path, *, progress: bool = True) -> None
     arrived stays for the next try) or the digest is wrong, `ResourceError` on a full disk.
     """
     part = partial_path(target)
-    with disk_errors(target.parent):
+    with disk_errors(target.parent, then=ELSEWHERE):
         target.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.exists() else 0
         if have == 0 or have != remote.size:

@@ -18,11 +18,12 @@ from cliptune.data.manifest import Manifest, SourceRecord, count, read_manifest
 from cliptune.data.naming import clean_name
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
-from cliptune.files import disk_errors, user_path
+from cliptune.files import user_path
+from cliptune.foreign_errors import disk_errors
 from cliptune.hints import check_choice
+from cliptune.locks import alone
 from cliptune.preparing.breeds import BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.building import (
-    alone,
     build,
     check_apart,
     check_nothing_in_the_way,
@@ -34,7 +35,7 @@ from cliptune.preparing.building import (
     write_manifest,
 )
 from cliptune.preparing.choosing import Choice, Wish, choose
-from cliptune.preparing.download import STANFORD_DOGS
+from cliptune.preparing.download import ELSEWHERE, STANFORD_DOGS
 from cliptune.preparing.report import PrepareResult, notes_on
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
 from cliptune.preparing.sources.opening import (
@@ -134,7 +135,7 @@ def prepare(
             default_number=DEFAULT_NUM_BREEDS,
             where="Stanford Dogs",
         ).taken
-    with disk_errors(output_dir), alone(output_dir):
+    with disk_errors(output_dir, then=ELSEWHERE), alone(output_dir):
         finish_or_clear(output_dir)
         there = _already_there(output_dir, options, seed=seed, source=source)
         if there is not None:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from cliptune.data.loading import Batch
 from cliptune.errors import ImageError, TrainingError, listing
-from cliptune.model.device import is_out_of_memory
+from cliptune.foreign_errors import is_out_of_memory
 from cliptune.model.fast.kept_activations import reused
 from cliptune.text import counted
 from cliptune.timing import section

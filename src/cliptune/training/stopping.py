@@ -2,79 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
 import multiprocessing
 import os
-import platform
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cliptune.errors import ResourceError, UserError
-from cliptune.files import free, place, recover
+from cliptune.errors import UserError
+from cliptune.files import recover
+from cliptune.locks import RunLock
 
 log = logging.getLogger(__name__)
 
 # Asked by a person, by a scheduler that ends a job, by one that warns before it does; the last is
 # what Windows has for both. Not every system knows all of them.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
-
-
-class FolderLock:
-    """Keeps a second run out of an output folder; the system frees it however a process ends.
-
-    With several processes that train together, the first holds it for all.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        from filelock import FileLock
-
-        self.folder = folder
-        self._holder = folder / ".lock.json"
-        self._lock = FileLock(folder / ".lock", timeout=0)
-
-    @property
-    def held(self) -> bool:
-        """Whether this process has it."""
-        return bool(self._lock.is_locked)
-
-    def acquire(self) -> None:
-        """Take the lock, making the folder. Raises `UserError` with the holder's name."""
-        from filelock import Timeout
-
-        if self._lock.is_locked or os.environ.get("RANK", "0") != "0":
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.folder}: another run is writing here ({self._name()}). Wait for it, "
-                "or choose another --output-dir."
-            ) from None
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
-        self._holder.write_text(json.dumps(holder), encoding="utf-8", newline="\n")
-
-    def release(self) -> None:
-        """Free the folder; nothing of the lock stays in it."""
-        if self._lock.is_locked:
-            self._holder.unlink(missing_ok=True)
-            free(self._lock)
-
-    def _name(self) -> str:
-        try:
-            holder = json.loads(self._holder.read_text(encoding="utf-8"))
-            return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "its name is not known"
 
 
 def refuse_in_a_starting_process() -> None:
@@ -92,13 +39,13 @@ def refuse_in_a_starting_process() -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[FolderLock]:
+def locked(folder: Path) -> Iterator[RunLock]:
     """The lock of `folder`, held already if the folder is there; a crash's leftovers put right.
 
     A folder that is not there yet is made when the lock is acquired.
     """
     refuse_in_a_starting_process()
-    lock = FolderLock(folder)
+    lock = RunLock(folder)
     try:
         if folder.is_dir():
             lock.acquire()
@@ -108,28 +55,6 @@ def locked(folder: Path) -> Iterator[FolderLock]:
         yield lock
     finally:
         lock.release()
-
-
-@contextmanager
-def disk_errors_in_words(output_dir: Path) -> Iterator[None]:
-    """Say of a disk that is full or fails that the run can go on, as `ResourceError`."""
-    words = {
-        errno.ENOSPC: ("the disk is full", "Free some space"),
-        errno.EDQUOT: ("the disk quota is used up", "Free some space"),
-        errno.EIO: ("the disk failed (input/output error)", "Look after the disk"),
-        errno.EROFS: ("the disk is read-only now", "Make it writable"),
-    }
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in words:
-            raise
-        where = f"{place(error)}: " if place(error) else ""
-        what, remedy = words[error.errno]
-        raise ResourceError(
-            f"{where}{what}. {remedy}, and go on with --resume: the checkpoints in {output_dir} "
-            "are whole."
-        ) from error
 
 
 @contextmanager

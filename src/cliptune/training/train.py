@@ -14,13 +14,12 @@ from accelerate.utils import broadcast_object_list
 
 from cliptune.config import Settings
 from cliptune.data.loading import Batch
-from cliptune.data.processes import LoadingError
-from cliptune.errors import Interrupted, ResourceError, listing
+from cliptune.errors import Interrupted, listing
 from cliptune.evaluation.plots import best_epoch
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
+from cliptune.foreign_errors import DISK, LoadingError, memory_errors_in_words, resource_errors
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
 from cliptune.model.classifier import predict_logits
-from cliptune.model.device import memory_errors_in_words
 from cliptune.model.lora import trainable_share
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
@@ -44,7 +43,7 @@ from cliptune.training.start import (
     with_base_model,
 )
 from cliptune.training.step import refuse_unreadable_in, step
-from cliptune.training.stopping import disk_errors_in_words, locked, stop_requests
+from cliptune.training.stopping import locked, stop_requests
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,11 @@ def train(
         loading = settings.data.model_copy(update={"num_workers": 0})
         settings = settings.model_copy(update={"data": loading})
     with (
-        disk_errors_in_words(output_dir),
+        resource_errors(
+            None,
+            then=f", and go on with --resume: the checkpoints in {output_dir} are whole",
+            numbers=DISK,
+        ),
         memory_errors_in_words(settings.training.batch_size),
         locked(output_dir) as lock,
     ):
@@ -314,10 +317,10 @@ def _save_and_fail(run: Run, error: LoadingError) -> None:
     waited_for = "those of val" if validating else f"\n{listing(paths, limit=8)}"
     if run.progress.update:
         save(run, f"checkpoint-step-{run.progress.update}", None)
-    raise ResourceError(
-        f"the processes that load photos failed: {error.cause}. The system may have ended one for "
-        "want of memory, or a disk does not answer. Lower data.num_workers (0: none), or raise "
-        f"data.read_timeout, and go on with --resume. The photos waited for: {waited_for}"
+    raise LoadingError(
+        error.cause,
+        remedy="Lower data.num_workers (0: none), or raise data.read_timeout, and go on with "
+        f"--resume. The photos waited for: {waited_for}",
     ) from error
 
 

@@ -29,11 +29,12 @@ from cliptune.evaluation.predicting import (
 from cliptune.evaluation.report import refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
 from cliptune.files import user_path
+from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import check_choice
 from cliptune.model.answers import Answers, Floats, Logits, scaled_logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
-from cliptune.model.device import memory_errors_in_words, resolve_device
+from cliptune.model.device import resolve_device
 from cliptune.model.restore import (
     load_answers,
     load_classifier,
