@@ -25,8 +25,9 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors _version",
-        "text files timing",
-        "hints html",
+        "text timing foreign_errors",
+        "files hints html",
+        "locks",
         "config_source",
         "config",
         "data",
@@ -46,7 +47,6 @@ APART = {("editing", "evaluation"), ("inference", "evaluation")}
 
 # What runs up or aside all the same, and why it may for now. The fewer, the better.
 EXCEPTIONS: dict[Import, str] = {
-    ("checking.quarantine", "preparing.building"): "the lock of a folder stands there for now",
     ("editing.figures", "evaluation.predicting"): "added classes are measured as a split is",
     ("editing.text", "evaluation.report_text"): "writes a share with its interval as a report does",
 }

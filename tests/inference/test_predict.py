@@ -178,7 +178,7 @@ def test_evaluation_counts_what_the_predictor_says(
     results = json.loads((tmp_path / "evaluation_results.json").read_text())
     assert results["accuracy"] == pytest.approx(100 * np.mean(right))
     assert results["top5_accuracy"] is None
-    assert results["baseline"]["accuracy"] < results["accuracy"]
+    assert 100 * results["baseline"]["figures"]["accuracy"]["value"] < results["accuracy"]
     assert results["classification_report"]["accuracy"] == pytest.approx(np.mean(right))
 
 

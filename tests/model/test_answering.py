@@ -9,6 +9,7 @@ from scipy.special import softmax as scipys_softmax
 
 from cliptune.model.answers import (
     Answers,
+    answered,
     class_means,
     energy_score,
     known_scores,
@@ -50,10 +51,10 @@ def test_scores_are_those_of_their_definitions() -> None:
         found = known_scores(name, LOGITS, FEATURES, weights_CD=WEIGHTS, means_KD=MEANS)  # type: ignore[arg-type]
         assert found.dtype == np.float64
         assert found == pytest.approx(score, rel=1e-12)
-        scaled = answers(score=name).known_scores(
-            2 * LOGITS, FEATURES, weights_CD=WEIGHTS, means_KD=MEANS
+        scaled = answered(
+            answers(score=name), 2 * LOGITS, FEATURES, weights_CD=WEIGHTS, means_CD=MEANS
         )
-        assert scaled == pytest.approx(score, rel=1e-12)
+        assert scaled.known_scores_N == pytest.approx(score, rel=1e-12)
     assert softmax(LOGITS) == pytest.approx(scipys_softmax(whole, axis=1), rel=1e-12)
 
 

@@ -35,9 +35,9 @@ from cliptune.model.answers import Answers, Floats, Logits, scaled_logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
 from cliptune.model.device import resolve_device
+from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import (
     load_answers,
-    load_classifier,
     load_photo_sums,
     load_preprocess,
     saved_settings,
@@ -218,10 +218,12 @@ def _predict_all(
     said = None
     for number, places in enumerate(groups.values(), 1):
         classifiers = [
-            load_classifier(
+            LoadedCheckpoint(
                 models[i].checkpoint,
                 **options | {"cache_dir": _cache(models[i].settings, options["cache_dir"])},
-            ).to(device)
+            )
+            .tuned()
+            .to(device)
             for i in places
         ]
         part = f" ({number} of {len(groups)})" if len(groups) > 1 else ""
