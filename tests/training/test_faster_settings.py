@@ -155,10 +155,11 @@ def test_too_little_room_for_activations_trains_without(
     wrapped = add_adapters(load_backbone(str(model)).model, last_layers=1, **SMALL)
     fuse(wrapped)
     states = FrozenStates(wrapped, num_photos=2, views=1, folder=tmp_path, limit_bytes=100)
-    with states.reused(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])) as pixels:
-        image_features(wrapped, pixels)
-    with states.reused(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])) as pixels:
+    with states.reused(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])) as (pixels, kept):
+        image_features(wrapped, pixels, states=kept)
+    with states.reused(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])) as (pixels, kept):
         assert len(pixels) == 2
+        assert kept is None
     assert "computed anew" in caplog.text
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from cliptune.data.images import Preprocess
 from cliptune.errors import HubError, ModelError, reason
+from cliptune.model.fast.encoder import LayerStates
 from cliptune.model.image_tokens import resize_positions
 from cliptune.model.locating import locate, unreachable, weights_revision
 from cliptune.model.tokenizer import broken_files, load_tokenizer, refuse_foreign_tokens
@@ -89,9 +90,15 @@ class Backbone:
         return [text.lower() for text in texts] if self.lower_case else list(texts)
 
 
-def image_features(model: Any, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-    """(B, D): the image tower's projected features, not normalised."""
-    return _pooled(model.get_image_features(pixel_values=pixels_BCHW))
+def image_features(
+    model: Any, pixels_BCHW: torch.Tensor, *, states: LayerStates | None = None
+) -> torch.Tensor:
+    """(B, D): the image tower's projected features, not normalised.
+
+    `states` go to the fused encoder, which takes them up or leaves them.
+    """
+    further = {} if states is None else {"states": states}
+    return _pooled(model.get_image_features(pixel_values=pixels_BCHW, **further))
 
 
 def text_features(model: Any, tokens: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -20,6 +20,7 @@ from cliptune.data.images import Preprocess
 from cliptune.data.loading import Batch
 from cliptune.data.reading import Unreadable
 from cliptune.model.backbone import image_features
+from cliptune.model.fast.encoder import LayerStates
 from cliptune.model.fast.kept_activations import FrozenStates, reused
 from cliptune.model.prompts import class_features
 
@@ -123,24 +124,35 @@ class Classifier(nn.Module):
         counts = self._prompt_counts or [num_prompts // num_classes] * num_classes
         return class_features(self.model, tokens, counts=counts)
 
-    def image_features(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """(B, D) from uint8 pixels (B, 3, H, W)."""
-        return image_features(self.model, self.preprocess.normalize(pixels_BCHW))
+    def image_features(
+        self, pixels_BCHW: torch.Tensor, *, states: LayerStates | None = None
+    ) -> torch.Tensor:
+        """(B, D) from uint8 pixels (B, 3, H, W), or from `states` of B photos."""
+        return image_features(self.model, self.preprocess.normalize(pixels_BCHW), states=states)
 
     def forward(
-        self, pixels_BCHW: torch.Tensor, weights_CD: torch.Tensor | None = None
+        self,
+        pixels_BCHW: torch.Tensor,
+        weights_CD: torch.Tensor | None = None,
+        *,
+        states: LayerStates | None = None,
     ) -> torch.Tensor:
         """(B, C) float32 logits from uint8 pixels (B, 3, H, W).
 
         `weights_CD` saves computing the class weights again where they do not change.
+        `states`, of a fused image tower, are taken up or left by this forward.
         """
-        return self.answer(pixels_BCHW, weights_CD)[0]
+        return self.answer(pixels_BCHW, weights_CD, states=states)[0]
 
     def answer(
-        self, pixels_BCHW: torch.Tensor, weights_CD: torch.Tensor | None = None
+        self,
+        pixels_BCHW: torch.Tensor,
+        weights_CD: torch.Tensor | None = None,
+        *,
+        states: LayerStates | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(float32 logits (B, C), float32 image features (B, D)); arguments as in `forward`."""
-        features_BD = self.image_features(pixels_BCHW)
+        features_BD = self.image_features(pixels_BCHW, states=states)
         weights = self.class_weights() if weights_CD is None else weights_CD
         with torch.autocast(features_BD.device.type, enabled=False):
             features_BD = features_BD.float()
@@ -192,8 +204,9 @@ def predict_logits(
             labels.append(batch.labels)
             indices.append(batch.indices)
             for i, classifier in enumerate(classifiers):
-                with reused(frozen, batch, pixels) as given:
-                    logits_BC, features_BD = classifier.answer(given, weights[i])
+                with reused(frozen, batch, pixels) as (given, states):
+                    answer = classifier.answer(given, weights[i], states=states)
+                    logits_BC, features_BD = answer
                 logits[i].append(logits_BC.cpu())
                 features[i].append(features_BD.cpu())
     return Predictions(

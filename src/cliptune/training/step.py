@@ -110,9 +110,9 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
             with (
                 section("forward"),
                 drawing,
-                reused(run.frozen, batch, pixels, view=epoch) as given,
+                reused(run.frozen, batch, pixels, view=epoch) as (given, states),
             ):
-                logits_BC = run.model(given)
+                logits_BC = run.model(given, states=states)
                 loss = cross_entropy(logits_BC, labels, reduction="sum")
             with section("backward"):
                 accelerator.backward(loss / total)

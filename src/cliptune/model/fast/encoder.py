@@ -52,6 +52,18 @@ class Adapter:
     b_DR: torch.Tensor
 
 
+@dataclass
+class LayerStates:
+    """An argument of one forward: the states before the layer `depth`, (B, T, D).
+
+    Where they are `known`, the forward starts from them, whatever its input; else it leaves them.
+    """
+
+    depth: int
+    known: torch.Tensor | None = None
+    left: torch.Tensor | None = None
+
+
 class FusedEncoder(nn.Module):
     """A stack of pre-norm layers, in the place of the `transformers` module it was made from."""
 
@@ -60,10 +72,6 @@ class FusedEncoder(nn.Module):
         self.config = encoder.config
         self.layers = encoder.layers  # the same modules under the same names
         self.leaving = leaving
-        # Of one forward, for `frozen`: the states before a layer to start from, or to keep.
-        self.given: tuple[int, torch.Tensor] | None = None
-        self.keep_at: int | None = None
-        self.kept: torch.Tensor | None = None
         self._copies: dict[tuple[int, str], tuple[Any, torch.Tensor]] = {}
 
     def forward(
@@ -71,11 +79,13 @@ class FusedEncoder(nn.Module):
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         is_causal: bool = False,
+        states: LayerStates | None = None,
         **ignored: Any,
     ) -> Any:
         """The last hidden state of the leaving tokens, (B, T or 1, D), as `transformers` wraps it.
 
         `attention_mask`: bool (B, 1, T, T), true where a token is seen; or None.
+        `states` of a layer below are taken up or left.
         """
         from transformers.modeling_outputs import BaseModelOutput
 
@@ -83,11 +93,13 @@ class FusedEncoder(nn.Module):
         dtype = inputs_embeds.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        start, x_BTD = self.given or (0, inputs_embeds)
+        start, x_BTD = 0, inputs_embeds
+        if states is not None and states.known is not None:
+            start, x_BTD = states.depth, states.known
         with torch.autocast(device, enabled=False):
             for i in range(start, len(self.layers)):
-                if i == self.keep_at:
-                    self.kept = x_BTD.detach()
+                if states is not None and i == states.depth and states.known is None:
+                    states.left = x_BTD.detach()
                 last = i == len(self.layers) - 1
                 leaving = self.leaving if last else slice(None)
                 x_BTD = self._layer(i, x_BTD, dtype, attention_mask, is_causal, leaving)

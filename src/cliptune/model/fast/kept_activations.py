@@ -23,7 +23,7 @@ import torch
 
 from cliptune.data.loading import Batch
 from cliptune.errors import ModelError
-from cliptune.model.fast.encoder import FusedEncoder
+from cliptune.model.fast.encoder import FusedEncoder, LayerStates
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ class FrozenStates:
         self, model: Any, *, num_photos: int, views: int, folder: Path, limit_bytes: int
     ) -> None:
         inner = model.base_model.model if hasattr(model, "peft_config") else model
-        self.encoder = inner.vision_model.encoder
-        if not isinstance(self.encoder, FusedEncoder):
+        if not isinstance(inner.vision_model.encoder, FusedEncoder):
             raise ModelError(
                 "training.cache_activations: the image tower of this model is not one cliptune "
                 "computes itself; set it to false"
@@ -54,34 +53,28 @@ class FrozenStates:
     @contextmanager
     def reused(
         self, pixels_BCHW: torch.Tensor, indices: torch.Tensor, *, view: int = 0
-    ) -> Iterator[torch.Tensor]:
-        """While open, one forward of the model takes or leaves the states of these photos.
+    ) -> Iterator[tuple[torch.Tensor, LayerStates | None]]:
+        """The pixels and states to give to one forward of the model on these photos.
 
-        Yields the pixels to give it: one photo's where the states of all are known, since the
-        rest of the image tower then starts from these.
+        One photo's pixels where the states of all are known, since the image tower then starts
+        from these. What the forward leaves is kept once the context ends.
         """
         view %= self.shape[0]
         if self._off:
-            yield pixels_BCHW
+            yield pixels_BCHW, None
             return
         at = indices.cpu().numpy()
-        try:
-            if bool(self.known[view, indices.cpu()].all()):
-                assert self._states is not None
-                states = torch.from_numpy(self._states[view, at])
-                self.encoder.given = self.depth, states.to(pixels_BCHW.device)
-                yield pixels_BCHW[:1]
-            else:
-                self.encoder.keep_at = self.depth
-                yield pixels_BCHW
-                self._keep(view, at)
-        finally:
-            self.encoder.given = self.encoder.kept = self.encoder.keep_at = None
-
-    def _keep(self, view: int, at: np.ndarray[Any, Any]) -> None:
-        kept = self.encoder.kept
-        if kept is None:
+        if bool(self.known[view, indices.cpu()].all()):
+            assert self._states is not None
+            known = torch.from_numpy(self._states[view, at]).to(pixels_BCHW.device)
+            yield pixels_BCHW[:1], LayerStates(self.depth, known=known)
             return
+        states = LayerStates(self.depth)
+        yield pixels_BCHW, states
+        if states.left is not None:
+            self._keep(view, at, states.left)
+
+    def _keep(self, view: int, at: np.ndarray[Any, Any], kept: torch.Tensor) -> None:
         if self._states is None and not self._make_file(tuple(kept.shape[1:])):
             return
         assert self._states is not None
@@ -114,10 +107,10 @@ class FrozenStates:
 
 def reused(
     frozen: FrozenStates | None, batch: Batch, pixels_BCHW: torch.Tensor, *, view: int = 0
-) -> AbstractContextManager[torch.Tensor]:
+) -> AbstractContextManager[tuple[torch.Tensor, LayerStates | None]]:
     """`frozen.reused` for a batch, its pixels on the device; without `frozen`, just the pixels."""
     if frozen is None:
-        return nullcontext(pixels_BCHW)
+        return nullcontext((pixels_BCHW, None))
     return frozen.reused(pixels_BCHW, batch.indices, view=view)
 
 
