@@ -321,3 +321,25 @@ def test_a_picture_that_a_stop_kept_back_is_drawn_on_resuming(overrides: Overrid
     with pytest.raises(SettingsError, match="epochs of this run are done"):
         train(settings, resume=True, progress=False)
     assert picture.read_bytes() == drawn
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(
+    overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is faster is timed, and a busy machine may answer otherwise the second time."""
+
+    def in_two_parts(folder: Path, *, timed: tuple[str, str]) -> dict[str, torch.Tensor]:
+        here = {"output.output_dir": str(folder), "hardware.mixed_precision": True}
+        for epochs, precision in enumerate(timed, start=1):
+            monkeypatch.setattr(
+                "cliptune.training.setup.precision_for",
+                lambda *_, found=precision, **__: found,
+            )
+            settings = load_settings(overrides=overrides | here | {"training.num_epochs": epochs})
+            train(settings, resume=epochs > 1, progress=False)
+        return tensors(folder / "checkpoint-epoch-2")
+
+    expected = in_two_parts(tmp_path / "a", timed=("no", "no"))
+    found = in_two_parts(tmp_path / "b", timed=("no", "bf16"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

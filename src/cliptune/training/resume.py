@@ -54,10 +54,12 @@ def save_resume(
     photos: dict[str, Any],
     events: dict[str, int],
     random_states: Sequence[dict[str, torch.Tensor]],
+    precision: dict[str, str],
 ) -> None:
     """Write `resume/` into the checkpoint folder.
 
-    `events` are the sizes of the event files, `random_states` those of each process.
+    `events` are the sizes of the event files, `random_states` those of each process, `precision`
+    what is computed in on which kind of device.
     """
     folder = checkpoint / "resume"
     folder.mkdir()
@@ -67,6 +69,7 @@ def save_resume(
         "settings": settings,
         "photos": photos,
         "events": events,
+        "precision": precision,
         "python_random": random.getstate(),
         "numpy_random": _numpy_state(),
     }
@@ -95,6 +98,16 @@ def read_resume(checkpoint: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     return state
+
+
+def precision_before(checkpoint: Path, device: torch.device, *, mixed: bool) -> str | None:
+    """What the run to go on computed in on this kind of `device`; None where it is to be chosen.
+
+    Whether bf16 is faster is timed, and a busy machine may answer otherwise another time: a run
+    that goes on must not change its numbers with it.
+    """
+    saved = read_resume(checkpoint).get("precision", {})
+    return saved.get(device.type) if mixed else None
 
 
 def restore_training(

@@ -76,6 +76,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             photos=photo_list(run.train_samples),
             events=run.events.sizes(),
             random_states=random_states,
+            precision={run.accelerator.device.type: run.accelerator.mixed_precision},
         )
 
     with section("checkpoint"):

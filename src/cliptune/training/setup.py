@@ -21,6 +21,7 @@ from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.evaluation.statistics.metrics import split_metrics
 from cliptune.model.backbone import Backbone, load_backbone
+from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead, predict_logits
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.dropout import PhotoKeys
@@ -32,16 +33,17 @@ from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero
 from cliptune.text import counted
 from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers, finite
+from cliptune.training.resume import precision_before
 from cliptune.training.run import Run
 
 log = logging.getLogger(__name__)
 
 
-def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None = None) -> Run:
+def set_up(settings: Settings, *, progress: bool = True, last: Checkpoint | None = None) -> Run:
     """Photos, model and optimizer by `settings`; nothing is written yet.
 
-    `lower_case` says whether prompts are lower-cased, as the run did that goes on; None: as the
-    base model was trained.
+    A run that goes on from `last` computes in the precision it began in, and lower-cases prompts
+    where it did.
     """
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
@@ -49,7 +51,11 @@ def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None
     class_names = train.class_names
     names = read_names(settings.data.data_dir, class_names)
 
-    accelerator = make_accelerator(settings, device)
+    mixed = settings.hardware.mixed_precision
+    precision = None if last is None else precision_before(last.path, device, mixed=mixed)
+    accelerator = make_accelerator(
+        settings, device, precision=precision or precision_for(device, mixed=mixed)
+    )
     if not accelerator.is_main_process:
         logging.getLogger("cliptune").setLevel(logging.WARNING)  # one process tells it
     torch.manual_seed(settings.seed)
@@ -58,7 +64,7 @@ def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None
         revision=settings.model.revision,
         cache_dir=settings.model.cache_dir,
         image_size=settings.model.image_size,
-        lower_case=lower_case,
+        lower_case=None if last is None else last.record.lower_case,
     )
     weights = zero_shot_weights(
         backbone, class_names, settings.model.prompts, prompt_names=names.prompts
@@ -69,8 +75,8 @@ def set_up(settings: Settings, *, progress: bool = True, lower_case: bool | None
         settings, backbone, zero_shot, class_names, prompt_names=names.prompts, keys=keys
     )
     trainable, parameters = trainable_share(classifier)
-    precision = accelerator.mixed_precision.replace("no", "float32")
-    log.info("%s, %s on %s", backbone.source, precision, accelerator.device)
+    in_words = accelerator.mixed_precision.replace("no", "float32")
+    log.info("%s, %s on %s", backbone.source, in_words, accelerator.device)
     share = 100 * trainable / parameters
     log.info("trainable parameters: %s of %s (%.2f %%)", f"{trainable:,}", f"{parameters:,}", share)
     optimizer = make_optimizer(
@@ -149,8 +155,11 @@ def photo_sums(train: Split, val: Split) -> PhotoSums:
     return PhotoSums.of(*([sample.path for sample in split.samples] for split in (train, val)))
 
 
-def make_accelerator(settings: Settings, device: torch.device) -> Any:
-    """An `Accelerator` for `device`, with trackers writing under `output.log_dir`."""
+def make_accelerator(settings: Settings, device: torch.device, *, precision: str) -> Any:
+    """An `Accelerator` for `device`, with trackers writing under `output.log_dir`.
+
+    `precision` is what it calls mixed precision: "bf16", "fp16" or "no".
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -158,7 +167,7 @@ def make_accelerator(settings: Settings, device: torch.device) -> Any:
         # Accelerate keeps one state for the process; a second run may want another device.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
-        mixed_precision=precision_for(device, mixed=settings.hardware.mixed_precision),
+        mixed_precision=precision,
         cpu=device.type == "cpu",
         log_with=list(settings.output.trackers),
         project_dir=settings.output.log_dir,

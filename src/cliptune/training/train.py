@@ -90,8 +90,7 @@ def train(
         last = starting_point(output_dir, resume=resume, overwrite=overwrite)
         if last is not None and lock.held:  # a stop may have come between a save and this
             prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
-        lower_case = None if last is None else last.record.lower_case
-        run = set_up(settings, progress=progress, lower_case=lower_case)
+        run = set_up(settings, progress=progress, last=last)
         lock.acquire()
         if last is not None:
             go_on_from(run, last)
