@@ -52,9 +52,12 @@ def test_microbatches_train_to_the_weights_of_whole_batches_with_dropout(
     cut = {"training.batch_size": 2, "training.gradient_accumulation_steps": 4}
     _, found = updated(overrides | cut)
     assert distance(found, expected) < 1e-5
-    # And dropout is at work: without it, the weights are others.
-    none = {"lora.lora_dropout": 0.0, "model.patch_dropout": 0.0}
-    assert distance(updated(overrides | none)[1], expected) > 1e-3
+
+
+@pytest.mark.parametrize("key", ["lora.lora_dropout", "model.patch_dropout"])
+def test_dropout_of_both_kinds_is_at_work_in_training(overrides: Overrides, key: str) -> None:
+    ends = [updated(overrides | {key: rate}, updates=2)[1] for rate in (0.1, 0.0)]
+    assert distance(*ends) > 1e-3
 
 
 def test_a_base_models_own_dropout_of_prompts_does_not_depend_on_microbatches(
