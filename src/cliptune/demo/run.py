@@ -16,6 +16,7 @@ from cliptune.evaluation.report import Evaluation
 from cliptune.files import user_path
 from cliptune.inference.output import open_output
 from cliptune.inference.predictor import Prediction, Predictor
+from cliptune.text import command
 from cliptune.training.reporting import clock
 from cliptune.training.train import train
 
@@ -86,7 +87,13 @@ def run_demo(output_dir: Path | str = "demo_run", *, seed: int = 42) -> DemoResu
         ) from None
     log.info("evaluating on the test split, which nothing was chosen on")
     evaluation = evaluate(
-        result.output_dir, data_dir=data_dir, split="test", output_dir=output_dir / "evaluation"
+        result.output_dir,
+        data_dir=data_dir,
+        split="test",
+        output_dir=output_dir / "evaluation",
+        command=command(
+            "cliptune", "evaluate", "--checkpoint", result.output_dir, "--data-dir", data_dir
+        ),
     )
     predictor = Predictor(result.output_dir)
     predictions = output_dir / "predictions.csv"
