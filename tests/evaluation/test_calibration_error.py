@@ -96,3 +96,11 @@ def test_bins_weigh_by_their_photos() -> None:
     swapped = ece_estimate(confidence[::-1], right[::-1], count[::-1], seed=0)
     assert swapped.value == pytest.approx(found.value)
     assert (swapped.low, swapped.high) == pytest.approx((found.low, found.high), abs=0.003)
+
+
+def test_luck_is_no_certainty() -> None:
+    """Bins that agree more closely than chance lets them still leave room for an error."""
+    confidence, count = np.array([0.5, 0.75, 0.95]), np.array([40, 60, 100])
+    exact = ece_estimate(confidence, confidence.copy(), count, seed=0)
+    assert exact.value == exact.low == 0
+    assert 0.02 < exact.high < 0.2

@@ -163,8 +163,10 @@ def ece_estimate(
     `low` and `high` are the errors of models of which 97.5 and 2.5 % of the measurements lie below
     the measured one (ties count half). For `high` the gaps are also stretched, and beside them all
     bins taken to be too sure by one amount, whichever reaches further: photos that are all right
-    show no gap of that kind. The interval is conditional on the bins' sizes and confidences; it
-    covers the error of these bins, not of other binnings or of each photo.
+    show no gap of that kind. Where even a perfect model would hardly measure so little, `high` is
+    that of its median measurement (power-constrained limits: Cowan et al. 2011, arXiv 1105.3166):
+    luck says nothing about the error. The interval is conditional on the bins' sizes and
+    confidences; it covers the error of these bins, not of other binnings or of each photo.
     """
     weight_K = count_K / count_K.sum()
     measured = plug_in_ece(confidence_K, accuracy_K, count_K)
@@ -180,8 +182,8 @@ def ece_estimate(
         """Mean measurement of a model whose gaps are shrunk by `factor`, less the measured one."""
         return float(weight_K @ mean_gap(stretched(factor), confidence_K, count_K)) - measured
 
-    def share_below(accuracy_K: Floats) -> float:
-        """Share of measurements below `measured` of a model that is right so often."""
+    def drawn(accuracy_K: Floats) -> Floats:
+        """(M,) what a model that is right so often measures."""
         rng = np.random.default_rng(seed)  # the same noise, as near as can be, for every model
         drawn_M = np.zeros(NOISE_DRAWS)
         for count, true, confidence, weight in zip(
@@ -189,20 +191,25 @@ def ece_estimate(
         ):  # bin by bin: numpy draws from one distribution three times faster than from many
             right_M = rng.binomial(count, true, NOISE_DRAWS)
             drawn_M += weight * np.abs(right_M / count - confidence)
-        ties_M = np.abs(drawn_M - measured) < TIE
-        return float((drawn_M < measured - TIE).mean() + ties_M.mean() / 2)
+        return drawn_M
 
-    def error_at(share: float, model: Callable[[float], Floats]) -> float:
+    def share_below(accuracy_K: Floats, than: float) -> float:
+        """Share of measurements below `than` of a model that is right so often."""
+        drawn_M = drawn(accuracy_K)
+        ties_M = np.abs(drawn_M - than) < TIE
+        return float((drawn_M < than - TIE).mean() + ties_M.mean() / 2)
+
+    def error_at(share: float, model: Callable[[float], Floats], than: float = measured) -> float:
         """The error of the model of this family of which `share` measures less."""
-        found_K = model(_falls_to(share, lambda at: share_below(model(at))))
+        found_K = model(_falls_to(share, lambda at: share_below(model(at), than)))
         return float(np.abs(found_K - confidence_K) @ weight_K)
 
     value = _root(excess) * measured
-    low, *highs = (
-        error_at(0.975, lambda at: stretched(min(at, 1.0))),
-        error_at(0.025, stretched),
-        error_at(0.025, too_sure),
-    )
+    low = error_at(0.975, lambda at: stretched(min(at, 1.0)))
+    highs = [error_at(0.025, stretched), error_at(0.025, too_sure)]
+    if not any(highs):  # less was measured than 97.5 % of perfect models do: luck, no certainty
+        usual = float(np.median(drawn(too_sure(0.0))))
+        highs.append(error_at(0.025, too_sure, usual))
     return Estimate(value, min(low, value), max(value, *highs))
 
 
