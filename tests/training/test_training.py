@@ -25,8 +25,9 @@ from cliptune.errors import (
 )
 from cliptune.evaluation.statistics.intervals import wilson_interval
 from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
-from cliptune.training.setup import measure_baseline, set_up
+from cliptune.training.setup import set_up
 from cliptune.training.train import step, train
+from cliptune.training.validation import measure_baseline
 from conftest import distance, make_photos, names, tensors
 
 Overrides = dict[str, Any]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cliptune.errors import MissingExtra
 from cliptune.evaluation.statistics.metrics import SplitMetrics
 from cliptune.model.checkpoint import Checkpoint
-from cliptune.training.run import Progress
+from cliptune.training.run import Progress, Run
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,12 @@ def clock(seconds: float) -> str:
 def finite(value: float | None) -> float | None:
     """`value`, or None for what is not finite: JSON has no word for it."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def log_known(run: Run, values: Mapping[str, float | None]) -> None:
+    """Tell the trackers of those values that are finite."""
+    known = {key: value for key, value in values.items() if finite(value) is not None}
+    run.accelerator.log(known, step=run.progress.update)
 
 
 def epoch_row(state: Progress, metrics: SplitMetrics) -> dict[str, float | None]:

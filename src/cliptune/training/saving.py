@@ -8,7 +8,6 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +27,9 @@ from cliptune.timing import section
 from cliptune.training.reporting import finite
 from cliptune.training.resume import photo_list, save_resume, torch_random
 from cliptune.training.run import Run
+from cliptune.training.validation import Validation
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Val at one point of a run: its figures, and what was said of each of its photos."""
-
-    metrics: SplitMetrics
-    predictions: Predictions
 
 
 def save(run: Run, name: str, validation: Validation | None) -> None:

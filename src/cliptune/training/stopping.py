@@ -1,4 +1,4 @@
-"""One run for one folder, and its end on request: locks and signals."""
+"""One run for one folder, and its end before its time: locks, signals, what is saved and said."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from cliptune.errors import UserError
+import torch
+
+from cliptune.errors import Interrupted, UserError, listing
 from cliptune.files import recover
+from cliptune.foreign_errors import LoadingError
 from cliptune.locks import RunLock
+from cliptune.training.run import Run
+from cliptune.training.saving import save
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +89,46 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def save_and_stop(run: Run) -> NoReturn:
+    """Save, and say how to go on."""
+    save(run, f"checkpoint-step-{run.progress.update}", None)
+    raise Interrupted(how_to_go_on(run))
+
+
+def save_and_fail(run: Run, error: LoadingError) -> NoReturn:
+    """Save, and say which photos were waited for when the loading processes failed."""
+    validating = run.progress.pending or run.progress.epoch_updates == run.updates_per_epoch
+    size = run.settings.training.gradient_accumulation_steps
+    run.batches.start = run.progress.epoch_updates * size
+    keys = [key for batch in islice(run.batches, size) for key in batch]
+    paths = [str(run.train_samples[key.photo].path) for key in keys]
+    waited_for = "those of val" if validating else f"\n{listing(paths, limit=8)}"
+    if run.progress.update:
+        save(run, f"checkpoint-step-{run.progress.update}", None)
+    raise LoadingError(
+        error.cause,
+        remedy="Lower data.num_workers (0: none), or raise data.read_timeout, and go on with "
+        f"--resume. The photos waited for: {waited_for}",
+    ) from error
+
+
+def asked_to_stop(run: Run, stop: threading.Event) -> bool:
+    """Whether any process was asked to stop: they must leave after the same update."""
+    if run.accelerator.num_processes == 1:
+        return stop.is_set()
+    asked = torch.tensor(float(stop.is_set()), device=run.accelerator.device)
+    return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
+
+
+def how_to_go_on(run: Run) -> str:
+    """What is said of a run that was stopped, once all is saved."""
+    output_dir = run.settings.output.output_dir
+    return (
+        f"stopped after update {run.progress.update}; everything is saved in {output_dir}. "
+        "Go on with the same command and --resume."
+    )
 
 
 def _leave_at_once() -> None:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import torch
-from accelerate.utils import broadcast_object_list
-
 from cliptune.config import Settings
 from cliptune.data.loading import Batch
-from cliptune.errors import Interrupted, listing
+from cliptune.errors import Interrupted
 from cliptune.evaluation.plots import best_epoch
-from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
 from cliptune.foreign_errors import DISK, LoadingError, memory_errors_in_words, resource_errors
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
-from cliptune.model.classifier import predict_logits
 from cliptune.model.lora import trainable_share
 from cliptune.timing import measured, section, step_done
 from cliptune.training.optim import lr_factor
@@ -28,12 +22,12 @@ from cliptune.training.reporting import (
     TrainResult,
     epoch_line,
     epoch_row,
-    finite,
+    log_known,
     peak_memory,
 )
 from cliptune.training.run import Run
-from cliptune.training.saving import Validation, save
-from cliptune.training.setup import measure_baseline, set_up
+from cliptune.training.saving import save
+from cliptune.training.setup import set_up
 from cliptune.training.start import (
     check_folder,
     go_on_from,
@@ -43,7 +37,15 @@ from cliptune.training.start import (
     with_base_model,
 )
 from cliptune.training.step import refuse_unreadable_in, step
-from cliptune.training.stopping import locked, stop_requests
+from cliptune.training.stopping import (
+    asked_to_stop,
+    how_to_go_on,
+    locked,
+    save_and_fail,
+    save_and_stop,
+    stop_requests,
+)
+from cliptune.training.validation import measure_baseline, validate
 
 log = logging.getLogger(__name__)
 
@@ -153,17 +155,17 @@ def fit(run: Run, *, progress: bool = True) -> bool:
                     at_epoch_end = state.epoch_updates == run.updates_per_epoch
                     if not at_epoch_end:
                         _between_epochs(run)
-                        if _asked_to_stop(run, stop):
-                            _save_and_stop(run)
+                        if asked_to_stop(run, stop):
+                            save_and_stop(run)
                 _finish_epoch(run)
             except LoadingError as error:
                 # A signal to the whole group of processes ends those that load photos, too.
                 if not stop.wait(1):
-                    _save_and_fail(run, error)
-                _save_and_stop(run)
+                    save_and_fail(run, error)
+                save_and_stop(run)
             over = state.epoch == num_epochs or run.gain_is_over()
-            if _asked_to_stop(run, stop) and not over:
-                raise Interrupted(_how_to_go_on(run))
+            if asked_to_stop(run, stop) and not over:
+                raise Interrupted(how_to_go_on(run))
     return False
 
 
@@ -215,22 +217,6 @@ def _update(
     step_done(photos)
 
 
-def validate(run: Run) -> Validation:
-    """Val without adapters' dropout or augmentation: figures, and what was said of each photo."""
-    with section("validation"):
-        predictions = predict_logits(
-            [run.classifier],
-            run.val_loader,
-            run.accelerator.device,
-            autocast=run.accelerator.autocast,
-            frozen=run.frozen_val,
-        )
-    metrics = split_metrics(predictions.logits[0], predictions.labels)
-    # Every process measures all of val; they must not part over a rounding when to stop.
-    agreed: list[SplitMetrics] = broadcast_object_list([metrics])
-    return Validation(agreed[0], predictions)
-
-
 def _between_epochs(run: Run) -> None:
     """Validation and checkpoints that fall on an update within an epoch."""
     state, every = run.progress, run.settings.evaluation
@@ -243,7 +229,7 @@ def _between_epochs(run: Run) -> None:
             "update %d  val loss %.3f  top-1 %.1f %%",
             state.update, metrics.loss, 100 * metrics.accuracy,
         )  # fmt: skip
-        _log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
+        log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
         state.pending = False
     if state.update % every.save_steps == 0:
         save(run, f"checkpoint-step-{state.update}", validation)
@@ -273,18 +259,12 @@ def _finish_epoch(run: Run) -> None:
             is_best=best_epoch(state.history) is row,
         ),
     )
-    _log_known(
+    log_known(
         run,
         {f"epoch/{key}": value for key, value in row.items() if key not in ("epoch", "update")}
         | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy},
     )
     save(run, f"checkpoint-epoch-{state.epoch}", validation)
-
-
-def _log_known(run: Run, values: dict[str, float | None]) -> None:
-    """Tell the trackers of those values that are finite."""
-    known = {key: value for key, value in values.items() if finite(value) is not None}
-    run.accelerator.log(known, step=run.progress.update)
 
 
 def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
@@ -299,41 +279,3 @@ def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
         if not group:
             return
         yield group, time.perf_counter() - started
-
-
-def _save_and_stop(run: Run) -> None:
-    save(run, f"checkpoint-step-{run.progress.update}", None)
-    raise Interrupted(_how_to_go_on(run))
-
-
-def _save_and_fail(run: Run, error: LoadingError) -> None:
-    """Save, and say which photos were waited for when the loading processes failed."""
-    validating = run.progress.pending or run.progress.epoch_updates == run.updates_per_epoch
-    size = run.settings.training.gradient_accumulation_steps
-    run.batches.start = run.progress.epoch_updates * size
-    keys = [key for batch in islice(run.batches, size) for key in batch]
-    paths = [str(run.train_samples[key.photo].path) for key in keys]
-    waited_for = "those of val" if validating else f"\n{listing(paths, limit=8)}"
-    if run.progress.update:
-        save(run, f"checkpoint-step-{run.progress.update}", None)
-    raise LoadingError(
-        error.cause,
-        remedy="Lower data.num_workers (0: none), or raise data.read_timeout, and go on with "
-        f"--resume. The photos waited for: {waited_for}",
-    ) from error
-
-
-def _asked_to_stop(run: Run, stop: threading.Event) -> bool:
-    """Whether any process was asked to stop: they must leave after the same update."""
-    if run.accelerator.num_processes == 1:
-        return stop.is_set()
-    asked = torch.tensor(float(stop.is_set()), device=run.accelerator.device)
-    return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
-
-
-def _how_to_go_on(run: Run) -> str:
-    output_dir = run.settings.output.output_dir
-    return (
-        f"stopped after update {run.progress.update}; everything is saved in {output_dir}. "
-        "Go on with the same command and --resume."
-    )

@@ -1,0 +1,119 @@
+"""The photos of a run: which there are, which of them can be read, and what brings them."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from cliptune.config import AugmentationSettings, DataSettings
+from cliptune.data.augment import Augmentation
+from cliptune.data.decoded import MIB, default_cache_dir
+from cliptune.data.digests import PhotoSums
+from cliptune.data.folder import Split, load_training_splits, without
+from cliptune.data.images import Preprocess
+from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
+from cliptune.data.reading import find_unreadable
+from cliptune.errors import DataError, ImageError, listing
+from cliptune.text import counted
+
+log = logging.getLogger(__name__)
+
+
+def load_photos(data: DataSettings, *, seed: int, progress: bool) -> tuple[Split, Split]:
+    """The train and val splits, each file decoded once to find the unreadable ones.
+
+    Raises `ImageError` listing all of them, unless `data.on_bad_image` is "skip".
+    """
+    train, val = load_training_splits(data.data_dir, val_ratio=data.val_ratio, seed=seed)
+    paths = [sample.path for split in (train, val) for sample in split.samples]
+    unreadable = find_unreadable(paths, progress=progress)
+    if unreadable:
+        lines = listing([str(fault) for fault in unreadable])
+        of_all = f"{len(unreadable)} of {counted(len(paths), 'image')}"
+        if data.on_bad_image == "error":
+            raise ImageError(
+                f"{of_all} cannot be read:\n{lines}\n"
+                "Mend or remove them, or set data.on_bad_image to skip."
+            )
+        log.warning("skipping %s:\n%s", of_all, lines)
+        bad = {fault.path for fault in unreadable}
+        train, val = without(train, bad), without(val, bad)
+    cause = "without the unreadable images " if unreadable else ""
+    _refuse_nothing_left(data.data_dir, train, val, cause=cause)
+    log.info(
+        "%s: %s, %s, %s", data.data_dir, counted(len(train.class_names), "class"),
+        counted(len(train), "training photo"), counted(len(val), "validation photo"),
+    )  # fmt: skip
+    if val.missing_classes:
+        log.warning("val has no photos of: %s", ", ".join(val.missing_classes))
+    return train, val
+
+
+def _refuse_nothing_left(folder: Path, train: Split, val: Split, *, cause: str) -> None:
+    """Raise `DataError` where a class has nothing to learn from, or val holds no photo."""
+    left = {sample.label for sample in train.samples}
+    empty = [name for label, name in enumerate(train.class_names) if label not in left]
+    if empty or not val.samples:
+        raise DataError(
+            f"{folder}: {cause}there is no photo left for "
+            f"{', '.join(empty) if empty else 'val'}. Each class needs at least two photos, "
+            "or one in train/ and one in a val/ folder."
+        )
+
+
+def photo_sums(train: Split, val: Split) -> PhotoSums:
+    """The sums by which a checkpoint knows its photos again."""
+    return PhotoSums.of(*([sample.path for sample in split.samples] for split in (train, val)))
+
+
+def make_loaders(
+    data: DataSettings,
+    train: Split,
+    val: Split,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    seed: int,
+    accelerator: Any,
+) -> tuple[EpochBatches, DataLoader[Any], DataLoader[Any]]:
+    """The order of training; the loaders of train in that order, augmented, and of val as it is."""
+    batches = EpochBatches(
+        len(train),
+        batch_size=batch_size,
+        seed=seed,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    augmentation = augmentation_by(data.augmentation)
+    train_set = PhotoDataset(train.samples, preprocess, augmentation=augmentation, seed=seed)
+    val_set = PhotoDataset(val.samples, preprocess)
+    if data.cache:
+        cache_dir = data.cache_dir or default_cache_dir()
+        limit, progress = data.cache_limit * MIB, accelerator.is_main_process
+        val_set.keep_decoded(cache_dir, limit_bytes=limit, progress=progress)
+        beside = [val_set.store] if val_set.store else []
+        train_set.keep_decoded(cache_dir, limit_bytes=limit, beside=beside, progress=progress)
+    load = partial(
+        make_loader,
+        num_workers=data.num_workers,
+        pin_memory=data.pin_memory,
+        read_timeout=data.read_timeout,
+    )
+    return batches, load(train_set, batches=batches), load(val_set, batch_size=batch_size)
+
+
+def augmentation_by(settings: AugmentationSettings) -> Augmentation | None:
+    """What draws the random views of training photos; None where they stay as they are."""
+    if not settings.enabled:
+        return None
+    return Augmentation(
+        crop_scale=settings.crop_scale,
+        crop_ratio=settings.crop_ratio,
+        flip=settings.flip,
+        color=settings.color,
+        views=settings.views,
+    )
