@@ -11,8 +11,12 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cliptune.errors import DataError, ResourceError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # By number: what happened, and the first thing to do about it.
 DISK = {
@@ -156,3 +160,8 @@ def loading_errors() -> Iterator[None]:
         lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
         # What was raised in a loading process comes with its traceback; the last line says what.
         raise LoadingError(": ".join(dict.fromkeys((lines[0], lines[-1])))) from error
+
+
+def validation_faults(error: ValidationError) -> list[str]:
+    """What pydantic found wrong, a line for each fault: where, and what should be there."""
+    return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]

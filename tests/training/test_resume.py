@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from tiny import event_points
 
 from cliptune.config import load_settings
 from cliptune.errors import (
+    CheckpointError,
     Interrupted,
     ResourceError,
     SettingsError,
@@ -26,6 +29,14 @@ from cliptune.errors import (
 from cliptune.files import recover
 from cliptune.locks import RunLock
 from cliptune.training import train as training
+from cliptune.training.resume import (
+    ResumeState,
+    numpy_random,
+    read_resume,
+    save_resume,
+    torch_random,
+)
+from cliptune.training.run import Progress
 from cliptune.training.setup import set_up
 from cliptune.training.train import step, train
 from conftest import make_model, make_photos, names, tensors
@@ -323,23 +334,52 @@ def test_a_picture_that_a_stop_kept_back_is_drawn_on_resuming(overrides: Overrid
     assert picture.read_bytes() == drawn
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_a_run_goes_on_in_the_precision_it_began_in(
-    overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    overrides: dict[str, Any], precision: str
 ) -> None:
-    """Which is faster is timed, and a busy machine may answer otherwise the second time."""
+    """Which is faster is timed, and a busy machine may answer otherwise the second time.
 
-    def in_two_parts(folder: Path, *, timed: tuple[str, str]) -> dict[str, torch.Tensor]:
-        here = {"output.output_dir": str(folder), "hardware.mixed_precision": True}
-        for epochs, precision in enumerate(timed, start=1):
-            monkeypatch.setattr(
-                "cliptune.training.setup.precision_for",
-                lambda *_, found=precision, **__: found,
-            )
-            settings = load_settings(overrides=overrides | here | {"training.num_epochs": epochs})
-            train(settings, resume=epochs > 1, progress=False)
-        return tensors(folder / "checkpoint-epoch-2")
+    This machine answers one of the two at most, and each of them is kept.
+    """
+    overrides |= {"hardware.mixed_precision": True}
+    one = train(load_settings(overrides=overrides | {"training.num_epochs": 1}), progress=False)
+    rewrite_state(one.output_dir / "checkpoint-epoch-1", precision={"cpu": precision})
+    (one.output_dir / "checkpoint-epoch-1" / "SHA256SUMS").unlink()  # they were of another state
+    two = train(load_settings(overrides=overrides), resume=True, progress=False)
+    assert read_resume(two.output_dir / "checkpoint-epoch-2").precision == {"cpu": precision}
 
-    expected = in_two_parts(tmp_path / "a", timed=("no", "no"))
-    found = in_two_parts(tmp_path / "b", timed=("no", "bf16"))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"photos": {"count": "many", "digest": ""}}, r"photos\.count: .*valid integer"),
+        ({"events": {"a": None}}, r"events\.a: "),
+        ({"progress": {"epochs": 1}}, "unexpected keyword argument 'epochs'"),
+        ({"numpy_random": ["MT19937"]}, r"numpy_random\.1: "),
+    ],
+    ids=str,
+)
+def test_a_state_that_no_run_wrote_is_refused_with_its_key(
+    tmp_path: Path, change: dict[str, Any], fault: str
+) -> None:
+    state = ResumeState(
+        progress=Progress(epoch=1),
+        scaler=None,
+        settings={"seed": 1},
+        python_random=random.getstate(),
+        numpy_random=numpy_random(),
+    )
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+    save_resume(tmp_path, state, optimizer=optimizer, random_states=[torch_random()])
+    assert read_resume(tmp_path) == state
+    rewrite_state(tmp_path, **change)
+    with pytest.raises(CheckpointError, match=rf"state\.json: damaged: .*{fault}"):
+        read_resume(tmp_path)
+
+
+def rewrite_state(checkpoint: Path, **changes: Any) -> None:
+    """Put other values into what is kept to go on from."""
+    path = checkpoint / "resume" / "state.json"
+    values = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(values), encoding="utf-8")

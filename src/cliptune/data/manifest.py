@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
+from cliptune.foreign_errors import validation_faults
 
 MANIFEST = "dataset.json"
 
@@ -73,10 +74,10 @@ def read_manifest(folder: Path) -> Manifest | None:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         return Manifest.model_validate(json.loads(text))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise DataError(
             f"{path}: damaged, or of another format version (this cliptune reads format 1):\n"
-            f"{listing(faults, limit=3)}\nMove it away to use the photos without it."
+            f"{listing(validation_faults(error), limit=3)}\n"
+            "Move it away to use the photos without it."
         ) from None
     except ValueError as error:
         raise DataError(

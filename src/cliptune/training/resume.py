@@ -11,16 +11,18 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from cliptune.data.classes_file import CLASSES_FILE
 from cliptune.data.folder import Sample
 from cliptune.errors import CheckpointError, SettingsError, listing
+from cliptune.foreign_errors import validation_faults
 from cliptune.model.checkpoint import write_tensors
 from cliptune.model.restore import read_tensors
 from cliptune.training.run import Progress
@@ -44,60 +46,72 @@ CHANGEABLE = (
 )
 
 
+PythonRandom = tuple[int, tuple[int, ...], float | None]  # as `random.getstate` gives it
+NumpyRandom = tuple[str, list[int], int, int, float]  # as `np.random.get_state` does, but a list
+
+
+@dataclass(frozen=True)
+class PhotoList:
+    """How many training photos there are, and a digest of their classes and names in order."""
+
+    count: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeState:
+    """What `state.json` holds. Earlier checkpoints lack what has a default here."""
+
+    progress: Annotated[Progress, PlainValidator(lambda values: Progress(**values))]
+    scaler: dict[str, Any] | None  # of torch's own making; None without one
+    settings: dict[str, object]  # with the keys and defaults of the version that wrote them
+    photos: PhotoList | None = None
+    events: dict[str, int] = field(default_factory=dict)  # the sizes of the event files, in bytes
+    precision: dict[str, str] = field(default_factory=dict)  # computed in, by kind of device
+    python_random: PythonRandom
+    numpy_random: NumpyRandom
+
+
 def save_resume(
     checkpoint: Path,
+    state: ResumeState,
     *,
-    progress: Progress,
     optimizer: torch.optim.Optimizer,
-    scaler: dict[str, Any] | None,
-    settings: dict[str, Any],
-    photos: dict[str, Any],
-    events: dict[str, int],
     random_states: Sequence[dict[str, torch.Tensor]],
-    precision: dict[str, str],
 ) -> None:
     """Write `resume/` into the checkpoint folder.
 
-    `events` are the sizes of the event files, `random_states` those of each process, `precision`
-    what is computed in on which kind of device.
+    `random_states` are those of torch in each process, as `torch_random` gives them.
     """
     folder = checkpoint / "resume"
     folder.mkdir()
-    state = {
-        "progress": asdict(progress),
-        "scaler": scaler,
-        "settings": settings,
-        "photos": photos,
-        "events": events,
-        "precision": precision,
-        "python_random": random.getstate(),
-        "numpy_random": _numpy_state(),
-    }
-    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8", newline="\n")
+    text = json.dumps(asdict(state), indent=1)
+    (folder / "state.json").write_text(text, encoding="utf-8", newline="\n")
     tensors = _optimizer_tensors(optimizer)
     for process, states in enumerate(random_states):
         tensors |= {f"random.{process}.{kind}": state for kind, state in states.items()}
     write_tensors(folder / "tensors.safetensors", tensors)
 
 
-def read_resume(checkpoint: Path) -> dict[str, Any]:
-    """The contents of `resume/state.json`, `progress` as `Progress`.
+def read_resume(checkpoint: Path) -> ResumeState:
+    """The contents of `resume/state.json`.
 
     Raises `CheckpointError` when it is missing or damaged.
     """
     path = checkpoint / "resume" / "state.json"
     try:
         # Earlier checkpoints may hold NaN, which is not JSON: a figure that is not known.
-        text = path.read_text(encoding="utf-8")
-        state: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
-        state["progress"] = Progress(**state["progress"])
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        return TypeAdapter(ResumeState).validate_python(values)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: missing, so this checkpoint predicts but cannot be trained further"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValidationError as error:
+        faults = "; ".join(validation_faults(error)[:3])
+        raise CheckpointError(f"{path}: damaged: {faults}") from None
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
-    return state
 
 
 def precision_before(checkpoint: Path, device: torch.device, *, mixed: bool) -> str | None:
@@ -106,12 +120,11 @@ def precision_before(checkpoint: Path, device: torch.device, *, mixed: bool) -> 
     Whether bf16 is faster is timed, and a busy machine may answer otherwise another time: a run
     that goes on must not change its numbers with it.
     """
-    saved = read_resume(checkpoint).get("precision", {})
-    return saved.get(device.type) if mixed else None
+    return read_resume(checkpoint).precision.get(device.type) if mixed else None
 
 
 def restore_training(
-    checkpoint: Path, state: dict[str, Any], optimizer: torch.optim.Optimizer, *, process: int = 0
+    checkpoint: Path, state: ResumeState, optimizer: torch.optim.Optimizer, *, process: int = 0
 ) -> None:
     """Put the optimizer moments and the random states of `process` in place."""
     tensors = read_tensors(checkpoint / "resume" / "tensors.safetensors")
@@ -127,10 +140,10 @@ def restore_training(
     try:
         optimizer.load_state_dict(numbers)
         _set_torch_random(tensors, process)
-        version, internal, gauss = state["python_random"]
-        random.setstate((version, tuple(internal), gauss))
-        kind, keys, *rest = state["numpy_random"]
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        random.setstate(state.python_random)
+        generator, internal, place, has_gauss, gauss = state.numpy_random
+        words = np.array(internal, dtype=np.uint32)
+        np.random.set_state((generator, words, place, has_gauss, gauss))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint / 'resume'}: does not fit: {error}") from None
 
@@ -150,7 +163,9 @@ def _check_moments(
             )
 
 
-def check_settings_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+def check_settings_agree(
+    checkpoint: Path, saved: dict[str, object], now: dict[str, object]
+) -> None:
     """Raise `SettingsError` where a resumed run would not be the same run."""
     before, after = flat_settings(saved), flat_settings(now)
     changed = [
@@ -165,25 +180,24 @@ def check_settings_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str,
         )
 
 
-def photo_list(samples: Sequence[Sample]) -> dict[str, Any]:
-    """How many training photos there are, and a digest of their classes and file names in order.
+def photo_list(samples: Sequence[Sample]) -> PhotoList:
+    """What tells whether training photos are those of before.
 
     Order and augmentation follow a photo's place, so one photo more or less makes another run.
     """
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.label}/{sample.path.name}\0".encode())
-    return {"count": len(samples), "digest": digest.hexdigest()[:16]}
+    return PhotoList(len(samples), digest.hexdigest()[:16])
 
 
-def check_photos_agree(checkpoint: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+def check_photos_agree(checkpoint: Path, saved: PhotoList, now: PhotoList) -> None:
     """Raise `SettingsError` where training photos were added, removed or renamed since."""
     if saved != now:
-        renamed = ", with other names" if saved.get("count") == now["count"] else ""
+        renamed = ", with other names" if saved.count == now.count else ""
         raise SettingsError(
-            f"{checkpoint}: the training photos are not those of before: {saved.get('count')} "
-            f"then, {now['count']} now{renamed}. Restore them, or start a new run in another "
-            "--output-dir."
+            f"{checkpoint}: the training photos are not those of before: {saved.count} then, "
+            f"{now.count} now{renamed}. Restore them, or start a new run in another --output-dir."
         )
 
 
@@ -207,9 +221,9 @@ def check_prompt_names_agree(
         )
 
 
-def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: dict[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings under names with dots."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= flat_settings(value, f"{prefix}{key}.")
@@ -250,6 +264,7 @@ def _set_torch_random(tensors: dict[str, torch.Tensor], process: int) -> None:
         torch.mps.set_rng_state(mps)
 
 
-def _numpy_state() -> list[Any]:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return [kind, np.asarray(keys).tolist(), *rest]
+def numpy_random() -> NumpyRandom:
+    """The state of numpy's global generator."""
+    kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
+    return str(kind), np.asarray(keys).tolist(), int(place), int(has_gauss), float(gauss)

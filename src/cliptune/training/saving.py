@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,13 @@ from cliptune.model.classifier import Predictions
 from cliptune.text import counted, no_markup
 from cliptune.timing import section
 from cliptune.training.reporting import finite
-from cliptune.training.resume import photo_list, save_resume, torch_random
+from cliptune.training.resume import (
+    ResumeState,
+    numpy_random,
+    photo_list,
+    save_resume,
+    torch_random,
+)
 from cliptune.training.run import Run
 from cliptune.training.validation import Validation
 
@@ -59,17 +66,17 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
         run.backbone.processor.save_pretrained(folder)
         (folder / "README.md").write_text(model_card(run, record), encoding="utf-8", newline="\n")
         scaler = run.accelerator.scaler
-        save_resume(
-            folder,
+        state = ResumeState(
             progress=run.progress,
-            optimizer=run.optimizer,
             scaler=scaler.state_dict() if scaler is not None else None,
             settings=settings,
             photos=photo_list(run.train_samples),
             events=run.events.sizes(),
-            random_states=random_states,
             precision={run.accelerator.device.type: run.accelerator.mixed_precision},
+            python_random=random.getstate(),
+            numpy_random=numpy_random(),
         )
+        save_resume(folder, state, optimizer=run.optimizer, random_states=random_states)
 
     with section("checkpoint"):
         write_checkpoint(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cliptune.config import Settings
 from cliptune.errors import SettingsError, UserError
@@ -106,15 +106,15 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     Raises `SettingsError` for other settings than its own, or where nothing is left to train.
     """
     state = read_resume(last.path)
-    check_settings_agree(last.path, state["settings"], run.settings.to_dict())
+    check_settings_agree(last.path, state.settings, run.settings.to_dict())
     _check_classes_and_base_agree(run, last)
     check_prompt_names_agree(last.path, last.record.prompt_names, run.names.prompts)
-    if "photos" in state:  # earlier checkpoints have none
-        check_photos_agree(last.path, state["photos"], photo_list(run.train_samples))
+    if state.photos is not None:  # earlier checkpoints have none
+        check_photos_agree(last.path, state.photos, photo_list(run.train_samples))
     before = load_photo_sums(last)
     if before is not None and run.photo_sums is not None:  # contents may have changed since
         run.photo_sums = run.photo_sums.with_others(before.train, before.val)
-    run.progress = state["progress"]
+    run.progress = state.progress
     if run.accelerator.is_main_process:
         draw_curves(run)  # a stop may have come between the checkpoint and its picture
     if run.progress.epoch >= run.settings.training.num_epochs:
@@ -135,10 +135,10 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     read_adapter(last.path, run.classifier.model)
     run.classifier.head.load_state_dict(load_head(last.path, last.record).state_dict())
     restore_training(last.path, state, run.optimizer, process=run.accelerator.process_index)
-    if run.accelerator.scaler is not None and state["scaler"]:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
+    if run.accelerator.scaler is not None and state.scaler:
+        run.accelerator.scaler.load_state_dict(state.scaler)
     if run.accelerator.is_main_process:
-        run.events.cut_back(state.get("events", {}))
+        run.events.cut_back(state.events)
     log.info("going on from %s (update %d)", last.path, run.progress.update)
 
 
@@ -167,7 +167,7 @@ def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
         )
 
 
-def _as_table(settings: dict[str, Any]) -> str:
+def _as_table(settings: Mapping[str, object]) -> str:
     """Settings as a table in Markdown, which TensorBoard shows."""
     rows = [f"| `{key}` | `{value}` |" for key, value in settings.items()]
     return "\n".join(["| setting | value |", "|---|---|", *rows])
