@@ -179,7 +179,7 @@ def test_a_split_can_be_left_out_by_its_name_or_ours(tmp_path: Path, kinds: Any)
     assert sum(sum(classes.values()) for classes in result.counts.values()) == len(NUMBERS)
     manifest = read_manifest(tmp_path / "data")
     assert manifest is not None
-    assert manifest.options["leave_out"] == ["val"]
+    assert manifest.options.leave_out == ["val"]
     with pytest.raises(
         DataError, match=r"--leave-out extra: no such split\. Its splits: train, val"
     ):

@@ -93,7 +93,7 @@ def _later_split(
 def size_findings(counts: Counts, manifest: Manifest | None) -> list[Finding]:
     """Classes with few photos to learn from, or many fewer than others."""
     train = {name: number for name, number in counts.get("train", {}).items() if number}
-    if not train or (manifest is not None and manifest.options.get("shots")):
+    if not train or (manifest is not None and manifest.options.shots):
         return []  # few photos were asked for
     findings = []
     if few := [f"{name}: {number}" for name, number in train.items() if number < FEW_PHOTOS]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +25,29 @@ class SourceRecord(BaseModel):
     splits: Literal["source", "random"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """What was asked of `prepare`, as on its command line; None where it was not given.
+
+    Manifests of earlier versions lack some.
+    """
+
+    layout: str = "auto"
+    splits: str = "auto"
+    num_classes: int | None = None
+    classes: list[str] | None = None
+    exclude: list[str] | None = None
+    min_photos: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    shots: int | None = None
+    train_ratio: float = 0.7
+    val_ratio: float | None = None
+    link: bool = False
+    resize: int | None = None
+    leave_out: list[str] | None = None
+
+
 class Manifest(BaseModel):
     """What `prepare` made. The same photos, options and version give the same bytes."""
 
@@ -32,7 +56,7 @@ class Manifest(BaseModel):
     format: Literal[1] = 1
     cliptune: str  # the version that wrote it
     source: SourceRecord
-    options: dict[str, Any]  # as asked for: those of the command line, None where not given
+    options: PrepareOptions
     seed: int
     left_out: dict[str, str] = {}  # class of the source -> why it was not taken
     counts: dict[str, dict[str, int]]  # split -> class -> photos
@@ -44,17 +68,16 @@ class Manifest(BaseModel):
         # Names that are no text (bytes of another encoding) stay what they are on the disk.
         path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape", newline="\n")
 
-    def differences(self, options: dict[str, Any], *, seed: int, source: str | None) -> list[str]:
+    def differences(self, options: PrepareOptions, *, seed: int, source: str | None) -> list[str]:
         """How a request differs from what was made, a line for each option."""
-        made = self.options | {"seed": self.seed}
-        asked = options | {"seed": seed}
+        made: dict[str, object] = asdict(self.options) | {"seed": self.seed}
+        asked: dict[str, object] = asdict(options) | {"seed": seed}
         if source is not None:
             made, asked = made | {"source": self.source.name}, asked | {"source": source}
         return [
-            f"--{key.replace('_', '-')}: made with {_shown(made.get(key))}, now "
-            f"{_shown(asked.get(key))}"
+            f"--{key.replace('_', '-')}: made with {_shown(made[key])}, now {_shown(asked[key])}"
             for key in asked
-            if made.get(key) != asked[key]
+            if made[key] != asked[key]
         ]
 
 
@@ -85,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         ) from None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return "the default" if value is None else str(value)

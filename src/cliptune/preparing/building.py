@@ -30,6 +30,7 @@ from cliptune.files import rename, sync, whole_file
 from cliptune.foreign_errors import reason
 from cliptune.locks import folder_locks
 from cliptune.preparing.sources.archive import PhotoStore
+from cliptune.preparing.splitting import Parts
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,17 @@ def finish_or_clear(output_dir: Path) -> None:
         if (work / MANIFEST).exists() and not (output_dir / MANIFEST).exists():
             _place(work, output_dir)
         shutil.rmtree(work)
+
+
+def places(
+    classes: Mapping[str, Sequence[PurePosixPath]], dealt: Mapping[str, Parts[PurePosixPath]]
+) -> dict[PurePosixPath, PurePosixPath]:
+    """Each photo that was dealt to a split, and its split/class/file in the tree."""
+    found: dict[PurePosixPath, PurePosixPath] = {}
+    for name, parts in dealt.items():
+        files = file_names(classes[name])
+        found |= {p: PurePosixPath(s, name, files[p]) for s in SPLITS for p in parts[s]}
+    return found
 
 
 def file_names(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,11 +11,13 @@ from cliptune.data.counts import Counts, counts_table
 from cliptune.data.image_files import IMAGE_SUFFIXES
 from cliptune.data.splits import SPLITS
 from cliptune.preparing.choosing import Choice
+from cliptune.preparing.download import STANFORD_DOGS
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.preparing.sources.layouts import ClassLayout
 from cliptune.preparing.sources.opening import Source
+from cliptune.preparing.sources.stanford import ARCHIVE_NAME
 from cliptune.preparing.splitting import Shares
-from cliptune.text import counted, wrap
+from cliptune.text import command, counted, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,49 @@ class PrepareResult:
         notes = [note.partition("\n") for note in self.notes]
         shown = [f"{wrap(words)}{line_break}{line}" for words, line_break, line in notes]
         return "\n\n".join([wrap(self.headline), *table, *shown])
+
+
+def already_there(output_dir: Path, counts: Counts) -> PrepareResult:
+    """That `output_dir` holds photos, as many as `counts` says, and was left as it is."""
+    num_photos = sum(sum(classes.values()) for classes in counts.values())
+    return PrepareResult(
+        output_dir=output_dir,
+        class_names=tuple(counts.get("train", {})),
+        counts=counts,
+        kind="already_there",
+        headline=f"{output_dir} already holds {counted(num_photos, 'photo')}; nothing was changed.",
+        notes=(
+            "To start afresh, choose another --output-dir or delete this folder first. "
+            f"To check it:\n  {check_command(output_dir)}",
+        ),
+    )
+
+
+def empty_tree_made(output_dir: Path, breeds: Sequence[str], reason: str) -> PrepareResult:
+    """That empty folders were made, why, and what the user can do now."""
+    return PrepareResult(
+        output_dir=output_dir,
+        class_names=tuple(sorted(breeds)),
+        counts={split: dict.fromkeys(sorted(breeds), 0) for split in SPLITS},
+        kind="empty_tree",
+        headline=f"{output_dir}: made empty folders for {len(breeds)} classes, without photos.",
+        notes=(
+            f"There is no archive to take photos from: {reason}.",
+            f"What to do now, either: put photos into {output_dir}/train/<class>/ (about 100 a "
+            "class), and about 20 a class into val/<class>/ and test/<class>/; remove the classes "
+            f"you do not fill. Then check them:\n  {check_command(output_dir)}",
+            f"Or: fetch {STANFORD_DOGS.url} elsewhere, save it as "
+            f"{output_dir.parent / ARCHIVE_NAME}, and run this command again.",
+            "Or: give photos of your own with --source: a folder with one folder for each class, "
+            "a list (.csv), or other forms; 'cliptune prepare --help' names them.",
+            "The classes: " + ", ".join(sorted(breeds)) + ".",
+        ),
+    )
+
+
+def check_command(output_dir: Path) -> str:
+    """What to type to check the photos in `output_dir`."""
+    return command("cliptune", "check", output_dir)
 
 
 def notes_on(source: Source, choice: Choice, *, shares: Shares) -> tuple[str, ...]:

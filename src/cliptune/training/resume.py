@@ -51,7 +51,7 @@ NumpyRandom = tuple[str, list[int], int, int, float]  # as `np.random.get_state`
 
 
 @dataclass(frozen=True)
-class PhotoList:
+class PhotoDigest:
     """How many training photos there are, and a digest of their classes and names in order."""
 
     count: int
@@ -65,7 +65,7 @@ class ResumeState:
     progress: Annotated[Progress, PlainValidator(lambda values: Progress(**values))]
     scaler: dict[str, Any] | None  # of torch's own making; None without one
     settings: dict[str, object]  # with the keys and defaults of the version that wrote them
-    photos: PhotoList | None = None
+    photos: PhotoDigest | None = None
     events: dict[str, int] = field(default_factory=dict)  # the sizes of the event files, in bytes
     precision: dict[str, str] = field(default_factory=dict)  # computed in, by kind of device
     python_random: PythonRandom
@@ -180,7 +180,7 @@ def check_settings_agree(
         )
 
 
-def photo_list(samples: Sequence[Sample]) -> PhotoList:
+def photo_digest(samples: Sequence[Sample]) -> PhotoDigest:
     """What tells whether training photos are those of before.
 
     Order and augmentation follow a photo's place, so one photo more or less makes another run.
@@ -188,10 +188,10 @@ def photo_list(samples: Sequence[Sample]) -> PhotoList:
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.label}/{sample.path.name}\0".encode())
-    return PhotoList(len(samples), digest.hexdigest()[:16])
+    return PhotoDigest(len(samples), digest.hexdigest()[:16])
 
 
-def check_photos_agree(checkpoint: Path, saved: PhotoList, now: PhotoList) -> None:
+def check_photos_agree(checkpoint: Path, saved: PhotoDigest, now: PhotoDigest) -> None:
     """Raise `SettingsError` where training photos were added, removed or renamed since."""
     if saved != now:
         renamed = ", with other names" if saved.count == now.count else ""

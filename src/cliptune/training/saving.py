@@ -29,7 +29,7 @@ from cliptune.training.reporting import finite
 from cliptune.training.resume import (
     ResumeState,
     numpy_random,
-    photo_list,
+    photo_digest,
     save_resume,
     torch_random,
 )
@@ -70,7 +70,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             progress=run.progress,
             scaler=scaler.state_dict() if scaler is not None else None,
             settings=settings,
-            photos=photo_list(run.train_samples),
+            photos=photo_digest(run.train_samples),
             events=run.events.sizes(),
             precision={run.accelerator.device.type: run.accelerator.mixed_precision},
             python_random=random.getstate(),

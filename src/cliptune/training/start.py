@@ -18,7 +18,7 @@ from cliptune.training.resume import (
     check_prompt_names_agree,
     check_settings_agree,
     flat_settings,
-    photo_list,
+    photo_digest,
     read_resume,
     restore_training,
 )
@@ -110,7 +110,7 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     _check_classes_and_base_agree(run, last)
     check_prompt_names_agree(last.path, last.record.prompt_names, run.names.prompts)
     if state.photos is not None:  # earlier checkpoints have none
-        check_photos_agree(last.path, state.photos, photo_list(run.train_samples))
+        check_photos_agree(last.path, state.photos, photo_digest(run.train_samples))
     before = load_photo_sums(last)
     if before is not None and run.photo_sums is not None:  # contents may have changed since
         run.photo_sums = run.photo_sums.with_others(before.train, before.val)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cliptune.errors import DataError
 from cliptune.hints import not_there
@@ -55,10 +54,10 @@ def open_source(
 
     Raises `DataError` for anything else, and for what is wrong with it.
     """
-    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
-    columns["leave_out"] = leave_out
     if isinstance(source, str) or is_parquet(source):
-        store, found = hub_photos(source, **columns)
+        store, found = hub_photos(
+            source, image_column=image_column, label_column=label_column, leave_out=leave_out
+        )
         yield _source(source, store, found, splits)
         return
     if not source.exists():
@@ -68,7 +67,10 @@ def open_source(
             f"list of photos (.csv, .tsv, .jsonl), a .parquet file, or {HUB_PREFIX}owner/name."
         )
     if source.suffix.lower() in LIST_SUFFIXES and source.is_file():
-        listed, found = table_photos(source, root=root, **columns)
+        listed, found = table_photos(
+            source, root=root, image_column=image_column, label_column=label_column,
+            leave_out=leave_out,
+        )  # fmt: skip
         yield _source(source, listed, found, splits)
         return
     if source.suffix.lower() in _SPREADSHEETS and source.is_file():
