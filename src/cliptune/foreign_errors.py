@@ -89,7 +89,7 @@ def disk_errors(folder: Path, *, then: str = AGAIN) -> Iterator[None]:
             yield
     except OSError as error:
         raise DataError(
-            f"{place(error) or folder}: {reason(error)}. "
+            f"{place(error) or folder}: {system_reason(error)}. "
             "Expected files that can be read, and a folder that can be written to."
         ) from error
 
@@ -97,7 +97,7 @@ def disk_errors(folder: Path, *, then: str = AGAIN) -> Iterator[None]:
 def system_error_in_words(error: OSError) -> str:
     """One line for an error of the operating system that nobody nearer to it has told."""
     where = f"{place(error)}: " if place(error) else ""
-    why = reason(error)
+    why = system_reason(error)
     if error.errno in NO_PERMISSION and why == error.strerror:
         return f"{where}no permission ({why}). Choose a folder you can write to."
     if error.errno in DISK:
@@ -112,7 +112,7 @@ def place(error: OSError) -> str:
     return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
 
 
-def reason(error: OSError) -> str:
+def system_reason(error: OSError) -> str:
     """What went wrong, in the system's words or in better ones."""
     number = getattr(error, "winerror", None)  # there on Windows alone
     # Number 3 is said of any folder that is not there, and of one that is too deep.

@@ -32,6 +32,7 @@ from cliptune.evaluation.statistics.metrics import similar_order
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
 from cliptune.files import user_path
+from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import check_choice
 from cliptune.model.answers import (
     Answers,
@@ -45,7 +46,7 @@ from cliptune.model.answers import (
 from cliptune.model.attention import has_class_token
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier, Predictions
-from cliptune.model.device import memory_errors_in_words, resolve_device
+from cliptune.model.device import resolve_device
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import (
     load_answers,

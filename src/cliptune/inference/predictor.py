@@ -20,10 +20,11 @@ from cliptune.data.naming import display_names
 from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.files import user_path
+from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import not_there
 from cliptune.model.answers import Answered, answered
 from cliptune.model.checkpoint import resolve_checkpoint
-from cliptune.model.device import memory_errors_in_words, resolve_device
+from cliptune.model.device import resolve_device
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section, step_done
 

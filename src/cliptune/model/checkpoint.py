@@ -33,7 +33,7 @@ from cliptune.data.digests import PhotoSums
 from cliptune.data.naming import clean_name
 from cliptune.errors import CheckpointError, named
 from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
-from cliptune.foreign_errors import reason, resource_errors
+from cliptune.foreign_errors import resource_errors, system_reason
 from cliptune.hints import not_there
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
@@ -267,7 +267,7 @@ def prune_checkpoints(run_dir: Path, *, keep: int) -> list[Path]:
             delete_folder(path)
             deleted.append(path)
         except PermissionError as error:  # Windows: a program or a terminal is in the folder
-            log.warning("%s: kept, since it cannot be deleted (%s)", path, reason(error))
+            log.warning("%s: kept, since it cannot be deleted (%s)", path, system_reason(error))
     return deleted
 
 

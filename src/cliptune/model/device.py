@@ -9,7 +9,6 @@ import time
 import torch
 
 from cliptune.errors import DeviceError
-from cliptune.foreign_errors import memory_errors_in_words as memory_errors_in_words
 from cliptune.hints import did_you_mean
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from cliptune.data.reading import decode
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import rename, sync, whole_file
-from cliptune.foreign_errors import reason
+from cliptune.foreign_errors import system_reason
 from cliptune.locks import folder_locks
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.preparing.splitting import Parts
@@ -196,9 +196,9 @@ def _write(
             path.symlink_to(file.resolve())
         except OSError as error:
             raise DataError(
-                f"--link: no link can be made at {path.parent} ({reason(error)}). Windows allows "
-                "links in Developer Mode or to administrators; some disks (exFAT) hold none. "
-                "Leave --link out, and the photos are copied."
+                f"--link: no link can be made at {path.parent} ({system_reason(error)}). Windows "
+                "allows links in Developer Mode or to administrators; some disks (exFAT) hold "
+                "none. Leave --link out, and the photos are copied."
             ) from error
     else:
         path.write_bytes(content)
