@@ -71,6 +71,29 @@ def test_preprocess_survives_being_written_and_read() -> None:
         assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resize": 0},
+        {"resize": True},
+        {"resize": [224, 224, 224]},
+        {"crop": 224},
+        {"crop": [5000, 224]},
+        {"resample": 6},
+        {"rescale": "1"},
+        {"mean": [0.5, 0.5]},
+        {"mean": [0.5, 0.5, float("nan")]},
+        {"std": [1, 1, 0]},
+        {"gamma": 2},
+    ],
+    ids=str,
+)
+def test_written_values_that_no_processor_has_are_refused_by_name(change: dict[str, Any]) -> None:
+    written = Preprocess.from_processor(processors()[0]).to_dict()
+    with pytest.raises(ValueError, match=f"^{next(iter(change))}: "):
+        Preprocess.from_dict(written | change)
+
+
 def test_processor_that_would_pad_is_refused() -> None:
     from transformers import CLIPImageProcessorPil
 

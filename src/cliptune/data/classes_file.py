@@ -103,7 +103,7 @@ def entries_of(folder: Path, *, known: Sequence[str], chosen: Sequence[str]) -> 
     given = read_names(folder, known)
     if set(known) == set(chosen):
         return (folder / CLASSES_FILE).read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, str | list[str]]] = {}
     for name in chosen:
         if name in given.display:
             entries.setdefault(name, {})["name"] = given.display[name]

@@ -5,13 +5,14 @@ Shape suffixes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cliptune.errors import ModelError
 
@@ -24,6 +25,18 @@ _STRIP = 16
 _REACH = 3  # pixels: how far the longest of Pillow's filters, Lanczos, looks when it enlarges
 
 
+def _refuse_zero(number: float) -> float:
+    if number == 0:
+        raise ValueError("Input should not be zero")
+    return number
+
+
+# What `Preprocess.from_dict` takes; the constructor checks nothing.
+Edge = Annotated[int, Field(gt=0, le=4096, strict=True)]  # pixels
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+NotZero = Annotated[Number, AfterValidator(_refuse_zero)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """What a base model's own image processor does, with Pillow and numpy alone.
@@ -31,12 +44,14 @@ class Preprocess:
     Resize, then centre crop, then scale by `rescale` and normalise by `mean` and `std`.
     """
 
-    resize: int | tuple[int, int] | None  # shortest edge, or (height, width)
-    crop: tuple[int, int] | None  # (height, width)
-    resample: int  # a filter of PIL.Image.Resampling
-    rescale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    resize: Edge | tuple[Edge, Edge] | None  # shortest edge, or (height, width)
+    crop: tuple[Edge, Edge] | None  # (height, width)
+    resample: Annotated[int, Field(ge=0, le=5, strict=True)]  # a filter of PIL.Image.Resampling
+    rescale: Number
+    mean: tuple[Number, Number, Number]
+    std: tuple[NotZero, NotZero, NotZero]
 
     @classmethod
     def from_processor(cls, processor: Any) -> Preprocess:
@@ -78,32 +93,16 @@ class Preprocess:
         return preprocess
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+    def from_dict(cls, values: Mapping[str, object]) -> Preprocess:
         """The inverse of `to_dict`; lists may stand for tuples.
 
-        Raises `TypeError` or `ValueError` for values that `to_dict` does not give.
+        Raises `ValueError`, naming the keys, for values that `to_dict` does not give.
         """
-        as_tuples: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        made = cls(**as_tuples)
-        sizes = [made.resize, made.crop]
-        edges = [edge for size in sizes for edge in (size if isinstance(size, tuple) else (size,))]
-        shapes = (
-            all(edge is None or (type(edge) is int and 0 < edge <= 4096) for edge in edges)
-            and (made.crop is None or isinstance(made.crop, tuple))
-            and all(not isinstance(size, tuple) or len(size) == 2 for size in sizes)
-        )
-        if not shapes:
-            raise ValueError(f"resize {made.resize!r:.60}, crop {made.crop!r:.60} are no sizes")
-        if made.resample not in (0, 1, 2, 3, 4, 5):
-            raise ValueError(f"resample {made.resample!r:.60} is no filter of Pillow")
-        if not all(isinstance(x, tuple) and len(x) == 3 for x in (made.mean, made.std)):
-            raise ValueError("mean and std are not three numbers each")
-        numbers = (made.rescale, *made.mean, *made.std)
-        if not all(isinstance(x, int | float) and np.isfinite(x) for x in numbers) or 0 in made.std:
-            raise ValueError("rescale, mean and std are not finite numbers, or std is zero")
-        return made
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            faults = [f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
+            raise ValueError("; ".join(faults)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

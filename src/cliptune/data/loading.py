@@ -235,9 +235,10 @@ def make_loader(
             "num_workers %d: this machine has %d cores; starting %d", num_workers, cores, cores
         )
         num_workers = cores
-    options: dict[str, Any] = {"batch_sampler": batches} if batches else {"batch_size": batch_size}
     return PhotoLoader(
         dataset,
+        batch_sampler=batches,
+        batch_size=1 if batches else batch_size,  # 1 is what torch has beside a sampler
         collate_fn=collate,
         num_workers=num_workers,
         timeout=read_timeout if num_workers else 0,
@@ -246,7 +247,6 @@ def make_loader(
         generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_main_process,
         pin_memory=pin_memory and torch.cuda.is_available(),
-        **options,
     )
 
 

@@ -6,8 +6,9 @@ use: one dictionary with `pixel_values` and `labels`.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -32,7 +33,14 @@ OPENAI_CLIP = Preprocess(
 )
 
 
-class LabelledPhotos(Dataset[dict[str, Any]]):
+class LabelledPhoto(TypedDict):
+    """One photo as float32 (3, H, W), normalised, and its label."""
+
+    pixel_values: torch.Tensor
+    labels: int
+
+
+class LabelledPhotos(Dataset[LabelledPhoto]):
     """One split of `data_dir/{train,val,test}/<class>/*.jpg`.
 
     Items are `{"pixel_values": float32 (3, H, W), "labels": int}`. `processor` is a
@@ -68,7 +76,7 @@ class LabelledPhotos(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.split.samples)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> LabelledPhoto:
         sample = self.split.samples[index]
         try:
             image = read_image(sample.path)
@@ -107,15 +115,15 @@ def create_dataloaders(
     train = LabelledPhotos(folder, "train", processor, augmentation=augmentation, seed=seed)
     names = train.class_names
     val = LabelledPhotos(folder, "val", processor, class_names=names, seed=seed)
-    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
+    load = partial(DataLoader[Any], batch_size=batch_size, num_workers=num_workers)
     test = None
     if "test" in split_folders(folder):
         test_set = LabelledPhotos(folder, "test", processor, class_names=names, seed=seed)
-        test = DataLoader(test_set, **options)
+        test = load(test_set)
     generator = torch.Generator().manual_seed(seed)
     return Loaders(
-        DataLoader(train, shuffle=True, generator=generator, **options),
-        DataLoader(val, **options),
+        load(train, shuffle=True, generator=generator),
+        load(val),
         test,
     )
 
