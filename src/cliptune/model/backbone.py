@@ -19,7 +19,7 @@ from cliptune.data.images import Preprocess
 from cliptune.errors import HubError, ModelError, reason
 from cliptune.model.fast.encoder import LayerStates
 from cliptune.model.image_tokens import resize_positions
-from cliptune.model.locating import locate, unreachable, weights_revision
+from cliptune.model.locating import LoadOptions, locate, unreachable, weights_revision
 from cliptune.model.tokenizer import broken_files, load_tokenizer, refuse_foreign_tokens
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_processor(name: str, options: dict[str, Any]) -> Any:
+def _load_processor(name: str, options: LoadOptions) -> Any:
     """The image processor that `name` describes; never one made up from defaults."""
     from transformers import AutoImageProcessor
     from transformers.image_processing_base import ImageProcessingMixin
@@ -236,11 +236,13 @@ def _refuse_other_image_size(name: str, model: Any, preprocess: Preprocess) -> N
         )
 
 
-def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModelSource]:
+def _load_weights(name: str, options: LoadOptions) -> tuple[Any, BaseModelSource]:
     from safetensors import SafetensorError
     from transformers import AutoModel
 
-    weights_at = weights_revision(name, options)
+    at = options
+    if commit := weights_revision(name, options):
+        at = options | {"revision": commit}
     try:
         # Only safetensors, never a pickle; no code from the model's own repository.
         model = AutoModel.from_pretrained(
@@ -248,7 +250,7 @@ def _load_weights(name: str, options: dict[str, Any]) -> tuple[Any, BaseModelSou
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
-            **options | ({"revision": weights_at} if weights_at else {}),
+            **at,
         )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if isinstance(error, OSError) and "connect" in str(error):

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cliptune.errors import HubError, ModelError, reason
 
 log = logging.getLogger(__name__)
 
 
-def locate(
-    name: str, *, revision: str | None, cache_dir: Path | None
-) -> tuple[str, dict[str, Any]]:
+class LoadOptions(TypedDict, total=False):
+    """What `from_pretrained` of `transformers` is told of where files are."""
+
+    cache_dir: str | None
+    revision: str | None  # the commit on the hub
+    local_files_only: bool
+
+
+def locate(name: str, *, revision: str | None, cache_dir: Path | None) -> tuple[str, LoadOptions]:
     """The name to load, and the options that make `transformers` load precisely that."""
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -37,7 +43,7 @@ def locate(
     return name, {"cache_dir": cache, "revision": commit, "local_files_only": commit is None}
 
 
-def weights_revision(name: str, options: dict[str, Any]) -> str | None:
+def weights_revision(name: str, options: LoadOptions) -> str | None:
     """Where the safetensors are: at the commit itself, or converted by the hub.
 
     Older models (such as OpenAI's) may hold a pickle only at their commit; transformers then takes
@@ -45,7 +51,7 @@ def weights_revision(name: str, options: dict[str, Any]) -> str | None:
     """
     from huggingface_hub import HfApi
 
-    commit: str | None = options.get("revision")
+    commit = options.get("revision")
     if commit is None:
         return None
     try:

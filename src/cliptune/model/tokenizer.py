@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from cliptune.errors import ModelError, named, reason
+from cliptune.model.locating import LoadOptions
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ OPTIONAL = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # 
 PADDING, PADDING_SHARE = 1000, 0.1
 
 
-def load_tokenizer(name: str, model: Any, options: dict[str, Any]) -> Any:
+def load_tokenizer(name: str, model: Any, options: LoadOptions) -> Any:
     """The tokenizer of the model `name` (a folder or a hub name), found to fit its text tower.
 
     `options` are those of `from_pretrained`. Raises `ModelError` where it has no files, cannot be
