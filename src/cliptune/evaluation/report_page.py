@@ -24,11 +24,7 @@ from cliptune.evaluation.report_text import (
     ROWS,
     TOO_FEW,
     cell,
-    in_words,
     mcnemar_in_words,
-    number,
-    percent,
-    points,
     seen_texts,
     threshold_in_words,
     too_few_in_words,
@@ -36,6 +32,7 @@ from cliptune.evaluation.report_text import (
 from cliptune.evaluation.statistics.class_figures import ClassFigures
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.reliability import Bin, Reliability
+from cliptune.evaluation.statistics.words import in_words, number, percent, points
 from cliptune.html import picture, render
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.text import one_line

@@ -16,8 +16,9 @@ from cliptune.evaluation.comparison.comparison import (
 )
 from cliptune.evaluation.comparison.text import caveats, short_p
 from cliptune.evaluation.report_page import MEANINGS, pictures_of
-from cliptune.evaluation.report_text import ROWS, cell, percent, points, too_few_in_words
+from cliptune.evaluation.report_text import ROWS, cell, too_few_in_words
 from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.evaluation.statistics.words import percent, points
 from cliptune.html import render
 from cliptune.text import one_line
 

@@ -11,15 +11,10 @@ from cliptune.evaluation.comparison.comparison import (
     Difference,
     most_changed,
 )
-from cliptune.evaluation.report_text import (
-    ROWS,
-    cell,
-    intervals_in_words,
-    percent,
-    points,
-)
+from cliptune.evaluation.report_text import ROWS, cell, intervals_in_words
 from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.statistics.few_photos import DISCORDANT
+from cliptune.evaluation.statistics.words import percent, points
 from cliptune.text import counted, fit, one_line, shorten, wrap
 
 BESIDE = 3  # models in a table of 80 columns
