@@ -73,20 +73,23 @@ def _lines(finding: Finding) -> list[str]:
     return [f"{finding.detail}:", *shown]
 
 
-def write_check(result: CheckResult, output_dir: Path) -> list[Path]:
-    """Write `check.json` and `check.html` to `output_dir`, each moved into place whole."""
+def write_check(result: CheckResult, output_dir: Path, command: str | None = None) -> list[Path]:
+    """Write `check.json` and `check.html` to `output_dir`, each moved into place whole.
+
+    `command` is the line that checks the same again, for whoever reads the page.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = [output_dir / "check.json", output_dir / "check.html"]
     text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
-    for path, content in zip(paths, (text + "\n", check_page(result)), strict=True):
+    for path, content in zip(paths, (text + "\n", check_page(result, command)), strict=True):
         with whole_file(path) as partial:
             # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
             partial.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
     return paths
 
 
-def check_page(result: CheckResult) -> str:
-    """The page, self-contained: text and pictures in one file."""
+def check_page(result: CheckResult, command: str | None = None) -> str:
+    """The page, self-contained: text and pictures in one file, and `command`, if there is one."""
     from cliptune._version import __version__
 
     sections = [
@@ -100,6 +103,7 @@ def check_page(result: CheckResult) -> str:
         class_names=sorted({name for split in result.counts.values() for name in split}),
         megabytes=f"{result.num_bytes / 1e6:,.1f}",
         version=__version__,
+        line=command,
         bits=HASH_BITS,
         distance=MAX_DISTANCE,
     )

@@ -31,7 +31,7 @@ from cliptune.model.classifier import Predictions
 from cliptune.model.device import resolve_device
 from cliptune.model.measuring import Measuring, labelled_photos
 from cliptune.model.restore import load_answers, load_photo_sums, load_preprocess, saved_settings
-from cliptune.text import command
+from cliptune.text import command as command_line
 
 LETTERS = string.ascii_uppercase
 
@@ -68,12 +68,14 @@ def compare(
     cache_dir: Path | str | None = None,
     fast: bool = True,
     progress: bool = True,
+    command: str | None = None,
 ) -> Comparison:
     """Measure two or more checkpoints (or the best of run folders) on the same photos.
 
     The others are compared with the first, photo by photo. All know the same classes, in any
     order. `data_dir` defaults to the folder that all were trained on. Options are those of
-    `evaluate`. Writes the comparison's files to `output_dir` unless that is None.
+    `evaluate`. Writes the comparison's files to `output_dir` unless that is None; `command` is the
+    line that compares the same again, for whoever reads the page.
 
     Raises `UserError` for models that cannot be compared, `CheckpointError`, `DataError`, and
     `ImageError` listing every unreadable photo.
@@ -96,7 +98,7 @@ def compare(
     refuse_none_left(predictions, photos, folder)
     comparison = _measured(models, predictions, photos, folder, seconds)
     if output_dir is not None:
-        write_comparison(comparison, user_path(output_dir))
+        write_comparison(comparison, user_path(output_dir), command)
     return comparison
 
 
@@ -106,7 +108,7 @@ def _contestants(paths: Sequence[Path]) -> list[_Contestant]:
         one = ["--checkpoint", *paths] if paths else []
         raise UserError(
             f"a comparison needs two models or more; {len(paths)} given. "
-            f"To measure a single one: {command('cliptune', 'evaluate', *one)}"
+            f"To measure a single one: {command_line('cliptune', 'evaluate', *one)}"
         )
     if len(paths) > len(LETTERS):
         raise UserError(f"{len(paths)} models; at most {len(LETTERS)} can be compared at once.")

@@ -25,8 +25,8 @@ from cliptune.text import one_line
 CHANGED = 24  # photos in a gallery: of each pair of models, each way
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """The page as HTML."""
+def comparison_page(comparison: Comparison, command: str | None = None) -> str:
+    """The page as HTML; `command` is the line that compares the same again, if there is one."""
     names = [one_line(comparison.display_names[name]) for name in comparison.class_names]
     return render(
         "comparison.html",
@@ -41,6 +41,7 @@ def comparison_page(comparison: Comparison) -> str:
         classes=_classes(comparison, names),
         galleries=[_galleries(comparison, found, names) for found in comparison.differences],
         version=__version__,
+        line=command,
     )
 
 
