@@ -19,7 +19,8 @@ from PIL import Image
 
 from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError
-from cliptune.evaluation.report import Evaluation, versions
+from cliptune.evaluation.report import Evaluation
+from cliptune.evaluation.report_json import versions
 from cliptune.evaluation.report_text import (
     ROWS,
     TOO_FEW,

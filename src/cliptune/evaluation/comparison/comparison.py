@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.data.splits import SPLIT_NAMES
-from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
+from cliptune.evaluation.report import SEED
+from cliptune.evaluation.report_json import estimate_dict, figures_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.figures import (
     FullMetrics,
