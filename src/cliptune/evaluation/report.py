@@ -56,7 +56,7 @@ SEED = 0  # of the bootstraps: the same photos and answers give the same interva
 
 @dataclass(frozen=True)
 class PhotoAnswers:
-    """What was said of each photo that could be read. `baseline_N`: zero-shot's class of each."""
+    """The answers for each photo that could be read. `baseline_N`: zero-shot's class of each."""
 
     paths: tuple[Path, ...]
     labels_N: Labels
@@ -89,7 +89,7 @@ class Evaluation:
     missing_classes: tuple[str, ...]  # known classes without a photo in the split
     ignored_classes: tuple[str, ...]  # class folders the model does not know
     skipped_images: tuple[str, ...]
-    class_order: tuple[int, ...]  # places in `class_names`, alike classes beside one another
+    class_order: tuple[int, ...]  # indices in `class_names`, alike classes beside one another
     tuned: SplitMetrics
     baseline: SplitMetrics | None
     figures: FullMetrics

@@ -41,6 +41,6 @@ def photos_csv(comparison: Comparison) -> str:
     writer.writerow(["image", "label", *(model.letter for model in models)])
     predicted_MN = [model.predicted_N for model in models]
     for i, path in enumerate(comparison.paths):
-        said = [names[predicted_N[i]] for predicted_N in predicted_MN]
-        writer.writerow(map(no_formula, [path, names[comparison.labels_N[i]], *said]))
+        predicted = [names[predicted_N[i]] for predicted_N in predicted_MN]
+        writer.writerow(map(no_formula, [path, names[comparison.labels_N[i]], *predicted]))
     return file.getvalue()
