@@ -26,12 +26,13 @@ from cliptune.config import load_settings
 from cliptune.data.folder import Sample, scan_classes
 from cliptune.data.image_files import find_images
 from cliptune.editing.classes import ClassParts, read_parts, with_class
-from cliptune.editing.figures import ChangeFigures, Measuring, change_figures
+from cliptune.editing.figures import ChangeFigures, change_figures
 from cliptune.editing.placing import place_class
 from cliptune.model.answers import class_means, scaled_logits, unit_rows
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import best_checkpoint
 from cliptune.model.classifier import TextHead
+from cliptune.model.measuring import Measuring
 from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train
@@ -175,20 +176,18 @@ def make_world(breed: str, args: argparse.Namespace) -> World:
     backbone = load_backbone(str(args.model))
     known = parts.record.class_names
     texts = zero_shot_weights(backbone, [*known, breed], [PROMPT])
-    place = Measuring(
-        data_dir=None, split=args.split, batch_size=32, device=torch.device("cpu"), progress=True
-    )
+    measuring = Measuring(device=torch.device("cpu"), num_workers=0)
     photos = [Sample(path, 0) for path in find_images(args.data / "train" / breed)]
     measured = [
         Sample(path, label)
         for label, name in enumerate([*known, breed])
         for path in find_images(args.data / args.split / name)
     ]
-    said = place.predict(classifier, measured, f"{args.split} of {breed}")
+    predictions = measuring.predict([classifier], measured, f"{args.split} of {breed}")
     return World(
         breed, parts, texts[-1], texts[:-1].numpy(),
-        unit_rows(place.predict(classifier, photos, f"photos of {breed}").features[0]),
-        unit_rows(said.features[0]), said.labels,
+        unit_rows(measuring.predict([classifier], photos, f"photos of {breed}").features[0]),
+        unit_rows(predictions.features[0]), predictions.labels,
     )  # fmt: skip
 
 

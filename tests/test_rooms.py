@@ -45,12 +45,6 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 # Besides the floors: what stands beside training needs no report of a split.
 APART = {("editing", "evaluation"), ("inference", "evaluation")}
 
-# What runs up or aside all the same, and why it may for now. The fewer, the better.
-EXCEPTIONS: dict[Import, str] = {
-    ("editing.figures", "evaluation.predicting"): "added classes are measured as a split is",
-    ("editing.text", "evaluation.report_text"): "writes a share with its interval as a report does",
-}
-
 
 def modules_of(package: Path) -> dict[str, Path]:
     """Each module's name, without "cliptune.", and its file. A folder's door is the folder."""
@@ -115,7 +109,7 @@ def test_every_module_belongs_to_a_room_and_every_room_has_a_module() -> None:
 
 
 def test_imports_run_down() -> None:
-    assert running_up(IMPORTS) - EXCEPTIONS.keys() == set()
+    assert running_up(IMPORTS) == set()
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
@@ -147,4 +141,4 @@ def test_a_planted_import_that_runs_up_is_found(module: str, line: str, tmp_path
     planted = tmp_path / "planted.py"
     planted.write_text(line, encoding="utf-8")
     found = running_up(imports_of(MODULES | {module: planted}))
-    assert {who for who, _ in found - EXCEPTIONS.keys()} == {module}
+    assert {who for who, _ in found} == {module}

@@ -18,7 +18,7 @@ def render(template: str, **values: Any) -> str:
     """The page `template` (a file name in `cliptune/pages/`) filled with `values`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from cliptune.text import command, counted, one_line
+    from cliptune.text import counted, one_line
 
     environment = Environment(
         loader=PackageLoader("cliptune", "pages"),
@@ -31,7 +31,6 @@ def render(template: str, **values: Any) -> str:
     environment.filters["name"] = lambda text: one_line(str(text))
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["counted"] = counted
-    environment.globals["command"] = command
     return environment.get_template(template).render(**values)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zlib
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,19 @@ def cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     code = stopped.value.code
     captured = capsys.readouterr()
     return int(code or 0), captured.out, captured.err
+
+
+def test_the_page_shows_the_line_that_looks_again_and_moves_nothing(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, line = tmp_path / "report" / "check.html", ["check", str(clean), "--strict"]
+    for more in ([], ["--fix"]):
+        cli(capsys, *line, *more, "--output", page.parent)
+        shown = f"<code>{shlex.join(['cliptune', *line])}</code>"
+        assert shown in unescape(page.read_text(encoding="utf-8"))
+    result = run(clean)
+    assert "<code>" not in check_page(result)
+    assert "<code>my own &lt;line&gt;</code>" in check_page(result, "my own <line>")
 
 
 def test_exit_codes_tell_clean_from_warnings_from_errors(

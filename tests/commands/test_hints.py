@@ -321,7 +321,8 @@ def test_every_printed_command_can_be_copied_from_a_folder_with_a_space(
     made = prepare(tmp_path / ("a long name " * 8), source=place / "data", progress=False)
     line = next(li for li in made.summary().splitlines() if li.startswith("  cliptune check"))
     assert shlex.split(line) == ["cliptune", "check", str(made.output_dir)]
-    page = unescape(check_page(check(made.output_dir, progress=False)))
+    command_line(capsys, *shlex.split(line)[1:], "--output", tmp_path / "check")
+    page = unescape((tmp_path / "check" / "check.html").read_text("utf-8"))
     assert f"<code>{shlex.join(['cliptune', 'check', str(made.output_dir)])}</code>" in page
     with pytest.raises(UserError, match=re.escape(shlex.join(["--checkpoint", best]))):
         compare([best])

@@ -25,6 +25,7 @@ from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import ResourceError
 from cliptune.evaluation.robustness import measure_robustness
 from cliptune.foreign_errors import LoadingError
+from cliptune.model.measuring import Measuring
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train
 from conftest import COLORS
@@ -61,12 +62,13 @@ def test_the_baseline_and_every_measurement_tell_of_a_killed_loading_process(
     more = {"data.num_workers": 1, "output.output_dir": str(tmp_path / "killed")}
     settings = load_settings(overrides=overrides | more)
     common: dict[str, Any] = {"num_workers": 1, "progress": False}
+    measuring = Measuring(device=torch.device("cpu"), **common)
     places: dict[str, Any] = {"data_dir": photos, "output_dir": tmp_path / "report"}
     measurements: list[Callable[[], Any]] = [
         lambda: train(settings, progress=False),
         lambda: evaluate(last, **places, **common),
         lambda: compare([last, other], **places, **common),
-        lambda: measure_robustness([tuned], samples, device=torch.device("cpu"), **common),
+        lambda: measure_robustness([tuned], samples, measuring),
     ]
     monkeypatch.setattr(processes, "LOOK_AFTER", 0.1)
     monkeypatch.setattr(Mortal, "doomed", True)

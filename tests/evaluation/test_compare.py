@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,22 @@ def test_the_command_writes_text_json_photos_and_page(
     (difference,) = told["differences"]
     assert set(difference["only_this_model_right"]) == right["B"] - right["A"]
     assert set(difference["only_reference_right"]) == right["A"] - right["B"]
+
+
+def test_the_page_shows_the_line_that_compares_the_same_again(
+    pair: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    line = ["compare", *map(str, pair), "--data-dir", str(photos), "--split", "val"]
+    line += ["--batch-size", "5", "--on-bad-image", "skip", "--device", "cpu", "--plain"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*line, "--output-dir", str(out)])
+    assert not stopped.value.code
+    page = (out / "comparison.html").read_text(encoding="utf-8")
+    assert f"<code>{shlex.join(['cliptune', *line])}</code>" in unescape(page)
+    comparison = made_up(tmp_path, ("a", "b"))
+    assert "<code>" not in comparison_page(comparison)
+    assert "<code>my own &lt;line&gt;</code>" in comparison_page(comparison, "my own <line>")
 
 
 @pytest.mark.parametrize("models", [2, 3, 7])

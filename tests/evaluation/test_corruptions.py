@@ -25,6 +25,7 @@ from cliptune.evaluation.robustness import Robustness, measure_robustness
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.classifier import Classifier, predict_logits
 from cliptune.model.loaded import LoadedCheckpoint
+from cliptune.model.measuring import Measuring
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train
 from conftest import COLORS
@@ -169,7 +170,9 @@ def pair(
 
 def measure(classifiers: list[Classifier], samples: list[Sample], workers: int = 0) -> Robustness:
     return measure_robustness(
-        classifiers, samples, device=CPU, batch_size=5, num_workers=workers, progress=False
+        classifiers,
+        samples,
+        Measuring(device=CPU, batch_size=5, num_workers=workers, progress=False),
     )
 
 

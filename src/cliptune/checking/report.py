@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from PIL import Image
 
 from cliptune.checking.check import CheckResult
-from cliptune.checking.findings import KINDS, SEVERITIES, Finding
+from cliptune.checking.findings import KINDS, SEVERITIES, Finding, Severity
 from cliptune.checking.fingerprints import HASH_BITS
 from cliptune.checking.near_duplicates import MAX_DISTANCE
 from cliptune.data.counts import counts_table
@@ -33,6 +33,50 @@ SEEN = (
     "sixteen_bit", "rotated", "transparent",
 )  # fmt: skip
 _EDGE = 180  # pixels of a picture on the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A photo on the page; `picture` is a data URI, "" where there is none."""
+
+    file: str
+    split: str
+    class_name: str
+    rest: str  # of its path, below the class
+    picture: str
+    moved: bool  # whether --fix would set it aside
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Photos side by side, and how many more there are."""
+
+    detail: str
+    photos: Sequence[Photo]
+    more: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A finding without a picture; `file` is "" where it is about none."""
+
+    file: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """All findings of a kind, `total` of them, of which `more` are not on the page."""
+
+    kind: str
+    severity: Severity
+    title: str
+    remedy: str
+    total: int
+    groups: Sequence[Group]
+    lines: Sequence[Line]
+    more: int
 
 
 def check_text(result: CheckResult) -> str:
@@ -73,20 +117,23 @@ def _lines(finding: Finding) -> list[str]:
     return [f"{finding.detail}:", *shown]
 
 
-def write_check(result: CheckResult, output_dir: Path) -> list[Path]:
-    """Write `check.json` and `check.html` to `output_dir`, each moved into place whole."""
+def write_check(result: CheckResult, output_dir: Path, command: str | None = None) -> list[Path]:
+    """Write `check.json` and `check.html` to `output_dir`, each moved into place whole.
+
+    `command` is the line that checks the same again, for whoever reads the page.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = [output_dir / "check.json", output_dir / "check.html"]
     text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
-    for path, content in zip(paths, (text + "\n", check_page(result)), strict=True):
+    for path, content in zip(paths, (text + "\n", check_page(result, command)), strict=True):
         with whole_file(path) as partial:
             # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
             partial.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
     return paths
 
 
-def check_page(result: CheckResult) -> str:
-    """The page, self-contained: text and pictures in one file."""
+def check_page(result: CheckResult, command: str | None = None) -> str:
+    """The page, self-contained: text and pictures in one file, and `command`, if there is one."""
     from cliptune._version import __version__
 
     sections = [
@@ -100,14 +147,17 @@ def check_page(result: CheckResult) -> str:
         class_names=sorted({name for split in result.counts.values() for name in split}),
         megabytes=f"{result.num_bytes / 1e6:,.1f}",
         version=__version__,
+        command=command,
         bits=HASH_BITS,
         distance=MAX_DISTANCE,
     )
 
 
-def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> dict[str, Any]:
+def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Section:
     """A kind of finding: groups of copies, or photos side by side, or lines of text."""
-    groups, lines, more = [], [], 0
+    groups: list[Group] = []
+    lines: list[Line] = []
+    more = 0
     if kind.startswith(("copies", "near")):
         groups = [
             _group(result.data_dir, f.files, f.detail, f.offenders) for f in findings[:GROUPS]
@@ -119,19 +169,21 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> dic
         groups = [_group(result.data_dir, names, "", (), limit=PICTURES, details=details)]
     else:
         lines = [
-            {"file": name, "detail": finding.detail}
+            Line(file=name, detail=finding.detail)
             for finding in findings[:LINES]
             for name in (finding.files[:PHOTOS] or [""])
         ]
         more = len(findings) - LINES
-    return {
-        "kind": kind,
-        **KINDS[kind]._asdict(),
-        "total": len(findings),
-        "groups": groups,
-        "lines": lines,
-        "more": max(0, more),
-    }
+    return Section(
+        kind=kind,
+        severity=KINDS[kind].severity,
+        title=KINDS[kind].title,
+        remedy=KINDS[kind].remedy,
+        total=len(findings),
+        groups=groups,
+        lines=lines,
+        more=max(0, more),
+    )
 
 
 def _group(
@@ -142,7 +194,7 @@ def _group(
     *,
     limit: int = PHOTOS,
     details: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Any]:
+) -> Group:
     """Photos side by side, at most `limit` of them."""
     names = files[:limit]
     with ThreadPoolExecutor() as pool:
@@ -151,10 +203,12 @@ def _group(
     for name, data in zip(names, pictures, strict=True):
         split, class_name, rest = name.split("/", 2)
         photos.append(
-            {"file": name, "split": split, "class_name": class_name, "rest": rest,
-             "picture": data, "moved": name in offenders, "detail": details.get(name, "")}
+            Photo(
+                file=name, split=split, class_name=class_name, rest=rest, picture=data,
+                moved=name in offenders, detail=details.get(name, ""),
+            )
         )  # fmt: skip
-    return {"detail": detail, "photos": photos, "more": len(files) - len(names)}
+    return Group(detail=detail, photos=photos, more=len(files) - len(names))
 
 
 def _picture(path: Path) -> str:

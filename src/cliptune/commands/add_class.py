@@ -7,21 +7,26 @@ from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import BaseModelName, ChangedCheckpoint, Debug, Device, MeasuredSplit
+from cliptune.commands.options import (
+    BaseModelName,
+    BatchSize,
+    ChangedCheckpoint,
+    Debug,
+    Device,
+    MeasuredFolder,
+    MeasuredSplit,
+    OneCheckpoint,
+)
 
 
 def add_class(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
-    ],
+    checkpoint: OneCheckpoint,
     name: Annotated[str, typer.Argument(help="The new class, as its folder would be called.")],
     images: Annotated[
         Path | None, typer.Option(help="A folder of its photos. [default: from its prompts alone]")
     ] = None,
     output: ChangedCheckpoint = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Photos to measure on. [default: those of training]")
-    ] = None,
+    data_dir: MeasuredFolder = None,
     split: MeasuredSplit = "val",
     prompt_name: Annotated[
         list[str] | None,
@@ -30,7 +35,7 @@ def add_class(
     display_name: Annotated[
         str | None, typer.Option(help="The name shown in predictions. [default: NAME]")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    batch_size: BatchSize = 32,
     device: Device = "auto",
     base_model: BaseModelName = None,
     debug: Debug = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import Debug
+from cliptune.commands.options import Debug, as_given
 
 
 def check(
@@ -33,4 +33,8 @@ def check(
     """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
     from cliptune.commands.screen import check_to_screen
 
-    raise typer.Exit(check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo))
+    # Without --fix: the line looks again, and moves nothing.
+    line = as_given("check", data, strict=strict)
+    raise typer.Exit(
+        check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo, line=line)
+    )

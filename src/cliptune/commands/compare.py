@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import BaseModelName, Debug, Device, Plain
+from cliptune.commands.options import (
+    BaseModelName,
+    BatchSize,
+    Debug,
+    Device,
+    OnBadImage,
+    Plain,
+    SplitName,
+    SplitsFolder,
+    as_given,
+)
 
 
 def compare(
@@ -19,15 +29,13 @@ def compare(
             "with the first.",
         ),
     ],
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the splits. [default: that of training]")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    data_dir: SplitsFolder = None,
+    split: SplitName = "test",
     output_dir: Annotated[Path, typer.Option(help="Where the comparison goes.")] = Path(
         "outputs/comparison"
     ),
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
-    on_bad_image: Annotated[str, typer.Option(help="error, or skip.")] = "error",
+    batch_size: BatchSize = 32,
+    on_bad_image: OnBadImage = "error",
     device: Device = "auto",
     base_model: BaseModelName = None,
     plain: Plain = False,
@@ -52,5 +60,9 @@ def compare(
         device=device,
         base_model=base_model,
         fast=not plain,
-    )
+        command=as_given(
+            "compare", *checkpoints, data_dir=data_dir, split=split, batch_size=batch_size,
+            on_bad_image=on_bad_image, device=device, base_model=base_model, plain=plain,
+        ),
+    )  # fmt: skip
     comparison_to_screen(comparison, output_dir)

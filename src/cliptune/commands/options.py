@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Options that several commands take, and the line that gives them again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ import typer
 CheckpointPath = Annotated[
     Path, typer.Option(help="A checkpoint folder, or a run folder (then: its best).")
 ]
+OneCheckpoint = Annotated[
+    Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
+]
+SplitsFolder = Annotated[
+    Path | None, typer.Option(help="Folder with the splits. [default: that of training]")
+]
+SplitName = Annotated[str, typer.Option(help="train, val or test.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos at a time.")]
+OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BaseModelName = Annotated[
     str | None, typer.Option(help="Where the base model lies now, if it was moved.")
@@ -26,5 +35,23 @@ Profile = Annotated[
 ChangedCheckpoint = Annotated[
     Path | None, typer.Option(help="The new checkpoint folder. [default: beside CHECKPOINT]")
 ]
+MeasuredFolder = Annotated[
+    Path | None, typer.Option(help="Photos to measure on. [default: those of training]")
+]
 MeasuredSplit = Annotated[str, typer.Option(help="Measure on train, val or test.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
+
+
+def as_given(verb: str, *arguments: Path, **options: object) -> str:
+    """The line of a command with what it was given, and the defaults a later version may change.
+
+    The page goes on to others: what else stands on the process's own line is not for them. Options
+    that are None or False are left out, and one that is True has no value.
+    """
+    from cliptune.text import command
+
+    words: list[object] = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+    return command("cliptune", verb, *arguments, *words)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import BaseModelName, ChangedCheckpoint, Debug, Device, MeasuredSplit
+from cliptune.commands.options import (
+    BaseModelName,
+    BatchSize,
+    ChangedCheckpoint,
+    Debug,
+    Device,
+    MeasuredFolder,
+    MeasuredSplit,
+    OneCheckpoint,
+)
 
 
 def remove_class(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
-    ],
+    checkpoint: OneCheckpoint,
     name: Annotated[str, typer.Argument(help="The class to leave out.")],
     output: ChangedCheckpoint = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Photos to measure on. [default: those of training]")
-    ] = None,
+    data_dir: MeasuredFolder = None,
     split: MeasuredSplit = "val",
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    batch_size: BatchSize = 32,
     device: Device = "auto",
     base_model: BaseModelName = None,
     debug: Debug = False,

@@ -41,8 +41,13 @@ def quiet_libraries(*, debug: bool) -> None:
     transformers_logging.disable_progress_bar()
 
 
-def check_to_screen(data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool) -> int:
-    """Check, show and write what was found; set aside or bring back. Returns the exit code."""
+def check_to_screen(
+    data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool, line: str
+) -> int:
+    """Check, show and write what was found; set aside or bring back. Returns the exit code.
+
+    `line` is the command that checks the same again, for the page.
+    """
     from cliptune.checking.check import check
     from cliptune.checking.quarantine import QUARANTINE, finish
     from cliptune.checking.quarantine import fix as set_aside
@@ -61,7 +66,7 @@ def check_to_screen(data_dir: Path, *, output: Path, strict: bool, fix: bool, un
         print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
         return 0
     result = check(data_dir)
-    page = write_check(result, output)[1]
+    page = write_check(result, output, line)[1]
     print(f"{check_text(result)}\n\nPictures: {page}")
     if not fix:
         return result.exit_code(strict=strict)

@@ -26,22 +26,17 @@ from cliptune.editing.classes import (
     without_class,
     write_changed,
 )
-from cliptune.editing.figures import (
-    ChangeFigures,
-    Measuring,
-    figures_on_split,
-    photos_to_measure,
-)
+from cliptune.editing.figures import ChangeFigures, figures_on_split, photos_to_measure
 from cliptune.editing.placing import place_class
 from cliptune.errors import CheckpointError, ImageError, listing
 from cliptune.files import user_path
-from cliptune.model.answers import class_means
+from cliptune.model.answers import Floats, class_means
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import TextHead
+from cliptune.model.classifier import Classifier, TextHead
 from cliptune.model.device import resolve_device
 from cliptune.model.loaded import LoadedCheckpoint
+from cliptune.model.measuring import Measuring
 from cliptune.model.prompts import check_names, zero_shot_weights
-from cliptune.model.restore import load_classifier, saved_settings
 from cliptune.text import counted
 
 
@@ -94,55 +89,27 @@ def add_class(
     display_name = None if display_name is None else clean_name(display_name)
     check_new_class(found.record, name, display_name=display_name)
     target = _target(found, output, f"plus-{name}")
-    place = _measuring(data_dir, split, batch_size, device, progress)
+    check_split(split)
+    measuring = Measuring(
+        device=resolve_device(device), batch_size=batch_size, num_workers=0,
+        base_model=base_model, cache_dir=cache_dir, progress=progress,
+    )  # fmt: skip
     paths = [] if images is None else _photos_of_class(user_path(images), parts)
-    samples, why = photos_to_measure(found, place, name, used=paths)
-    cache = user_path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
-    names = {name: list(prompt_names)} if prompt_names else {}
+    photos = photos_to_measure(found, _folder(data_dir), split, added=name, used=paths)
 
-    loaded = LoadedCheckpoint(found, base_model=base_model, cache_dir=cache)
-    backbone = loaded.tuned_backbone()
-    every = [*found.record.class_names, name]
-    check_names(backbone, every, prompt_names=found.record.prompt_names | names)
-    text_D = zero_shot_weights(backbone, [name], found.record.prompts, prompt_names=names)[0]
-    classifier = loaded.tuned().to(place.device)
+    loaded = measuring.loaded(found)
+    text_D = _text_feature(loaded, name, prompt_names)
+    classifier = loaded.tuned().to(measuring.device)
     weight_D, mean_D = None, None
     if paths:
-        said = place.predict(classifier, [Sample(path, 0) for path in paths], f"photos of {name}")
-        if said.unreadable:
-            lines = listing([str(fault) for fault in said.unreadable])
-            raise ImageError(
-                f"{len(said.unreadable)} of the {counted(len(paths), 'photo')} of '{name}' cannot "
-                f"be read:\n{lines}\nMend or remove them; nothing was written."
-            )
-        if not np.isfinite(said.features[0]).all():
-            raise CheckpointError(
-                f"{found.path}: its features are not finite numbers. Its training diverged, or its "
-                "weights were changed: use another checkpoint of the run."
-            )
-        assert parts.means_CD is not None  # _photos_of_class asked for them
-        mean_D = class_means(said.features[0], np.zeros(len(paths), np.int64), num_classes=1)[0]
-        placed_D = place_class(
-            text_D.numpy(),
-            said.features[0],
-            weights_CD=classifier.class_weights().float().cpu().numpy(),
-            means_CD=parts.means_CD,
-            scale=float(parts.head["logit_scale"].exp()),
-        )
-        weight_D = torch.from_numpy(placed_D).float()
+        weight_D, mean_D = _placed_by(paths, name, text_D, parts, found, classifier, measuring)
     changed = with_class(
         parts, name, text_D=text_D, weight_D=weight_D, mean_D=mean_D, num_photos=len(paths),
         display_name=display_name, prompt_names=prompt_names,
     )  # fmt: skip
-    head = TextHead(changed.head["features"], changed.head["logit_scale"])
-    head.load_state_dict(changed.head)
-    classifier.head = head.to(place.device).requires_grad_(False)
+    classifier.head = _head(changed).to(measuring.device)
     index = len(changed.record.class_names) - 1
-    figures = None
-    if samples:
-        figures, why = figures_on_split(
-            samples, found, changed, classifier, place, index=index, added=True
-        )
+    figures, why = figures_on_split(photos, changed, classifier, measuring, index=index, added=True)
     return ClassChange(
         checkpoint=write_changed(target, found, changed, placed_by=paths), source=found.path,
         class_name=name, added=True, num_photos=len(paths), figures=figures, unmeasured=why,
@@ -173,17 +140,17 @@ def remove_class(
     name = found.record.class_names[index]
     target = _target(found, output, f"minus-{name}")
     changed = without_class(parts, name)
-    place = _measuring(data_dir, split, batch_size, device, progress)
-    samples, why = photos_to_measure(found, place, None, used=[])
-    figures = None
-    if samples:
-        cache = (
-            user_path(cache_dir) if cache_dir is not None else saved_settings(found).model.cache_dir
-        )
-        classifier = load_classifier(found, base_model=base_model, cache_dir=cache)
-        classifier = classifier.to(place.device)
+    check_split(split)
+    measuring = Measuring(
+        device=resolve_device(device), batch_size=batch_size, num_workers=0,
+        base_model=base_model, cache_dir=cache_dir, progress=progress,
+    )  # fmt: skip
+    photos = photos_to_measure(found, _folder(data_dir), split)
+    figures, why = None, photos.why_none
+    if photos.samples:
+        classifier = measuring.loaded(found).tuned().to(measuring.device)
         figures, why = figures_on_split(
-            samples, found, parts, classifier, place, index=index, added=False
+            photos, parts, classifier, measuring, index=index, added=False
         )
     return ClassChange(
         checkpoint=write_changed(target, found, changed), source=found.path, class_name=name,
@@ -208,18 +175,63 @@ def _photos_of_class(folder: Path, parts: ClassParts) -> list[Path]:
     return paths
 
 
-def _measuring(
-    data_dir: Path | str | None, split: str, batch_size: int, device: str, progress: bool
-) -> Measuring:
-    check_split(split)
-    return Measuring(
-        data_dir=None if data_dir is None else user_path(data_dir), split=split,
-        batch_size=batch_size, device=resolve_device(device), progress=progress,
-    )  # fmt: skip
+def _text_feature(loaded: LoadedCheckpoint, name: str, prompt_names: Sequence[str]) -> torch.Tensor:
+    """(D,) the unit text feature of the class `name`, by the prompts of the checkpoint."""
+    record, backbone = loaded.checkpoint.record, loaded.tuned_backbone()
+    names = {name: list(prompt_names)} if prompt_names else {}
+    check_names(backbone, [*record.class_names, name], prompt_names=record.prompt_names | names)
+    return zero_shot_weights(backbone, [name], record.prompts, prompt_names=names)[0]
+
+
+def _placed_by(
+    paths: Sequence[Path],
+    name: str,
+    text_D: torch.Tensor,
+    parts: ClassParts,
+    found: Checkpoint,
+    classifier: Classifier,
+    measuring: Measuring,
+) -> tuple[torch.Tensor, Floats]:
+    """(D,) class weight and (D,) mean direction of a class, by all its photos at `paths`."""
+    samples = [Sample(path, 0) for path in paths]
+    predictions = measuring.predict([classifier], samples, f"photos of {name}")
+    if predictions.unreadable:
+        lines = listing([str(fault) for fault in predictions.unreadable])
+        raise ImageError(
+            f"{len(predictions.unreadable)} of the {counted(len(paths), 'photo')} of '{name}' "
+            f"cannot be read:\n{lines}\nMend or remove them; nothing was written."
+        )
+    features_ND = predictions.features[0]
+    if not np.isfinite(features_ND).all():
+        raise CheckpointError(
+            f"{found.path}: its features are not finite numbers. Its training diverged, or its "
+            "weights were changed: use another checkpoint of the run."
+        )
+    assert parts.means_CD is not None  # _photos_of_class asked for them
+    placed_D = place_class(
+        text_D.numpy(),
+        features_ND,
+        weights_CD=classifier.class_weights().float().cpu().numpy(),
+        means_CD=parts.means_CD,
+        scale=float(parts.head["logit_scale"].exp()),
+    )
+    mean_D = class_means(features_ND, np.zeros(len(paths), np.int64), num_classes=1)[0]
+    return torch.from_numpy(placed_D).float(), mean_D
+
+
+def _head(parts: ClassParts) -> TextHead:
+    """The head that `parts` are of."""
+    head = TextHead(parts.head["features"], parts.head["logit_scale"])
+    head.load_state_dict(parts.head)
+    return head.requires_grad_(False)
+
+
+def _folder(data_dir: Path | str | None) -> Path | None:
+    return None if data_dir is None else user_path(data_dir)
 
 
 def _target(found: Checkpoint, output: Path | str | None, ending: str) -> Path:
-    place = found.path if found.path.name not in ("", "..") else found.path.resolve()
-    target = place.with_name(f"{place.name}-{ending}") if output is None else user_path(output)
+    source = found.path if found.path.name not in ("", "..") else found.path.resolve()
+    target = source.with_name(f"{source.name}-{ending}") if output is None else user_path(output)
     check_new_folder(target)
     return target

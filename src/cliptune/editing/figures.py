@@ -11,22 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cliptune.data.folder import Sample, photos_of_class
-from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.splits import split_folder
 from cliptune.editing.classes import ClassParts
 from cliptune.errors import DataError, listing
-from cliptune.evaluation.predicting import labelled_photos
 from cliptune.evaluation.statistics.intervals import Estimate, proportion
 from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
-from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint
-from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.model.classifier import Classifier
+from cliptune.model.measuring import Measuring, labelled_photos
 from cliptune.model.restore import saved_settings
 from cliptune.text import counted
 
@@ -57,31 +53,13 @@ class ChangeFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring:
-    """Where and how to measure: `data_dir` None is the data of training, if it is still there."""
+class MeasuredPhotos:
+    """The photos of one split that a change is measured on; `why_none` where there is none."""
 
-    data_dir: Path | None
+    data_dir: Path
     split: str
-    batch_size: int
-    device: torch.device
-    progress: bool
-
-    def folder(self, found: Checkpoint) -> Path:
-        """The folder that holds the splits."""
-        return saved_settings(found).data.data_dir if self.data_dir is None else self.data_dir
-
-    def predict(self, classifier: Classifier, samples: Sequence[Sample], what: str) -> Predictions:
-        """What `classifier`, on `device`, says of `samples`; the progress bar is called `what`."""
-        loader = make_loader(
-            PhotoDataset(samples, classifier.preprocess),
-            batch_size=self.batch_size,
-            num_workers=0,
-            pin_memory=False,
-        )
-        hidden = None if self.progress else True  # None: shown on a terminal only
-        batches = tqdm(loader, what, unit="batch", leave=False, disable=hidden)
-        with memory_errors_in_words(self.batch_size):
-            return predict_logits([classifier], batches, self.device)
+    samples: tuple[Sample, ...]
+    why_none: str = ""
 
 
 def change_figures(
@@ -103,10 +81,10 @@ def change_figures(
     count, num_new = int(others_N.sum()), int(new_N.sum()) if added else 0
     without_NC = np.delete(scaled_NC[others_N], index, axis=1)
     labels_without_N = labels_N[others_N] - (labels_N[others_N] > index)
-    without = proportion(int(top_k_hits(without_NC, labels_without_N, k=1).sum()), count)
+    unaware = proportion(int(top_k_hits(without_NC, labels_without_N, k=1).sum()), count)
     hits_N = top_k_hits(scaled_NC, labels_N, k=1)
-    knowing = proportion(int(hits_N[others_N].sum()), count)
-    if without is None or knowing is None:
+    aware = proportion(int(hits_N[others_N].sum()), count)
+    if unaware is None or aware is None:
         raise ValueError("there is no photo of another class to measure on")
     claimed_N = scaled_NC.argmax(axis=1) == index
     right = int(hits_N[new_N].sum())
@@ -114,8 +92,8 @@ def change_figures(
         data_dir=data_dir,
         split=split,
         num_others=count,
-        before=without if added else knowing,
-        after=knowing if added else without,
+        before=unaware if added else aware,
+        after=aware if added else unaware,
         taken=int(claimed_N[others_N].sum()),
         num_new=num_new,
         recall=proportion(right, num_new) if num_new else None,
@@ -127,56 +105,60 @@ def change_figures(
 
 
 def photos_to_measure(
-    found: Checkpoint, place: Measuring, added: str | None, *, used: Sequence[Path]
-) -> tuple[list[Sample], str]:
-    """(photos of the classes of `found`, and of the class `added` as the next one; why none).
+    found: Checkpoint,
+    data_dir: Path | None,
+    split: str,
+    *,
+    added: str | None = None,
+    used: Sequence[Path] = (),
+) -> MeasuredPhotos:
+    """The photos of the classes of `found`, and those of the class `added` as the next one.
 
-    Photos that were `used` to place the class added are left out. Raises `DataError` where
-    nothing is found in a folder that was asked for by name.
+    `data_dir` None is the data of training, if it is still there. Photos that were `used` to place
+    the class added are left out. Raises `DataError` where nothing is found in a folder that was
+    asked for by name.
     """
     settings, known = saved_settings(found), found.record.class_names
-    folder = place.folder(found)
+    folder = settings.data.data_dir if data_dir is None else data_dir
     try:
-        samples = list(labelled_photos(settings, folder, place.split, known).samples)
+        samples = labelled_photos(settings, folder, split, known).samples
     except DataError as error:
-        if place.data_dir is not None:
+        if data_dir is not None:
             raise
-        return [], str(error)
+        return MeasuredPhotos(data_dir=folder, split=split, samples=(), why_none=str(error))
     if added is not None:
         taken = {path.resolve() for path in used}
-        new = photos_of_class(split_folder(folder, place.split), added)
-        samples += [Sample(path, len(known)) for path in new if path.resolve() not in taken]
-    return samples, ""
+        new = photos_of_class(split_folder(folder, split), added)
+        samples += tuple(Sample(path, len(known)) for path in new if path.resolve() not in taken)
+    return MeasuredPhotos(data_dir=folder, split=split, samples=samples)
 
 
 def figures_on_split(
-    samples: Sequence[Sample],
-    found: Checkpoint,
-    knowing: ClassParts,
+    photos: MeasuredPhotos,
+    parts: ClassParts,
     classifier: Classifier,
-    place: Measuring,
+    measuring: Measuring,
     *,
     index: int,
     added: bool,
 ) -> tuple[ChangeFigures | None, str]:
-    """(figures of `classifier`, which knows the class `index` of `knowing`, or why none)."""
-    folder = place.folder(found)
-    said = place.predict(classifier, samples, f"measuring on {place.split}")
-    if said.unreadable:
-        lines = listing([str(fault) for fault in said.unreadable])
-        left_out = counted(len(said.unreadable), "unreadable image")
+    """(figures of `classifier`, which knows the class `index` of `parts`, or why none)."""
+    if not photos.samples:
+        return None, photos.why_none
+    predictions = measuring.predict([classifier], photos.samples, f"measuring on {photos.split}")
+    if predictions.unreadable:
+        lines = listing([str(fault) for fault in predictions.unreadable])
+        left_out = counted(len(predictions.unreadable), "unreadable image")
         log.warning("not measured on %s:\n%s", left_out, lines)
-    if not (said.labels != index).any():
-        return (
-            None,
-            f"{split_folder(folder, place.split)}: no photo of the other classes that can be read.",
-        )
+    if not (predictions.labels != index).any():
+        split_dir = split_folder(photos.data_dir, photos.split)
+        return None, f"{split_dir}: no photo of the other classes that can be read."
     told = answered(
-        knowing.record.answers, said.logits[0], said.features[0],
-        weights_CD=classifier.class_weights().float().cpu().numpy(), means_CD=knowing.means_CD,
+        parts.record.answers, predictions.logits[0], predictions.features[0],
+        weights_CD=classifier.class_weights().float().cpu().numpy(), means_CD=parts.means_CD,
     )  # fmt: skip
     figures = change_figures(
-        told.scaled_NC, said.labels, index=index, added=added, known_N=told.known_N,
-        data_dir=str(folder), split=place.split,
+        told.scaled_NC, predictions.labels, index=index, added=added, known_N=told.known_N,
+        data_dir=str(photos.data_dir), split=photos.split,
     )  # fmt: skip
     return figures, ""

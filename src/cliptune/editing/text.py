@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cliptune.editing.change import ClassChange
 from cliptune.editing.figures import ChangeFigures
-from cliptune.evaluation.report_text import in_words, percent
 from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.evaluation.statistics.words import in_words, percent
 from cliptune.text import counted, fit, one_line, shorten, wrap
 
 

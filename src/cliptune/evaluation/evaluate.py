@@ -1,32 +1,31 @@
-"""A checkpoint and a split in, metrics and a report out."""
+"""A checkpoint and a split in, metrics and a report out.
+
+Shape suffixes: N photos, C classes, D feature.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
 from PIL import Image
 
 from cliptune.config import Settings
-from cliptune.data.folder import Sample
+from cliptune.data.folder import Sample, Split
 from cliptune.data.image_files import photos_below
-from cliptune.data.splits import check_split, split_folder
+from cliptune.data.splits import check_split
 from cliptune.errors import ImageError, ModelError
 from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
-from cliptune.evaluation.predicting import (
-    labelled_photos,
-    predict_samples,
-    refuse_unreadable,
-    say_mismatches,
-)
+from cliptune.evaluation.left_out import refuse_none_left, refuse_unreadable, say_mismatches
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.report_page import PageExtras, worst_mistakes
-from cliptune.evaluation.robustness import measure_robustness
+from cliptune.evaluation.robustness import Robustness, measure_robustness
 from cliptune.evaluation.seen import seen_photos
 from cliptune.evaluation.statistics.metrics import similar_order
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
@@ -40,7 +39,6 @@ from cliptune.model.answers import (
     Floats,
     ScoreName,
     all_known_scores,
-    answered,
     scaled_logits,
 )
 from cliptune.model.attention import has_class_token
@@ -48,12 +46,8 @@ from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.device import resolve_device
 from cliptune.model.loaded import LoadedCheckpoint
-from cliptune.model.restore import (
-    load_answers,
-    load_photo_sums,
-    saved_settings,
-)
-from cliptune.text import counted
+from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.model.restore import load_answers, load_photo_sums, saved_settings
 
 log = logging.getLogger(__name__)
 
@@ -91,83 +85,125 @@ def evaluate(
     check_split(split)
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
     found = resolve_checkpoint(user_path(checkpoint))
-    target = resolve_device(device)
+    measuring = Measuring(
+        device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
+        base_model=base_model, cache_dir=cache_dir, fast=fast, progress=progress,
+    )  # fmt: skip
     settings = saved_settings(found)
     folder = user_path(data_dir) if data_dir is not None else settings.data.data_dir
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
-    strangers = None
-    if unknown is not None:  # their labels mean nothing
-        strangers = [Sample(path, 0) for path in photos_below(Path(unknown), "--unknown")]
-    cache = user_path(cache_dir) if cache_dir is not None else settings.model.cache_dir
+    unknown_photos = [] if unknown is None else photos_below(Path(unknown), "--unknown")
     answers, means_CD = load_answers(found)
-
     with memory_errors_in_words(batch_size):
-        loaded = LoadedCheckpoint(found, base_model=base_model, cache_dir=cache, fast=fast)
-        classifiers = [loaded.tuned()]
-        if baseline:
-            classifiers.append(_baseline(loaded))
-        classifiers = [classifier.to(target) for classifier in classifiers]
-        loading: dict[str, Any] = {
-            "batch_size": batch_size,
-            "num_workers": num_workers,
-            "progress": progress,
-        }
-        started = time.perf_counter()
-        said = predict_samples(
-            classifiers, photos.samples, f"evaluating {split}", target, **loading
+        loaded = measuring.loaded(found)
+        predicted = _predict(
+            loaded, photos, unknown_photos, measuring, baseline=baseline, corruptions=corruptions
         )
-        seconds = time.perf_counter() - started
-        said_of_strangers = None
-        if strangers is not None:
-            said_of_strangers = predict_samples(
-                classifiers[:1], strangers, "unknown", target, **loading
-            )
-        robustness = None
-        if corruptions:
-            robustness = measure_robustness(classifiers, photos.samples, device=target, **loading)
-
-    for predictions in (said, said_of_strangers):
-        if predictions is not None:
-            refuse_unreadable(predictions.unreadable, on_bad_image)
-    if not len(said.labels):
-        images = counted(len(photos), "image")
-        raise ImageError(f"{split_folder(folder, split)}: of its {images} none can be read.")
-    weights_CD = classifiers[0].class_weights().float().cpu().numpy()
-    scores, rejection = _known_or_not(
-        answers, means_CD, weights_CD, said, said_of_strangers, unknown_dir=unknown
-    )
-    sums = load_photo_sums(found)
-    measured = [photos.samples[i].path for i in said.indices]
-    same_folder = folder.resolve() == settings.data.data_dir.resolve()
-    evaluation = build_evaluation(
-        logits_NC=said.logits[0],
-        labels_N=said.labels,
-        baseline_logits_NC=said.logits[1] if baseline else None,
-        class_names=photos.class_names,
-        given_names=found.record.display_names,
-        answers=answers,
-        paths=measured,
-        seen=seen_photos(sums, measured, split=split, of_training=same_folder),
-        seen_unknown=None if strangers is None else seen_photos(sums, [s.path for s in strangers]),
-        known_scores_N=scores,
-        class_order=similar_order(weights_CD),
-        none_of_these=rejection,
-        robustness=robustness,
-        checkpoint=str(found.path),
-        data_dir=str(folder),
-        split=split,
-        base_model=found.record.base_model.name,
-        missing_classes=photos.missing_classes,
-        ignored_classes=photos.extra_classes,
-        skipped_images=tuple(str(fault.path) for fault in said.unreadable),
-        seconds=seconds,
-    )
+    for predictions in predicted.all():
+        refuse_unreadable(predictions.unreadable, on_bad_image)
+    refuse_none_left(predicted.known, photos, folder)
+    evaluation = _evaluation(
+        found, predicted, photos, folder, answers, means_CD,
+        unknown_dir=unknown, unknown_photos=unknown_photos,
+    )  # fmt: skip
     if output_dir is not None:
-        heat = _where_it_looked(loaded, evaluation, target)
+        heat = _where_it_looked(loaded, evaluation, measuring.device)
         extras = _extras(found, settings, command or "", heat)
         write_report(evaluation, user_path(output_dir), extras)
     return evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Predicted:
+    """What is said of the photos: by the checkpoint first, then by zero-shot CLIP if measured.
+
+    `known` of those of its classes, `unknown` of those of none of them, by the checkpoint alone.
+    """
+
+    weights_CD: Features
+    known: Predictions
+    unknown: Predictions | None
+    robustness: Robustness | None
+    seconds: float  # of the pass over `known`
+
+    def all(self) -> list[Predictions]:
+        """One of each pass."""
+        return [self.known] if self.unknown is None else [self.known, self.unknown]
+
+
+def _predict(
+    loaded: LoadedCheckpoint,
+    photos: Split,
+    unknown_photos: Sequence[Path],
+    measuring: Measuring,
+    *,
+    baseline: bool,
+    corruptions: bool,
+) -> _Predicted:
+    """Every pass over photos that the evaluation needs."""
+    classifiers = [loaded.tuned(), *([_baseline(loaded)] if baseline else [])]
+    classifiers = [classifier.to(measuring.device) for classifier in classifiers]
+    started = time.perf_counter()
+    known = measuring.predict(classifiers, photos.samples, f"evaluating {photos.name}")
+    seconds = time.perf_counter() - started
+    unknown, robustness = None, None
+    if unknown_photos:
+        samples = [Sample(path, 0) for path in unknown_photos]  # their labels mean nothing
+        unknown = measuring.predict(classifiers[:1], samples, "unknown")
+    if corruptions:
+        robustness = measure_robustness(classifiers, photos.samples, measuring)
+    return _Predicted(
+        weights_CD=classifiers[0].class_weights().float().cpu().numpy(),
+        known=known,
+        unknown=unknown,
+        robustness=robustness,
+        seconds=seconds,
+    )
+
+
+def _evaluation(
+    checkpoint: Checkpoint,
+    predicted: _Predicted,
+    photos: Split,
+    folder: Path,
+    answers: Answers | None,
+    means_CD: Features | None,
+    *,
+    unknown_dir: Path | str | None,
+    unknown_photos: Sequence[Path],
+) -> Evaluation:
+    """The figures of what was predicted, and what is known of the photos."""
+    known, record = predicted.known, checkpoint.record
+    scores_N, rejection = _known_or_not(answers, means_CD, predicted, unknown_dir=unknown_dir)
+    sums = load_photo_sums(checkpoint)
+    paths = [photos.samples[i].path for i in known.indices]
+    training_folder = saved_settings(checkpoint).data.data_dir.resolve()
+    return build_evaluation(
+        logits_NC=known.logits[0],
+        labels_N=known.labels,
+        baseline_logits_NC=known.logits[1] if len(known.logits) > 1 else None,
+        class_names=photos.class_names,
+        given_names=record.display_names,
+        answers=answers,
+        paths=paths,
+        seen=seen_photos(
+            sums, paths, split=photos.name, of_training=folder.resolve() == training_folder
+        ),
+        seen_unknown=seen_photos(sums, unknown_photos) if unknown_photos else None,
+        known_scores_N=scores_N,
+        class_order=similar_order(predicted.weights_CD),
+        none_of_these=rejection,
+        robustness=predicted.robustness,
+        checkpoint=str(checkpoint.path),
+        data_dir=str(folder),
+        split=photos.name,
+        base_model=record.base_model.name,
+        missing_classes=photos.missing_classes,
+        ignored_classes=photos.extra_classes,
+        skipped_images=tuple(str(fault.path) for fault in known.unreadable),
+        seconds=predicted.seconds,
+    )
 
 
 def _extras(
@@ -194,7 +230,7 @@ def _where_it_looked(
     classifier = loaded.plain().to(device)
     if not has_class_token(classifier.model):
         return {}
-    paths = [photos.paths[place] for place in worst]
+    paths = [photos.paths[i] for i in worst]
     try:
         pictures = evidence_pictures(classifier, paths, photos.predicted_N[worst], device)
     except ImageError:  # gone since it was measured: the page goes without
@@ -205,9 +241,7 @@ def _where_it_looked(
 def _known_or_not(
     answers: Answers | None,
     means_CD: Features | None,
-    weights_CD: Features,
-    said: Predictions,
-    said_of_strangers: Predictions | None,
+    predicted: _Predicted,
     *,
     unknown_dir: Path | str | None,
 ) -> tuple[Floats | None, NoneOfThese | None]:
@@ -223,16 +257,13 @@ def _known_or_not(
     def scores(predictions: Predictions) -> Mapping[ScoreName, Floats]:
         return all_known_scores(
             scaled_logits(answers, predictions.logits[0]), predictions.features[0],
-            weights_CD=weights_CD, means_CD=means_CD,
+            weights_CD=predicted.weights_CD, means_CD=means_CD,
         )  # fmt: skip
 
-    told = answered(
-        answers, said.logits[0], said.features[0], weights_CD=weights_CD, means_CD=means_CD
-    )
-    known_N = scores(said)
-    unknown_M = None if said_of_strangers is None else scores(said_of_strangers)
+    known_N = scores(predicted.known)
+    unknown_M = None if predicted.unknown is None else scores(predicted.unknown)
     where = None if unknown_dir is None else str(unknown_dir)
-    return told.known_scores_N, none_of_these(answers, known_N, unknown_M, unknown_dir=where)
+    return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
 
 
 def _baseline(loaded: LoadedCheckpoint) -> Classifier:

@@ -5,8 +5,6 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,21 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune._version import __version__
 from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError
+from cliptune.evaluation.report_json import (
+    FORMAT_VERSION,
+    UNITS,
+    baseline_dict,
+    calibration_dict,
+    estimate_dict,
+    figures_dict,
+    improvement_dict,
+    paired_dict,
+    versions,
+)
 from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.seen import SeenPhotos
-from cliptune.evaluation.statistics.calibration import brier_scores, log_losses
 from cliptune.evaluation.statistics.class_figures import ClassFigures, class_figures
 from cliptune.evaluation.statistics.figures import (
+    BeforeScaling,
     FullMetrics,
     PairedComparison,
+    before_scaling,
     compare_paired,
     full_metrics,
-    mean_estimate,
 )
-from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import (
     ConfusedPair,
     Labels,
@@ -40,27 +47,16 @@ from cliptune.evaluation.statistics.metrics import (
     most_confused_pairs,
     split_metrics,
 )
-from cliptune.evaluation.statistics.reliability import Reliability, reliability
 from cliptune.evaluation.unknowns import NoneOfThese
-from cliptune.model.answers import Answers, Floats, softmax
+from cliptune.model.answers import Answers, Floats, scaled_logits, softmax
 from cliptune.text import counted
 
-PACKAGES = ("torch", "transformers", "peft", "numpy", "Pillow", "scikit-learn")
-# Of `evaluation_results.json`. 1, which did not say its number, mixed percent and fractions.
-FORMAT_VERSION = 2
-# What the numbers in it are; `except` has keys of the file's top level.
-UNITS = {
-    "shares": "fraction of 1",
-    "losses": "nats",
-    "times": "seconds",
-    "except": {"accuracy": "percent", "top5_accuracy": "percent"},
-}
 SEED = 0  # of the bootstraps: the same photos and answers give the same intervals
 
 
 @dataclass(frozen=True)
 class PhotoAnswers:
-    """What was said of each photo that could be read. `baseline_N`: zero-shot's class of each."""
+    """The answers for each photo that could be read. `baseline_N`: zero-shot's class of each."""
 
     paths: tuple[Path, ...]
     labels_N: Labels
@@ -73,18 +69,6 @@ class PhotoAnswers:
         """The most probable class of each photo."""
         best_N: NDArray[np.integer[Any]] = self.probabilities_NC.argmax(axis=1)
         return best_N
-
-
-@dataclass(frozen=True)
-class BeforeScaling:
-    """The figures that scaling is to mend, of the logits as the model gave them.
-
-    Without values or intervals where those of `FullMetrics` are.
-    """
-
-    log_loss: Estimate
-    brier: Estimate
-    reliability: Reliability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +89,7 @@ class Evaluation:
     missing_classes: tuple[str, ...]  # known classes without a photo in the split
     ignored_classes: tuple[str, ...]  # class folders the model does not know
     skipped_images: tuple[str, ...]
-    class_order: tuple[int, ...]  # places in `class_names`, alike classes beside one another
+    class_order: tuple[int, ...]  # indices in `class_names`, alike classes beside one another
     tuned: SplitMetrics
     baseline: SplitMetrics | None
     figures: FullMetrics
@@ -144,10 +128,10 @@ class Evaluation:
             "loss": self.tuned.loss,
             "num_images": self.tuned.num_images,
             "figures": figures_dict(self.figures),
-            "baseline": _baseline(self.baseline, self.baseline_figures),
-            "improvement": _improvement(self.tuned, self.baseline),
-            "paired": None if self.paired is None else _paired(self.paired),
-            "calibration": self._calibration(),
+            "baseline": baseline_dict(self.baseline, self.baseline_figures),
+            "improvement": improvement_dict(self.tuned, self.baseline),
+            "paired": None if self.paired is None else paired_dict(self.paired),
+            "calibration": calibration_dict(self.answers, self.before_scaling, self.figures),
             "none_of_these": None if self.none_of_these is None else self.none_of_these.to_dict(),
             "robustness": None if self.robustness is None else self.robustness.to_dict(),
             "checkpoint": self.checkpoint,
@@ -177,38 +161,6 @@ class Evaluation:
             "images_per_second": self.tuned.num_images / self.seconds,
             "versions": versions(),
         }
-
-    def _calibration(self) -> dict[str, Any]:
-        scaled, raw = self.figures, self.before_scaling
-        return {
-            "scaling": None if self.answers is None else self.answers.model_dump(),
-            "binning": scaled.reliability.binning,
-            "before": {
-                "log_loss": estimate_dict(raw.log_loss),
-                "brier": estimate_dict(raw.brier),
-                "ece": estimate_dict(raw.reliability.ece_estimate),
-                "ece_plug_in": raw.reliability.ece,
-                "too_few_photos": _of_losses(scaled),
-            },
-            "after": {
-                "log_loss": estimate_dict(scaled.log_loss),
-                "brier": estimate_dict(scaled.brier),
-                "ece": estimate_dict(scaled.ece),
-                "ece_plug_in": scaled.reliability.ece,
-                "too_few_photos": _of_losses(scaled),
-            },
-            "bins": [
-                {"from": b.low, "to": b.high, "photos": b.count, "confidence": b.confidence,
-                 "accuracy": estimate_dict(b.accuracy)}
-                for b in scaled.reliability.bins
-            ],
-        }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """The packages that figures come from."""
-    installed = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return {"cliptune": __version__} | installed
 
 
 def build_evaluation(
@@ -242,7 +194,7 @@ def build_evaluation(
     """
     split_metrics(logits_NC, labels_N)  # without a photo there is nothing to say
     refuse_not_finite(logits_NC, checkpoint)
-    scaled_NC = np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
+    scaled_NC = scaled_logits(answers, logits_NC)
     predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
     base_NC = baseline_logits_NC
@@ -265,11 +217,7 @@ def build_evaluation(
         if base_NC is None
         else compare_paired(scaled_NC, base_NC, labels_N, seed=SEED),
         answers=answers,
-        before_scaling=BeforeScaling(
-            mean_estimate(log_losses(logits_NC, labels_N)),
-            mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
-            reliability(logits_NC, labels_N, seed=SEED),
-        ),
+        before_scaling=before_scaling(logits_NC, labels_N, seed=SEED),
         classes=class_figures(confusion_CC, class_names),
         report=classification_report(labels_N, predicted_N, class_names),
         confusion_CC=confusion_CC,
@@ -294,60 +242,3 @@ def refuse_not_finite(logits_NC: Logits, checkpoint: str) -> None:
             f"{counted(len(logits_NC), 'photo')}. Its training diverged, or its weights are "
             "damaged: evaluate another checkpoint, or train again with a smaller learning rate."
         )
-
-
-def figures_dict(figures: FullMetrics) -> dict[str, Any]:
-    """JSON of the figures of one model, in fractions and nats.
-
-    `too_few_photos` says why a figure, or both ends of an interval, are null.
-    """
-    names = ("accuracy", "top5", "macro_f1", "balanced_accuracy", "log_loss", "brier", "ece")
-    found = {name: estimate_dict(getattr(figures, name)) for name in names}
-    return found | {"too_few_photos": figures.too_few_photos}
-
-
-def _of_losses(figures: FullMetrics) -> dict[str, str]:
-    names = ("log_loss", "brier", "ece")
-    return {name: why for name, why in figures.too_few_photos.items() if name in names}
-
-
-def estimate_dict(estimate: Estimate | None) -> dict[str, Any] | None:
-    """JSON of a figure and its 95 % interval; a limit that is not finite is null."""
-    if estimate is None:
-        return None
-    ends = [end if math.isfinite(end) else None for end in (estimate.low, estimate.high)]
-    return {"value": estimate.value, "interval_95": ends}
-
-
-def _paired(paired: PairedComparison) -> dict[str, Any]:
-    """Tuned less zero-shot on the same photos, in fractions."""
-    return {
-        "accuracy_difference": estimate_dict(paired.accuracy_difference),
-        "macro_f1_difference": estimate_dict(paired.macro_f1_difference),
-        "only_this_model_right": paired.only_a_right,
-        "only_zero_shot_right": paired.only_b_right,
-        "mcnemar_p": paired.mcnemar_p,
-        "mcnemar_method": paired.mcnemar_method,
-        "too_few_photos": paired.too_few_photos,
-    }
-
-
-def _baseline(metrics: SplitMetrics | None, figures: FullMetrics | None) -> dict[str, Any] | None:
-    if metrics is None or figures is None:
-        return None
-    return {
-        "loss": metrics.loss,
-        "num_images": metrics.num_images,
-        "figures": figures_dict(figures),
-    }
-
-
-def _improvement(tuned: SplitMetrics, baseline: SplitMetrics | None) -> dict[str, Any] | None:
-    """What tuning gained over the baseline, in fractions, by the names of `figures`."""
-    if baseline is None:
-        return None
-    after, before = tuned.top5_accuracy, baseline.top5_accuracy
-    return {
-        "accuracy": tuned.accuracy - baseline.accuracy,
-        "top5": None if after is None or before is None else after - before,
-    }

@@ -19,16 +19,13 @@ from PIL import Image
 
 from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError
-from cliptune.evaluation.report import Evaluation, versions
+from cliptune.evaluation.report import Evaluation
+from cliptune.evaluation.report_json import versions
 from cliptune.evaluation.report_text import (
     ROWS,
     TOO_FEW,
     cell,
-    in_words,
     mcnemar_in_words,
-    number,
-    percent,
-    points,
     seen_texts,
     threshold_in_words,
     too_few_in_words,
@@ -36,6 +33,7 @@ from cliptune.evaluation.report_text import (
 from cliptune.evaluation.statistics.class_figures import ClassFigures
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.reliability import Bin, Reliability
+from cliptune.evaluation.statistics.words import in_words, number, percent, points
 from cliptune.html import picture, render
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.text import one_line
@@ -226,16 +224,16 @@ def _mistakes(evaluation: Evaluation, names: Sequence[str], extras: PageExtras) 
     photos = evaluation.photos
     pictures = pictures_of(photos.paths, worst := worst_mistakes(evaluation))
     found = []
-    for place in worst:
-        p_C = photos.probabilities_NC[place]
-        heat = extras.heat.get(place)
+    for index in worst:
+        p_C = photos.probabilities_NC[index]
+        heat = extras.heat.get(index)
         found.append(
             Mistake(
-                file=photos.paths[place],
-                picture=pictures[place],
+                file=photos.paths[index],
+                picture=pictures[index],
                 heat=picture(heat, edge=_EDGE) if heat is not None else "",
-                truth=names[photos.labels_N[place]],
-                truth_probability=float(p_C[photos.labels_N[place]]),
+                truth=names[photos.labels_N[index]],
+                truth_probability=float(p_C[photos.labels_N[index]]),
                 top=[(names[i], float(p_C[i])) for i in np.argsort(-p_C, kind="stable")[:3]],
             )
         )
@@ -255,12 +253,12 @@ def worst_mistakes(evaluation: Evaluation, limit: int = MISTAKES) -> list[int]:
 
 def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[PairPhotos]:
     """The most confused pairs: photos taken for the other class, beside photos of that class."""
-    photos, places = evaluation.photos, {n: i for i, n in enumerate(evaluation.class_names)}
+    photos, labels = evaluation.photos, {n: i for i, n in enumerate(evaluation.class_names)}
     if not photos.paths:
         return []
     found = []
     for pair in evaluation.confused_pairs[:PAIRS]:
-        true, taken_for = places[pair.true_class], places[pair.predicted_class]
+        true, taken_for = labels[pair.true_class], labels[pair.predicted_class]
         mistaken = (photos.labels_N == true) & (photos.predicted_N == taken_for)
         right = (photos.labels_N == taken_for) & (photos.predicted_N == taken_for)
         left, beside = (np.flatnonzero(x)[:PHOTOS].tolist() for x in (mistaken, right))
@@ -278,19 +276,19 @@ def _pairs(evaluation: Evaluation, names: Sequence[str]) -> list[PairPhotos]:
     return found
 
 
-def pictures_of(paths: Sequence[Path], places: Sequence[int]) -> dict[int, str]:
-    """Place in `paths` -> its photo as a data URI; "" for one that can no longer be read."""
+def pictures_of(paths: Sequence[Path], indices: Sequence[int]) -> dict[int, str]:
+    """Index in `paths` -> its photo as a data URI; "" for one that can no longer be read."""
 
-    def shown(place: int) -> str:
+    def shown(index: int) -> str:
         try:
-            pixels = read_reduced(paths[place], edge=_EDGE, resample=Image.Resampling.BILINEAR)
+            pixels = read_reduced(paths[index], edge=_EDGE, resample=Image.Resampling.BILINEAR)
         except ImageError:
             return ""
         return picture(Image.fromarray(pixels), edge=_EDGE)
 
     read: Callable[[int], str] = shown
     with ThreadPoolExecutor() as pool:
-        return dict(zip(places, pool.map(read, places), strict=True))
+        return dict(zip(indices, pool.map(read, indices), strict=True))
 
 
 def _png(path: Path | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from cliptune._version import __version__
@@ -18,6 +17,7 @@ from cliptune.evaluation.statistics.few_photos import DISCORDANT, FOR_ECE, FOR_L
 from cliptune.evaluation.statistics.figures import FullMetrics, PairedComparison
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import ConfusedPair
+from cliptune.evaluation.statistics.words import in_words, number, percent, points
 from cliptune.evaluation.unknowns import NoneOfThese
 from cliptune.model.answers import SCORE_NAMES, Answers
 from cliptune.text import counted, fit, one_line, shorten, wrap
@@ -101,16 +101,6 @@ def report_text(evaluation: Evaluation) -> str:
     return "\n".join(lines) + "\n"
 
 
-def percent(value: float) -> str:
-    """A share of 1 in percent."""
-    return f"{100 * value:.1f}"
-
-
-def number(value: float) -> str:
-    """A figure that is no share."""
-    return f"{value:.3f}"
-
-
 # Title, name in `FullMetrics`, how its values are written.
 ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("top-1, %", "accuracy", percent),
@@ -142,19 +132,6 @@ def cell(figures: FullMetrics | None, name: str, form: Callable[[float], str]) -
     if estimate is not None:
         return in_words(estimate, form)
     return TOO_FEW if figures is not None and name in figures.too_few_photos else "–"
-
-
-def in_words(estimate: Estimate, form: Callable[[float], str]) -> str:
-    """A figure with its interval: "78.5 (72.3–83.6)"; "78.5 (?)" where that is not known."""
-    if math.isinf(estimate.high):
-        return f"{form(estimate.value)} (?)"
-    return f"{form(estimate.value)} ({form(estimate.low)}–{form(estimate.high)})"
-
-
-def points(difference: Estimate) -> str:
-    """A difference in percentage points with its interval: "+15.0 (+8.6, +21.7)"."""
-    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    return f"{value:+.1f} ({low:+.1f}, {high:+.1f})"
 
 
 def intervals_in_words(figures: FullMetrics) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from cliptune.data.folder import Sample
-from cliptune.data.loading import Batch, PhotoDataset, make_loader
+from cliptune.data.loading import Batch, PhotoDataset
 from cliptune.errors import ImageError, listing
 from cliptune.evaluation.corruptions import CORRUPTIONS, STRENGTHS, Alteration
 from cliptune.evaluation.statistics.metrics import top_k_accuracy
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.model.measuring import Measuring
 from cliptune.text import counted
 
 
@@ -75,34 +75,27 @@ class Robustness:
 def measure_robustness(
     classifiers: Sequence[Classifier],
     samples: Sequence[Sample],
+    measuring: Measuring,
     *,
-    device: torch.device,
-    batch_size: int = 32,
-    num_workers: int = 2,
     seed: int = 0,
-    progress: bool = True,
 ) -> Robustness:
-    """Measure `classifiers` (on `device`) on `samples`, untouched and in every corruption.
+    """Measure `classifiers` on `samples`, untouched and in every corruption.
 
+    `classifiers` are on the device of `measuring`.
     Photos are read 22 times: once for each variant, which all classifiers share. They are brought
     to size by the first classifier's preprocessing. Unreadable photos are left out of all figures.
 
     Raises `ImageError` if no photo can be read, or one that was readable before no longer can.
     """
     variants = [(name, strength) for name in CORRUPTIONS for strength in STRENGTHS]
-    num_batches = (1 + len(variants)) * -(-len(samples) // batch_size)
-    hidden = None if progress else True  # None: shown on a terminal only
-    with tqdm(total=num_batches, unit="batch", leave=False, disable=hidden) as bar:
+    num_batches = (1 + len(variants)) * -(-len(samples) // measuring.batch_size)
+    with tqdm(total=num_batches, unit="batch", leave=False, disable=measuring.hides_bars) as bar:
 
         def predict(alter: Alteration | None, what: str) -> Predictions:
             bar.set_description(f"measuring {what}")
-            loader = make_loader(
-                PhotoDataset(samples, classifiers[0].preprocess, alter=alter),
-                batch_size=batch_size,
-                num_workers=num_workers,
-                pin_memory=True,
-            )
-            return predict_logits(classifiers, _counted(loader, bar), device)
+            photos = PhotoDataset(samples, classifiers[0].preprocess, alter=alter)
+            batches = _counted(measuring.batches(photos), bar)
+            return predict_logits(classifiers, batches, measuring.device)
 
         untouched = predict(None, "untouched photos")
         _check(untouched, None, samples)

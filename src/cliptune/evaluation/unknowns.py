@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from cliptune.evaluation.statistics.few_photos import FOR_95_PERCENT
 from cliptune.evaluation.statistics.intervals import Estimate, proportion
 from cliptune.evaluation.statistics.rejection import (
@@ -68,7 +66,7 @@ def none_of_these(
 ) -> NoneOfThese:
     """From each score of the photos measured and, where there are some, of the unknown ones."""
     own_N = known_N[answers.score]
-    kept = proportion(int(np.sum(own_N >= answers.threshold)), len(own_N))
+    kept = proportion(int(answers.knows(own_N).sum()), len(own_N))
     assert kept is not None  # there are photos
     measured = NoneOfThese(
         score=answers.score, threshold=answers.threshold, share=answers.share, kept=kept

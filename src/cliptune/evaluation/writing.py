@@ -63,11 +63,10 @@ def predictions_csv(evaluation: Evaluation) -> str:
         ["image", "label", "predicted", "probability", "correct", "zero_shot", "known_score",
          "known"]
     )  # fmt: skip
-    threshold = None if evaluation.answers is None else evaluation.answers.threshold
+    scores_N, answers = photos.known_scores_N, evaluation.answers
+    known_N = None if scores_N is None or answers is None else answers.knows(scores_N)
     for i, path in enumerate(photos.paths):
         label, predicted = int(photos.labels_N[i]), int(photos.predicted_N[i])
-        score = None if photos.known_scores_N is None else float(photos.known_scores_N[i])
-        known = None if score is None or threshold is None else score >= threshold
         cells = [
             path,
             names[label],
@@ -75,8 +74,8 @@ def predictions_csv(evaluation: Evaluation) -> str:
             f"{photos.probabilities_NC[i, predicted]:.6f}",
             str(label == predicted).lower(),
             "" if photos.baseline_N is None else names[int(photos.baseline_N[i])],
-            "" if score is None else f"{score:.6f}",
-            "" if known is None else str(known).lower(),
+            "" if scores_N is None else f"{scores_N[i]:.6f}",
+            "" if known_N is None else str(known_N[i]).lower(),
         ]
         writer.writerow(map(no_formula, cells))
     return file.getvalue()

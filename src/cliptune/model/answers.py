@@ -57,6 +57,11 @@ class Answers(BaseModel):
         )
         return scaled
 
+    def knows(self, scores_N: Floats) -> NDArray[np.bool_]:
+        """(N,) whether a photo of that score shows one of the classes: it reaches the threshold."""
+        known_N: NDArray[np.bool_] = scores_N >= self.threshold
+        return known_N
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -105,7 +110,7 @@ def answered(
     scores_N = known_scores(
         answers.score, scaled_NC, features_ND, weights_CD=weights_CD, means_KD=means_CD
     )
-    return Answered(scaled_NC, scores_N, scores_N >= answers.threshold)
+    return Answered(scaled_NC, scores_N, answers.knows(scores_N))
 
 
 def scaled_logits(answers: Answers | None, logits_NC: Logits) -> Floats:

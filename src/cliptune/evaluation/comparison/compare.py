@@ -5,27 +5,21 @@ from __future__ import annotations
 import string
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 
 from cliptune.config import Settings
 from cliptune.data.folder import Split
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
-from cliptune.data.splits import check_split, split_folder, split_folders
-from cliptune.errors import DataError, ImageError, UserError, listing, named
+from cliptune.data.splits import check_split, split_folders
+from cliptune.errors import DataError, UserError, listing, named
 from cliptune.evaluation.comparison.comparison import Comparison, build_differences, build_model
 from cliptune.evaluation.comparison.writing import write_comparison
-from cliptune.evaluation.predicting import (
-    labelled_photos,
-    predict_samples,
-    refuse_unreadable,
-    say_mismatches,
-)
+from cliptune.evaluation.left_out import refuse_none_left, refuse_unreadable, say_mismatches
 from cliptune.evaluation.report import refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
 from cliptune.files import user_path
@@ -35,14 +29,9 @@ from cliptune.model.answers import Answers, Floats, Logits, scaled_logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
 from cliptune.model.device import resolve_device
-from cliptune.model.loaded import LoadedCheckpoint
-from cliptune.model.restore import (
-    load_answers,
-    load_photo_sums,
-    load_preprocess,
-    saved_settings,
-)
-from cliptune.text import command, counted
+from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.model.restore import load_answers, load_photo_sums, load_preprocess, saved_settings
+from cliptune.text import command as command_line
 
 LETTERS = string.ascii_uppercase
 
@@ -79,12 +68,14 @@ def compare(
     cache_dir: Path | str | None = None,
     fast: bool = True,
     progress: bool = True,
+    command: str | None = None,
 ) -> Comparison:
     """Measure two or more checkpoints (or the best of run folders) on the same photos.
 
     The others are compared with the first, photo by photo. All know the same classes, in any
     order. `data_dir` defaults to the folder that all were trained on. Options are those of
-    `evaluate`. Writes the comparison's files to `output_dir` unless that is None.
+    `evaluate`. Writes the comparison's files to `output_dir` unless that is None; `command` is the
+    line that compares the same again, for whoever reads the page.
 
     Raises `UserError` for models that cannot be compared, `CheckpointError`, `DataError`, and
     `ImageError` listing every unreadable photo.
@@ -92,25 +83,22 @@ def compare(
     check_split(split)
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
     models = _contestants([user_path(path) for path in checkpoints])
-    target = resolve_device(device)
+    measuring = Measuring(
+        device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
+        base_model=base_model, cache_dir=cache_dir, fast=fast, progress=progress,
+    )  # fmt: skip
     _refuse_one_base_for_several(models, base_model)
     folder = _common_folder(models) if data_dir is None else user_path(data_dir)
     photos = _common_photos(models, folder, split)
     say_mismatches(photos, folder)
     started = time.perf_counter()
     with memory_errors_in_words(batch_size):
-        said = _predict_all(
-            models, photos, target, on_bad_image=on_bad_image,
-            loading={"batch_size": batch_size, "num_workers": num_workers, "progress": progress},
-            options={"base_model": base_model, "cache_dir": cache_dir, "fast": fast},
-        )  # fmt: skip
+        predictions = _predict_all(models, photos, measuring, on_bad_image=on_bad_image)
     seconds = time.perf_counter() - started
-    if not len(said.labels):
-        images = counted(len(photos), "image")
-        raise ImageError(f"{split_folder(folder, split)}: of its {images} none can be read.")
-    comparison = _measured(models, said, photos, folder, seconds)
+    refuse_none_left(predictions, photos, folder)
+    comparison = _measured(models, predictions, photos, folder, seconds)
     if output_dir is not None:
-        write_comparison(comparison, user_path(output_dir))
+        write_comparison(comparison, user_path(output_dir), command)
     return comparison
 
 
@@ -120,7 +108,7 @@ def _contestants(paths: Sequence[Path]) -> list[_Contestant]:
         one = ["--checkpoint", *paths] if paths else []
         raise UserError(
             f"a comparison needs two models or more; {len(paths)} given. "
-            f"To measure a single one: {command('cliptune', 'evaluate', *one)}"
+            f"To measure a single one: {command_line('cliptune', 'evaluate', *one)}"
         )
     if len(paths) > len(LETTERS):
         raise UserError(f"{len(paths)} models; at most {len(LETTERS)} can be compared at once.")
@@ -199,64 +187,51 @@ def _common_photos(models: Sequence[_Contestant], folder: Path, split: str) -> S
 
 
 def _predict_all(
-    models: Sequence[_Contestant],
-    photos: Split,
-    device: torch.device,
-    *,
-    on_bad_image: str,
-    loading: dict[str, Any],
-    options: dict[str, Any],
+    models: Sequence[_Contestant], photos: Split, measuring: Measuring, *, on_bad_image: str
 ) -> Predictions:
     """What each model says, in the models' order; one pass for all of the same preprocessing.
 
     Logits are in each model's own order of classes.
     """
     groups: dict[Preprocess, list[int]] = {}
-    for place, model in enumerate(models):
-        groups.setdefault(model.preprocess, []).append(place)
+    for index, model in enumerate(models):
+        groups.setdefault(model.preprocess, []).append(index)
     logits: dict[int, Logits] = {}
-    said = None
-    for number, places in enumerate(groups.values(), 1):
+    first = None
+    for number, indices in enumerate(groups.values(), 1):
         classifiers = [
-            LoadedCheckpoint(
-                models[i].checkpoint,
-                **options | {"cache_dir": _cache(models[i].settings, options["cache_dir"])},
-            )
-            .tuned()
-            .to(device)
-            for i in places
+            measuring.loaded(models[i].checkpoint).tuned().to(measuring.device) for i in indices
         ]
         part = f" ({number} of {len(groups)})" if len(groups) > 1 else ""
-        now = predict_samples(
-            classifiers, photos.samples, f"comparing on {photos.name}{part}", device, **loading
+        predictions = measuring.predict(
+            classifiers, photos.samples, f"comparing on {photos.name}{part}"
         )
-        if said is None:
-            refuse_unreadable(now.unreadable, on_bad_image)
-            said = now
-        elif not np.array_equal(now.indices, said.indices):
+        if first is None:
+            refuse_unreadable(predictions.unreadable, on_bad_image)
+            first = predictions
+        elif not np.array_equal(predictions.indices, first.indices):
             raise DataError(
                 f"photos of {photos.name} became unreadable, or readable, between two passes over "
                 "them. Run the same command again."
             )
-        logits |= dict(zip(places, now.logits, strict=True))
-    assert said is not None  # there are models
-    said.logits = [logits[i] for i in range(len(models))]
-    return said
-
-
-def _cache(settings: Settings, cache_dir: Path | str | None) -> Path | None:
-    return settings.model.cache_dir if cache_dir is None else user_path(cache_dir)
+        logits |= dict(zip(indices, predictions.logits, strict=True))
+    assert first is not None  # there are models
+    return replace(first, logits=[logits[i] for i in range(len(models))])
 
 
 def _measured(
-    models: Sequence[_Contestant], said: Predictions, photos: Split, folder: Path, seconds: float
+    models: Sequence[_Contestant],
+    predictions: Predictions,
+    photos: Split,
+    folder: Path,
+    seconds: float,
 ) -> Comparison:
-    paths = tuple(photos.samples[i].path for i in said.indices)
-    scaled = [_scaled(m, x, photos) for m, x in zip(models, said.logits, strict=True)]
+    paths = tuple(photos.samples[i].path for i in predictions.indices)
+    scaled = [_scaled(m, x, photos) for m, x in zip(models, predictions.logits, strict=True)]
     measured = [
         build_model(
             scaled_NC,
-            said.labels,
+            predictions.labels,
             letter=model.letter,
             checkpoint=str(model.checkpoint.path),
             base_model=model.checkpoint.record.base_model.name,
@@ -273,16 +248,16 @@ def _measured(
     ]
     return Comparison(
         models=tuple(measured),
-        differences=build_differences(measured, scaled, said.labels),
+        differences=build_differences(measured, scaled, predictions.labels),
         class_names=photos.class_names,
         display_names=display_names(photos.class_names, models[0].checkpoint.record.display_names),
         data_dir=str(folder),
         split=photos.name,
         missing_classes=photos.missing_classes,
         ignored_classes=photos.extra_classes,
-        skipped_images=tuple(str(fault.path) for fault in said.unreadable),
+        skipped_images=tuple(str(fault.path) for fault in predictions.unreadable),
         paths=paths,
-        labels_N=said.labels,
+        labels_N=predictions.labels,
         seconds=seconds,
     )
 
@@ -292,5 +267,5 @@ def _scaled(model: _Contestant, logits_NC: Logits, photos: Split) -> Floats:
     refuse_not_finite(logits_NC, str(model.checkpoint.path))
     # Before the classes are put in order: the factors are in the checkpoint's own.
     scaled_NC = scaled_logits(model.answers, logits_NC)
-    places = {name: place for place, name in enumerate(model.class_names)}
-    return scaled_NC[:, [places[name] for name in photos.class_names]]
+    index = {name: i for i, name in enumerate(model.class_names)}
+    return scaled_NC[:, [index[name] for name in photos.class_names]]

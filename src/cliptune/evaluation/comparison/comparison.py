@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.data.splits import SPLIT_NAMES
-from cliptune.evaluation.report import SEED, estimate_dict, figures_dict, versions
+from cliptune.evaluation.report import SEED
+from cliptune.evaluation.report_json import estimate_dict, figures_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.figures import (
     FullMetrics,
@@ -91,9 +92,9 @@ class Comparison:
         """Whether photos measured here may have been learned from by one model alone."""
         return len({model.training_data for model in self.models}) > 1
 
-    def short_path(self, place: int) -> str:
+    def short_path(self, index: int) -> str:
         """The path of a photo below the split's folder, where it lies there."""
-        path, folder = self.paths[place], Path(self.data_dir)
+        path, folder = self.paths[index], Path(self.data_dir)
         if path.is_relative_to(folder):
             first, *rest = path.relative_to(folder).parts
             if SPLIT_NAMES.get(first.lower()) == self.split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,16 +16,97 @@ from cliptune.evaluation.comparison.comparison import (
 )
 from cliptune.evaluation.comparison.text import caveats, short_p
 from cliptune.evaluation.report_page import MEANINGS, pictures_of
-from cliptune.evaluation.report_text import ROWS, cell, percent, points, too_few_in_words
+from cliptune.evaluation.report_text import ROWS, cell, too_few_in_words
 from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.evaluation.statistics.words import percent, points
 from cliptune.html import render
 from cliptune.text import one_line
 
 CHANGED = 24  # photos in a gallery: of each pair of models, each way
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """The page as HTML."""
+@dataclass(frozen=True, kw_only=True)
+class FigureRow:
+    """A row of the table of figures: a cell for each model."""
+
+    title: str
+    meaning: str
+    cells: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """An interval around zero, in percent of a width. `side` is better, worse or ""."""
+
+    value: float
+    low: float  # from the left
+    right: float  # from the right, where the interval ends
+    side: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceRow:
+    """A model less the first: accuracy and macro-F1, and photos right with one of them alone."""
+
+    letter: str
+    bars: Sequence[Bar]
+    only_first: int
+    only_it: int
+    p: str
+    holm: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCell:
+    """Recall of a class with one of the other models, and its difference from the first."""
+
+    recall: str
+    bar: Bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """Recall of a class with the first model and with the others."""
+
+    name: str
+    photos: int
+    first: str
+    others: Sequence[ClassCell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAnswer:
+    """The most probable class of a photo by one model."""
+
+    letter: str
+    name: str
+    probability: float
+    right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A photo that changed sides; `picture` is a data URI, "" where there is none."""
+
+    file: str
+    picture: str
+    truth: str
+    answers: Sequence[ModelAnswer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Photos right with the model `who` and wrong with `than`: `count`, of which some are shown."""
+
+    who: str
+    than: str
+    count: int
+    photos: Sequence[Card]
+
+
+def comparison_page(comparison: Comparison, command: str | None = None) -> str:
+    """The page as HTML; `command` is the line that compares the same again, if there is one."""
     names = [one_line(comparison.display_names[name]) for name in comparison.class_names]
     return render(
         "comparison.html",
@@ -40,35 +121,36 @@ def comparison_page(comparison: Comparison) -> str:
         classes=_classes(comparison, names),
         galleries=[_galleries(comparison, found, names) for found in comparison.differences],
         version=__version__,
+        command=command,
     )
 
 
-def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+def _rows(comparison: Comparison) -> list[FigureRow]:
     rows = []
     for title, name, form in ROWS:
         cells = [cell(model.figures, name, form) for model in comparison.models]
-        rows.append({"title": title, "meaning": MEANINGS[name], "cells": cells})
+        rows.append(FigureRow(title=title, meaning=MEANINGS[name], cells=cells))
     return rows
 
 
-def _differences(comparison: Comparison) -> list[dict[str, Any]]:
+def _differences(comparison: Comparison) -> list[DifferenceRow]:
     """The differences in figures, drawn to one scale."""
     found = [
         (d.paired.accuracy_difference, d.paired.macro_f1_difference) for d in comparison.differences
     ]
     reach = _reach([estimate for pair in found for estimate in pair])
     return [
-        {
-            "letter": difference.model.letter,
-            "bars": [
+        DifferenceRow(
+            letter=difference.model.letter,
+            bars=[
                 _bar(x, reach, grey=difference.paired.mcnemar_p is None)
                 for x in (accuracy, macro_f1)
             ],
-            "only_first": difference.paired.only_b_right,
-            "only_it": difference.paired.only_a_right,
-            "p": short_p(difference.paired.mcnemar_p),
-            "holm": short_p(difference.holm_p),
-        }
+            only_first=difference.paired.only_b_right,
+            only_it=difference.paired.only_a_right,
+            p=short_p(difference.paired.mcnemar_p),
+            holm=short_p(difference.holm_p),
+        )
         for difference, (accuracy, macro_f1) in zip(comparison.differences, found, strict=True)
     ]
 
@@ -78,18 +160,18 @@ def _reach(estimates: Sequence[Estimate]) -> float:
     return max([0.01, *(max(abs(x.low), abs(x.high)) for x in estimates)])
 
 
-def _bar(estimate: Estimate, reach: float, *, grey: bool = False) -> dict[str, Any]:
-    """An interval around zero: places in percent of a width from -`reach` to +`reach`.
+def _bar(estimate: Estimate, reach: float, *, grey: bool = False) -> Bar:
+    """An interval around zero, of a width from -`reach` to +`reach`.
 
     It is `grey` where too few photos differ to tell.
     """
     value, low, high = (50 + 50 * x / reach for x in (estimate.value, estimate.low, estimate.high))
     side = "better" if estimate.low > 0 else "worse" if estimate.high < 0 else ""
     side = "" if grey else side
-    return {"value": value, "low": low, "right": 100 - high, "side": side, "text": points(estimate)}
+    return Bar(value=value, low=low, right=100 - high, side=side, text=points(estimate))
 
 
-def _classes(comparison: Comparison, names: Sequence[str]) -> list[dict[str, Any]]:
+def _classes(comparison: Comparison, names: Sequence[str]) -> list[ClassRow]:
     """Recall of every class with each model, the biggest changes first."""
     first, differences = comparison.reference, comparison.differences
     count_C = np.bincount(comparison.labels_N, minlength=len(names))
@@ -100,14 +182,14 @@ def _classes(comparison: Comparison, names: Sequence[str]) -> list[dict[str, Any
         for found in differences:
             change = found.recall[label]
             assert change is not None  # the class has photos
-            cells.append({"recall": _recall(found.model, label), "bar": _bar(change, reach)})
+            cells.append(ClassCell(recall=_recall(found.model, label), bar=_bar(change, reach)))
         rows.append(
-            {
-                "name": names[label],
-                "photos": int(count_C[label]),
-                "first": _recall(first, label),
-                "others": cells,
-            }
+            ClassRow(
+                name=names[label],
+                photos=int(count_C[label]),
+                first=_recall(first, label),
+                others=cells,
+            )
         )
     return rows
 
@@ -117,54 +199,49 @@ def _recall(model: ComparedModel, label: int) -> str:
     return "–" if estimate is None else percent(estimate.value)
 
 
-def _galleries(
-    comparison: Comparison, found: Difference, names: Sequence[str]
-) -> list[dict[str, Any]]:
+def _galleries(comparison: Comparison, found: Difference, names: Sequence[str]) -> list[Gallery]:
     """The photos that changed sides, of each side those first whose right class moved most."""
     first = comparison.reference
     sides = ((found.model.letter, found.paired.gained), (first.letter, found.paired.lost))
     return [
-        {
-            "who": who,
-            "than": first.letter if who != first.letter else found.model.letter,
-            "count": len(places),
-            "photos": _cards(comparison, found.model, places, names),
-        }
-        for who, places in sides
+        Gallery(
+            who=who,
+            than=first.letter if who != first.letter else found.model.letter,
+            count=len(indices),
+            photos=_cards(comparison, found.model, indices, names),
+        )
+        for who, indices in sides
     ]
 
 
 def _cards(
-    comparison: Comparison, model: ComparedModel, places: Sequence[int], names: Sequence[str]
-) -> list[dict[str, Any]]:
+    comparison: Comparison, model: ComparedModel, indices: Sequence[int], names: Sequence[str]
+) -> list[Card]:
     first, labels_N = comparison.reference, comparison.labels_N
 
-    def moved(place: int) -> float:
-        label = labels_N[place]
-        before, after = (m.probabilities_NC[place, label] for m in (first, model))
+    def moved(index: int) -> float:
+        label = labels_N[index]
+        before, after = (m.probabilities_NC[index, label] for m in (first, model))
         return abs(float(after - before))
 
-    shown = sorted(places, key=moved, reverse=True)[:CHANGED]
+    shown = sorted(indices, key=moved, reverse=True)[:CHANGED]
     pictures = pictures_of(comparison.paths, shown)
-    cards = []
-    for place in shown:
-        said = []
-        for one in (first, model):
-            best = int(one.probabilities_NC[place].argmax())
-            said.append(
-                {
-                    "letter": one.letter,
-                    "name": names[best],
-                    "probability": float(one.probabilities_NC[place, best]),
-                    "right": best == labels_N[place],
-                }
-            )
-        cards.append(
-            {
-                "file": comparison.short_path(place),
-                "picture": pictures[place],
-                "truth": names[labels_N[place]],
-                "said": said,
-            }
+    return [
+        Card(
+            file=comparison.short_path(index),
+            picture=pictures[index],
+            truth=names[labels_N[index]],
+            answers=[_answer(one, index, int(labels_N[index]), names) for one in (first, model)],
         )
-    return cards
+        for index in shown
+    ]
+
+
+def _answer(model: ComparedModel, index: int, label: int, names: Sequence[str]) -> ModelAnswer:
+    best = int(model.predicted_N[index])
+    return ModelAnswer(
+        letter=model.letter,
+        name=names[best],
+        probability=float(model.probabilities_NC[index, best]),
+        right=best == label,
+    )

@@ -11,15 +11,10 @@ from cliptune.evaluation.comparison.comparison import (
     Difference,
     most_changed,
 )
-from cliptune.evaluation.report_text import (
-    ROWS,
-    cell,
-    intervals_in_words,
-    percent,
-    points,
-)
+from cliptune.evaluation.report_text import ROWS, cell, intervals_in_words
 from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.statistics.few_photos import DISCORDANT
+from cliptune.evaluation.statistics.words import percent, points
 from cliptune.text import counted, fit, one_line, shorten, wrap
 
 BESIDE = 3  # models in a table of 80 columns
@@ -144,11 +139,11 @@ def caveats(comparison: Comparison) -> list[str]:
 
 def _seen(comparison: Comparison) -> list[str]:
     """Which models know photos measured here from their training."""
-    said = {m.letter: seen_in_words(m.seen, split=comparison.split) for m in comparison.models}
-    if len(set(said.values())) == 1:
-        text = next(iter(said.values()))
+    seen = {m.letter: seen_in_words(m.seen, split=comparison.split) for m in comparison.models}
+    if len(set(seen.values())) == 1:
+        text = next(iter(seen.values()))
         return [f"Every model: {text}"] if text else []
-    texts = [f"{letter}: {text}" for letter, text in said.items() if text]
+    texts = [f"{letter}: {text}" for letter, text in seen.items() if text]
     if len({m.seen.trained_on for m in comparison.models if m.seen}) > 1:
         texts.append("A photo that a model was trained on is in its favour.")
     return texts
@@ -161,11 +156,11 @@ def _changes(comparison: Comparison, found: Difference) -> list[str]:
     rows = [row for label in most_changed([found]) if (row := _class_row(comparison, found, label))]
     if rows:
         lines += ["Recall changed most, %:", *rows[:CLASSES]]
-    for who, places in ((letter, found.paired.gained), (first.letter, found.paired.lost)):
-        lines += ["", f"Right only with {who}: {len(places)}"]
-        lines += [f"  {shorten(comparison.short_path(i), 76)}" for i in places[:PHOTOS]]
-        if len(places) > PHOTOS:
-            lines.append(f"  … and {len(places) - PHOTOS} more, in comparison_photos.csv")
+    for who, indices in ((letter, found.paired.gained), (first.letter, found.paired.lost)):
+        lines += ["", f"Right only with {who}: {len(indices)}"]
+        lines += [f"  {shorten(comparison.short_path(i), 76)}" for i in indices[:PHOTOS]]
+        if len(indices) > PHOTOS:
+            lines.append(f"  … and {len(indices) - PHOTOS} more, in comparison_photos.csv")
     return lines
 
 

@@ -14,14 +14,19 @@ from cliptune.evaluation.writing import write_text
 from cliptune.text import no_formula
 
 
-def write_comparison(comparison: Comparison, output_dir: Path) -> list[Path]:
-    """Write the files of a comparison to `output_dir`, each moved into place whole."""
+def write_comparison(
+    comparison: Comparison, output_dir: Path, command: str | None = None
+) -> list[Path]:
+    """Write the files of a comparison to `output_dir`, each moved into place whole.
+
+    `command` is the line that compares the same again, for whoever reads the page.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
     contents = {
         "comparison.txt": comparison_text(comparison),
         "comparison.json": json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n",
         "comparison_photos.csv": photos_csv(comparison),
-        "comparison.html": comparison_page(comparison),
+        "comparison.html": comparison_page(comparison, command),
     }
     for name, content in contents.items():
         write_text(output_dir / name, content)
@@ -36,6 +41,6 @@ def photos_csv(comparison: Comparison) -> str:
     writer.writerow(["image", "label", *(model.letter for model in models)])
     predicted_MN = [model.predicted_N for model in models]
     for i, path in enumerate(comparison.paths):
-        said = [names[predicted_N[i]] for predicted_N in predicted_MN]
-        writer.writerow(map(no_formula, [path, names[comparison.labels_N[i]], *said]))
+        predicted = [names[predicted_N[i]] for predicted_N in predicted_MN]
+        writer.writerow(map(no_formula, [path, names[comparison.labels_N[i]], *predicted]))
     return file.getvalue()

@@ -21,7 +21,7 @@ from cliptune.model.answers import (
     unit_rows,
 )
 
-# Of the four the one that tells strangers best: benchmarks/results.md, "None of these".
+# Of the four the one that tells unknown photos best: benchmarks/results.md, "None of these".
 DEFAULT_SCORE: ScoreName = "photos"
 KNOWN_SHARE = 0.95
 # A factor for each class may change which class is highest: only where each has photos enough to

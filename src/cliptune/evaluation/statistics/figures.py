@@ -56,6 +56,18 @@ class FullMetrics:
         return without_value(self.num_images) | without_interval(self.num_images, len(self.recall))
 
 
+@dataclass(frozen=True)
+class BeforeScaling:
+    """The figures that scaling is to mend, of the logits as the model gave them.
+
+    Without values or intervals where those of `FullMetrics` are.
+    """
+
+    log_loss: Estimate
+    brier: Estimate
+    reliability: Reliability
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
     """Model A less model B on the same photos. Positive differences are in favour of A.
@@ -105,6 +117,15 @@ def full_metrics(logits_NC: Logits, labels_N: Labels, *, seed: int) -> FullMetri
         ece=calibrated.ece_estimate,
         recall=tuple(map(proportion, right_C, support_C)),
         reliability=calibrated,
+    )
+
+
+def before_scaling(logits_NC: Logits, labels_N: Labels, *, seed: int) -> BeforeScaling:
+    """The figures of logits as the model gave them; the same `seed`, the same numbers."""
+    return BeforeScaling(
+        mean_estimate(log_losses(logits_NC, labels_N)),
+        mean_estimate(brier_scores(logits_NC, labels_N), bound=2),
+        reliability(logits_NC, labels_N, seed=seed),
     )
 
 

@@ -1,0 +1,95 @@
+"""Checkpoints on labelled photos: which photos, how they are measured, what classifiers say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cliptune.config import Settings
+from cliptune.data.folder import Sample, Split, load_split, load_training_splits, relabelled
+from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.data.splits import split_folders
+from cliptune.errors import DataError
+from cliptune.files import user_path
+from cliptune.foreign_errors import memory_errors_in_words
+from cliptune.model.checkpoint import Checkpoint
+from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.model.loaded import LoadedCheckpoint
+from cliptune.model.restore import saved_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How to measure, whatever is measured: the options that all measuring verbs share.
+
+    `base_model` and `fast` as for `LoadedCheckpoint`; `cache_dir` None is that of training.
+    `progress` shows a bar, on a terminal only.
+    """
+
+    device: torch.device
+    batch_size: int = 32
+    num_workers: int = 2
+    base_model: str | None = None
+    cache_dir: Path | str | None = None
+    fast: bool = True
+    progress: bool = True
+
+    def loaded(self, checkpoint: Checkpoint) -> LoadedCheckpoint:
+        """`checkpoint` with its base model, on the CPU. Raises as `LoadedCheckpoint` does."""
+        return LoadedCheckpoint(
+            checkpoint,
+            base_model=self.base_model,
+            cache_dir=saved_settings(checkpoint).model.cache_dir
+            if self.cache_dir is None
+            else user_path(self.cache_dir),
+            fast=self.fast,
+        )
+
+    def predict(
+        self, classifiers: Sequence[Classifier], samples: Sequence[Sample], what: str
+    ) -> Predictions:
+        """What `classifiers`, on `device`, say of `samples`, each decoded once.
+
+        They share one preprocessing; `what` stands before the progress bar.
+        """
+        batches = self.batches(PhotoDataset(samples, classifiers[0].preprocess))
+        bar = tqdm(batches, what, unit="batch", leave=False, disable=self.hides_bars)
+        with memory_errors_in_words(self.batch_size):
+            return predict_logits(classifiers, bar, self.device)
+
+    def batches(self, photos: PhotoDataset) -> DataLoader[Any]:
+        """All `photos` in their order."""
+        return make_loader(
+            photos, batch_size=self.batch_size, num_workers=self.num_workers, pin_memory=True
+        )
+
+    @property
+    def hides_bars(self) -> bool | None:
+        """`disable` of tqdm, for which None is: unless on a terminal."""
+        return None if self.progress else True
+
+
+def labelled_photos(
+    settings: Settings, data_dir: Path, split: str, class_names: list[str]
+) -> Split:
+    """The photos of `split`, labelled by the checkpoint's class names."""
+    folders = split_folders(data_dir)
+    if split == "test" or "val" in folders or "train" not in folders:
+        return load_split(data_dir, split, class_names=class_names)
+    # Without a val/ folder, training took val out of train/; take the same photos again.
+    train, val = load_training_splits(
+        data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
+    )
+    if set(train.class_names) != set(class_names):
+        raise DataError(
+            f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
+            "checkpoint knows, so the photos it was validated on cannot be found again. "
+            "Evaluate with --split test, or make a val/ folder."
+        )
+    return relabelled(train if split == "train" else val, class_names)
