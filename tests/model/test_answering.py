@@ -104,3 +104,13 @@ def test_rows_get_length_one_in_double_precision_and_zeros_stay() -> None:
     assert found.dtype == np.float64
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 0, 1, 1], abs=1e-12)
     assert found[0] == pytest.approx([0.6, 0.8])
+
+
+def test_the_most_probable_classes_come_first_and_equal_ones_in_their_order() -> None:
+    logits = np.tile([1.0, 3.0, 2.0], 40)[None].repeat(2, 0)
+    logits[1] *= -1
+    found = answered(None, logits, FEATURES[:2], weights_CD=WEIGHTS, means_CD=None)
+    thirds = [list(range(start, 120, 3)) for start in range(3)]
+    assert found.best(0, k=120).tolist() == thirds[1] + thirds[2] + thirds[0]
+    assert found.best(1, k=41).tolist() == [*thirds[0], 2]
+    assert len(found.best(0, k=999)) == 120
