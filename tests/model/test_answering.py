@@ -118,16 +118,6 @@ def test_the_most_probable_classes_come_first_and_equal_ones_in_their_order() ->
     assert len(found.best(0, k=999)) == 120
 
 
-def test_a_photo_that_scores_just_the_threshold_shows_a_class() -> None:
-    logits = np.array([[0.0, 0.0], [3.0, 1.0]])
-    just = float(energy_score(logits / 2)[0])
-    found = answered(
-        answers(threshold=just), logits, FEATURES[:2], weights_CD=WEIGHTS, means_CD=None
-    )
-    assert found.known_N is not None
-    assert found.known_N.tolist() == [True, True]
-
-
 def test_without_answers_half_precision_is_still_computed_with_in_double() -> None:
     found = answered(None, LOGITS, FEATURES, weights_CD=WEIGHTS, means_CD=None)
     assert found.scaled_NC.dtype == np.float64
