@@ -19,6 +19,7 @@ from cliptune.data.reading import (
     read_content,
     read_image,
     read_reduced,
+    to_rgb,
 )
 from cliptune.errors import ImageError, UserError
 
@@ -168,3 +169,58 @@ def test_a_large_jpeg_is_decoded_no_smaller_than_it_is_asked_for(tmp_path: Path)
     assert np.abs(seen - wanted).max() <= 6
     # At a quarter it has an edge of 80, at an eighth one of 40: too small for this.
     assert read_reduced(path, edge=41, resample=3).shape == (41, 61, 3)
+
+
+LEVELS = [level for level in range(256) for _ in range(3)]  # a palette of grey
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "PA"])
+def test_of_every_mode_pixels_shine_through_to_white_by_their_alpha(mode: str) -> None:
+    grey = np.arange(0, 256, 15)
+    values = np.stack([grey, 255 - grey], axis=-1).astype(np.uint8)[None]
+    image = Image.fromarray(values, mode="LA")
+    if mode == "PA":
+        image = Image.new("PA", image.size)
+        image.putpalette(LEVELS)
+        image.putdata([(level, 255 - level) for level in grey.tolist()])
+    elif mode != "LA":
+        image = image.convert("RGBA").convert(mode)
+    expected = (grey * (255 - grey) + 255 * grey) / 255
+    seen = np.asarray(to_rgb(image), dtype=int)
+    assert image.mode == mode
+    assert np.abs(seen[0] - expected[:, None]).max() <= 2
+
+
+@pytest.mark.parametrize(("mode", "clear"), [("P", 30), ("L", 30), ("RGB", (30, 30, 30))])
+def test_a_colour_named_as_transparent_is_white(mode: str, clear: int | tuple[int, ...]) -> None:
+    grey = np.arange(0, 256, 15, dtype=np.uint8)[None]
+    image = Image.fromarray(grey).convert(mode)
+    if mode == "P":
+        image.putpalette(LEVELS)
+    image.info["transparency"] = clear
+    assert np.array_equal(to_rgb(image).getchannel("G"), np.where(grey == 30, 255, grey))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_of_reading_is_shown_on_a_terminal_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(4, 4))
+    paths = [tmp_path / "a.png"] * 40
+    shown = {}
+    for asked, screen in ((True, Terminal()), (False, Terminal()), (True, io.StringIO())):
+        monkeypatch.setattr("sys.stderr", screen)
+        assert find_unreadable(paths, progress=asked) == []
+        shown[asked, type(screen)] = screen.getvalue()
+    monkeypatch.setattr("sys.stderr", plain := Terminal())
+    assert find_unreadable(paths) == []
+    bar = shown.pop((True, Terminal))
+    assert bar.startswith("\rreading:")
+    assert "/40 [" in bar
+    assert "img/s" in bar
+    assert bar.endswith("\r")  # nothing of it is left
+    assert set(shown.values()) | {plain.getvalue()} == {""}
