@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,56 @@ def test_loading_processes_leave_interrupts_to_the_main_one(tmp_path: Path) -> N
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_photo_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    photos = dataset(tmp_path)
+    (path := photos.samples[1].path).write_bytes(b"")
+    assert photos[1] == Unreadable(path, "the file is empty")
+
+
+def test_seed_zero_draws_the_views_unless_another_is_given(tmp_path: Path) -> None:
+    usual, zero = (
+        dataset(tmp_path, augmentation=Augmentation(), **seed)[0][0] for seed in ({}, {"seed": 0})
+    )
+    assert torch.equal(usual, zero)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+def test_photos_are_resampled_as_the_base_model_asks(
+    augmentation: Augmentation | None, tmp_path: Path
+) -> None:
+    plain = dataset(tmp_path, augmentation=augmentation)
+    path = tmp_path / "large.png"
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    seen = [
+        PhotoDataset([], replace(PREPROCESS, resample=how), augmentation=augmentation).decode(path)
+        for how in (2, 3)
+    ]
+    assert not np.array_equal(*seen)
+    assert np.array_equal(plain.decode(path), seen[1])
+    edge = seen[0].shape[0]
+    if augmentation is not None:
+        expected = Image.fromarray(noise).resize((seen[0].shape[1], edge), resample=2)
+        assert np.array_equal(seen[0], expected)
+
+
+def test_pixels_are_counted_of_photos_no_larger_than_they_are(tmp_path: Path) -> None:
+    photos = dataset(tmp_path, augmentation=Augmentation())
+    for size in ((9, 7), (50, 40), (160, 120)):
+        Image.new("RGB", size).save(path := tmp_path / "sized.png")
+        height, width, _ = photos.decode(path).shape
+        assert photos._num_pixels(*size) == height * width
+
+
+def test_processes_beyond_the_cores_are_not_started_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="cliptune")
+    cores = os.cpu_count()
+    photos = dataset(tmp_path)
+    make_loader(photos, batch_size=2, num_workers=cores or 1)
+    assert not caplog.messages
+    make_loader(photos, batch_size=2, num_workers=999)
+    assert caplog.messages == [f"num_workers 999: this machine has {cores} cores; starting {cores}"]

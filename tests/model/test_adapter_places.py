@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from cliptune.errors import ModelError
-from cliptune.model.lora import add_adapters, check_config, find_targets, merge_plain
+from cliptune.model.lora import (
+    adapted_modules,
+    adapter_state,
+    add_adapters,
+    check_config,
+    find_targets,
+    merge,
+    merge_plain,
+)
 
 CONFIG: dict[str, Any] = {
     "peft_type": "LORA", "r": 2, "lora_alpha": 6.0, "lora_dropout": 0.0, "bias": "none",
@@ -154,3 +162,79 @@ def test_what_plain_merging_cannot_do_is_left_alone_and_what_is_not_finite_refus
         merge_plain(bare, CONFIG, wrong)
     assert "lora_A.weight: found nothing, expected (2, 4)" in str(caught.value)
     assert "layers.1.q" not in str(caught.value)
+
+
+def test_adapters_have_the_settings_asked_for_and_plain_lora_otherwise() -> None:
+    tuned = add_adapters(towers(), r=3, alpha=5, dropout=0.25, target_modules=["q"])
+    config = tuned.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (3, 5, 0.25, "none")
+    assert (config.use_dora, config.use_rslora) == (False, False)
+    layer = tuned.base_model.model.vision_model.layers[0].q
+    assert layer.lora_A["default"].weight.shape == (3, 4)
+    assert layer.scaling["default"] == 5 / 3
+    other = {"use_dora": True, "use_rslora": True}
+    config = add_adapters(
+        towers(), r=3, alpha=5, dropout=0.25, target_modules=["q"], **other
+    ).peft_config["default"]
+    assert (config.use_dora, config.use_rslora) == (True, True)
+
+
+def test_the_pattern_of_targets_is_short_where_every_depth_is_alike() -> None:
+    def pattern(**options: Any) -> str:
+        plain = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q"]}
+        found = add_adapters(towers(), **plain | options).peft_config["default"].target_modules
+        assert isinstance(found, str)
+        return found
+
+    assert pattern() == r"vision_model\.layers\.\d+\.q"
+    assert pattern(target_modules=["v", "visual_projection"], towers="vision") == (
+        r"vision_model\.layers\.\d+\.v|visual_projection"
+    )
+    assert pattern(last_layers=2) == r"vision_model\.layers\.1\.q|vision_model\.layers\.2\.q"
+
+
+def test_layers_there_are_stand_by_their_last_name_with_their_number() -> None:
+    with pytest.raises(ModelError) as caught:
+        find_targets(towers(3, 1), ["k"], towers="both")
+    assert str(caught.value).splitlines() == [
+        "lora.target_modules: 'k' matches no linear layer of the both towers. "
+        "The linear layers there are:",
+        "  q   (3×, vision_model.layers.*.q)",
+        "  v   (3×, vision_model.layers.*.v)",
+        "  q   (1×, text_model.layers.*.q)",
+        "  v   (1×, text_model.layers.*.v)",
+        "  visual_projection   (1×, visual_projection)",
+        "  text_projection   (1×, text_projection)",
+    ]
+
+
+def test_five_tensors_that_do_not_fit_are_named_and_the_others_counted() -> None:
+    with pytest.raises(ModelError) as caught:
+        merge_plain(towers(), CONFIG, {})
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == "the adapter's tensors do not fit the model:"
+    assert [line.split(".layers.")[1].split(".weight")[0] for line in lines] == [
+        "0.q.lora_A", "0.q.lora_B", "1.q.lora_A", "1.q.lora_B", "2.q.lora_A",
+    ]  # fmt: skip
+    assert last == "  … and 1 more"
+
+
+def test_weights_that_would_not_be_finite_are_not_merged() -> None:
+    tuned = add_adapters(towers(), r=2, alpha=4, dropout=0.0, target_modules=["q"])
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.constant_(parameter, 1e30)
+    with pytest.raises(ModelError, match=r"^the adapters cannot be merged: .+"):
+        merge(tuned)
+
+
+def test_the_modules_that_merging_changes_are_those_with_adapters_and_unknown_beside_biases() -> (
+    None
+):
+    tuned = add_adapters(towers(), r=2, alpha=4, dropout=0.0, target_modules=["q"], bias="all")
+    state = adapter_state(tuned)
+    assert adapted_modules(state) is None
+    plain = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+    assert len(plain) < len(state)
+    assert adapted_modules(plain) == layers("vision", 0, 1, 2, kinds="q")
+    assert adapted_modules({}) == frozenset()

@@ -8,7 +8,9 @@ from scipy.special import logsumexp
 from scipy.special import softmax as scipys_softmax
 
 from cliptune.model.answers import (
+    SCORE_NAMES,
     Answers,
+    all_known_scores,
     answered,
     class_means,
     energy_score,
@@ -104,3 +106,32 @@ def test_rows_get_length_one_in_double_precision_and_zeros_stay() -> None:
     assert found.dtype == np.float64
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 0, 1, 1], abs=1e-12)
     assert found[0] == pytest.approx([0.6, 0.8])
+
+
+def test_the_most_probable_classes_come_first_and_equal_ones_in_their_order() -> None:
+    logits = np.tile([1.0, 3.0, 2.0], 40)[None].repeat(2, 0)
+    logits[1] *= -1
+    found = answered(None, logits, FEATURES[:2], weights_CD=WEIGHTS, means_CD=None)
+    thirds = [list(range(start, 120, 3)) for start in range(3)]
+    assert found.best(0, k=120).tolist() == thirds[1] + thirds[2] + thirds[0]
+    assert found.best(1, k=41).tolist() == [*thirds[0], 2]
+    assert len(found.best(0, k=999)) == 120
+
+
+def test_without_answers_half_precision_is_still_computed_with_in_double() -> None:
+    found = answered(None, LOGITS, FEATURES, weights_CD=WEIGHTS, means_CD=None)
+    assert found.scaled_NC.dtype == np.float64
+    assert found.probabilities_NC.sum(1) == pytest.approx(1, abs=1e-14)
+
+
+def test_every_score_there_is_stands_under_its_name() -> None:
+    for means in (MEANS, None):
+        found = all_known_scores(LOGITS, FEATURES, weights_CD=WEIGHTS, means_CD=means)
+        assert list(found) == [name for name in SCORE_NAMES if name != "photos" or means is MEANS]
+        for name, scores in found.items():
+            again = known_scores(name, LOGITS, FEATURES, weights_CD=WEIGHTS, means_KD=means)
+            assert np.array_equal(scores, again)
+    with pytest.raises(
+        ValueError, match=r"^the score 'photos' asks for class means, and there are none$"
+    ):
+        known_scores("photos", LOGITS, FEATURES, weights_CD=WEIGHTS, means_KD=None)

@@ -14,6 +14,7 @@ from cliptune.model.lora import (
     add_adapters,
     check_config,
     find_targets,
+    load_adapter_state,
     merge,
     merge_plain,
     trainable_share,
@@ -176,3 +177,21 @@ def test_an_adapter_config_that_we_do_not_write_is_refused_by_its_key(
         assert check_config(config) == config
     with pytest.raises(ModelError, match=next(iter(changed))):
         check_config(config | changed)
+
+
+def test_a_state_is_put_into_adapters_of_its_shapes_and_no_others(clip_folder: Path) -> None:
+    def adapted(**options: Any) -> Any:
+        return add_adapters(load_backbone(str(clip_folder)).model, **OPTIONS | options)
+
+    tuned = adapted()
+    wake(tuned)
+    state = adapter_state(tuned)
+    other = adapted()
+    load_adapter_state(other, state)
+    found = adapter_state(other)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    with pytest.raises(ModelError, match=r"expected \(8, 32\)"):
+        load_adapter_state(adapted(r=8), state)
+    with pytest.raises(ModelError, match="expected nothing"):
+        load_adapter_state(adapted(target_modules=["q_proj"]), state)
