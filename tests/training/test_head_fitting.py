@@ -35,44 +35,38 @@ def softmax(logits_NC):
     return exps_NC / exps_NC.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("space", ["direction", "standardised"])
 @pytest.mark.parametrize("shots", [2, 30])  # fewer photos than numbers of a feature, and more
-def test_the_fit_answers_as_scikit_learn_does_for_the_same_objective(space, shots):
+def test_the_fit_answers_as_scikit_learn_does_for_the_same_objective(shots):
     features_ND, labels_N, _ = made(shots)
-    own = coordinates(features_ND, space)
+    own = coordinates(features_ND)
     weights_CR = fit_logistic(
         own.points_NR, labels_N, np.zeros((len(labels_N), 4)), strength=1e-3, tolerance=1e-8
     )
     weights_CD, bias_C = own.on_features(weights_CR)
 
     # The same objective on all the numbers, without the detour over principal axes.
-    values_ND = directions(features_ND) if space == "direction" else features_ND
-    values_ND = values_ND - values_ND.mean(axis=0)
-    if space == "standardised":
-        values_ND /= values_ND.std(axis=0)
+    values_ND = (features_ND - features_ND.mean(axis=0)) / features_ND.std(axis=0)
     values_ND /= np.sqrt((values_ND**2).sum(axis=1).mean())
     points_ND = np.hstack([values_ND, np.ones((len(labels_N), 1))])
     theirs = LogisticRegression(
         C=1 / (1e-3 * len(labels_N)), fit_intercept=False, tol=1e-10, max_iter=10_000
     ).fit(points_ND, labels_N)
 
-    given_ND = directions(features_ND) if space == "direction" else features_ND
-    ours_NC = softmax(given_ND @ weights_CD.T + bias_C)
+    ours_NC = softmax(features_ND @ weights_CD.T + bias_C)
     np.testing.assert_allclose(ours_NC, theirs.predict_proba(points_ND), atol=1e-4)
 
 
 def test_an_endless_pull_leaves_the_offset():
     features_ND, labels_N, text_CD = made(5)
     zero_NC = SCALE * directions(features_ND) @ text_CD.T
-    for space in ("direction", "standardised"):
-        points_NR = coordinates(features_ND, space).points_NR
-        weights_CR = fit_logistic(points_NR, labels_N, zero_NC, strength=1e12)
-        np.testing.assert_allclose(points_NR @ weights_CR.T, 0, atol=1e-9)
+    points_NR = coordinates(features_ND).points_NR
+    weights_CR = fit_logistic(points_NR, labels_N, zero_NC, strength=1e12)
+    np.testing.assert_allclose(points_NR @ weights_CR.T, 0, atol=1e-9)
 
 
 def test_where_the_fit_starts_changes_no_answer():
     features_ND, labels_N, text_CD = made(6)
-    points_NR = coordinates(features_ND, "standardised").points_NR
+    points_NR = coordinates(features_ND).points_NR
     zero_NC = SCALE * directions(features_ND) @ text_CD.T
     start_CR = np.random.default_rng(1).normal(size=(4, points_NR.shape[1]))
     ours, theirs = (
@@ -89,7 +83,7 @@ def test_the_head_is_the_sum_of_its_parts(shots):
     zero_NC = SCALE * directions(features_ND) @ text_CD.T
     expected_NC = head.zero_shot_weight * zero_NC
     for part in head.parts:
-        points_NR = coordinates(features_ND, part.space).points_NR
+        points_NR = coordinates(features_ND).points_NR
         weights_CR = fit_logistic(
             points_NR, labels_N, part.share * zero_NC, strength=part.strength, tolerance=1e-7
         )
@@ -193,7 +187,7 @@ def test_a_fit_on_every_photo_twice_is_the_fit_on_each_once():
     twice_ND, labels_M = np.tile(features_ND, (2, 1)), np.tile(labels_N, 2)
     logits = []
     for values_ND, labels in ((features_ND, labels_N), (twice_ND, labels_M)):
-        own = coordinates(values_ND, "standardised")
+        own = coordinates(values_ND)
         zero_NC = SCALE * directions(values_ND) @ text_CD.T
         weights_CR = fit_logistic(own.points_NR, labels, zero_NC, strength=1e-3, tolerance=1e-8)
         weights_CD, bias_C = own.on_features(weights_CR)

@@ -6,7 +6,6 @@ Shape suffixes: N photos, C classes, D feature, R coordinates (the last of them 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,26 +13,24 @@ from scipy.optimize import minimize
 
 Floats = NDArray[np.floating]
 Labels = NDArray[np.int64]
-Space = Literal["direction", "standardised"]
 
 _LARGE = 2_000_000  # logits: from here on in single precision, which is twice as fast
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Features on their principal axes, centred, of mean square length 1, and a constant 1.
+    """Standardised features on their principal axes, of mean square length 1, and a constant 1.
 
     A ridge does not see a rotation, so a fit on these is the fit on all D numbers, however few
-    photos there are. `points_NR` = [(g(f) - centre) @ axes_DR', 1], where g(f) is f or f/|f|.
+    photos there are. `points_NR` = [(f - centre) @ axes_DR, 1].
     """
 
-    space: Space
     points_NR: Floats
     centre_D: Floats
     axes_DR: Floats  # one column fewer than R
 
     def on_features(self, weights_CR: Floats) -> tuple[Floats, Floats]:
-        """(C, D) weights of g(f) and the (C,) bias that answer as `weights_CR` do."""
+        """(C, D) weights of f and the (C,) bias that answer as `weights_CR` do."""
         weights_CD = weights_CR[:, :-1] @ self.axes_DR.T
         return weights_CD, weights_CR[:, -1] - weights_CD @ self.centre_D
 
@@ -45,25 +42,21 @@ def directions(features_ND: Floats) -> Floats:
     return result
 
 
-def coordinates(features_ND: Floats, space: Space) -> Coordinates:
-    """Of the features' directions, or of each number of them over its standard deviation."""
-    values_ND = directions(features_ND) if space == "direction" else features_ND
-    centre_D = values_ND.mean(axis=0)
-    scale_D = np.ones(values_ND.shape[1])
-    if space == "standardised":
-        deviations_D = values_ND.std(axis=0)
-        typical = np.median(deviations_D)
-        # A number that never changes says nothing; almost never: hardly more than the others.
-        scale_D = np.maximum(deviations_D, 1e-3 * typical)
-        scale_D[scale_D == 0] = 1.0
-    centred_ND = (values_ND - centre_D) / scale_D
+def coordinates(features_ND: Floats) -> Coordinates:
+    """Each number of a feature over its standard deviation; then as `Coordinates` says."""
+    centre_D = features_ND.mean(axis=0)
+    deviations_D = features_ND.std(axis=0)
+    # A number that never changes says nothing; almost never: hardly more than the others.
+    scale_D = np.maximum(deviations_D, 1e-3 * np.median(deviations_D))
+    scale_D[scale_D == 0] = 1.0
+    centred_ND = (features_ND - centre_D) / scale_D
     energy = np.sqrt((centred_ND**2).sum(axis=1).mean())
     if energy > 0:
         centred_ND, scale_D = centred_ND / energy, scale_D * energy
     _, lengths_R, axes_RD = np.linalg.svd(centred_ND, full_matrices=False)
     axes_RD = axes_RD[lengths_R > 1e-7 * max(1e-300, lengths_R.max(initial=0.0))]
-    points_NR = np.hstack([centred_ND @ axes_RD.T, np.ones((len(values_ND), 1))])
-    return Coordinates(space, points_NR, centre_D, axes_RD.T / scale_D[:, None])
+    points_NR = np.hstack([centred_ND @ axes_RD.T, np.ones((len(features_ND), 1))])
+    return Coordinates(points_NR, centre_D, axes_RD.T / scale_D[:, None])
 
 
 def fit_logistic(
