@@ -77,7 +77,8 @@ def probe(cell: Cell) -> torch.Tensor:
 
     val = cell.val.pooled_NH.numpy(), cell.val.labels_N.numpy()
     best = max(map(fit, np.logspace(-3, 2, 11)), key=lambda model: model.score(*val))
-    return torch.from_numpy(best.predict_log_proba(cell.test.pooled_NH.numpy()))
+    chances_NC = best.predict_proba(cell.test.pooled_NH.numpy())
+    return torch.from_numpy(np.log(np.maximum(chances_NC, 1e-300)))
 
 
 def text_probe(cell: Cell) -> torch.Tensor:
