@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import zlib
 from html import unescape
@@ -109,6 +110,17 @@ def test_class_folders_that_were_not_split_are_answered_with_the_command(clean: 
     assert fault.kind == "no_photos"
     assert "it holds akita, beagle, golden_retriever" in fault.detail
     assert f"cliptune prepare --source {clean / 'train'} --output-dir" in fault.detail
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there a backslash parts folders")
+def test_names_with_backslashes_are_told_with_the_verb_that_takes_them_apart(
+    tmp_path: Path,
+) -> None:
+    for i in range(2):
+        scene(i).save(tmp_path / f"train\\cat\\{i}.png")
+    (fault,) = check(tmp_path, progress=False).findings
+    assert "2 files hold backslashes ('train\\cat\\0.png')" in fault.detail
+    assert "cliptune prepare --source" in fault.detail
 
 
 def test_a_short_train_split_asked_for_by_shots_is_no_warning(tmp_path: Path) -> None:

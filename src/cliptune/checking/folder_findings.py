@@ -45,6 +45,13 @@ def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -
                 f"; it holds {named(others)}: if those are classes, split them with "
                 f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
             )
+        packed = [p.name for p in data_dir.iterdir() if "\\" in p.name and p.is_file()]
+        if packed:
+            text += (
+                f"; the names of {counted(len(packed), 'file')} hold backslashes "
+                f"('{min(packed)}'), as archives packed on Windows leave them. Taken apart into folders by "
+                f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
+            )
         return [Finding("no_photos", text)]
     findings = []
     train = counts.get("train")
