@@ -49,8 +49,8 @@ def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -
         if packed:
             text += (
                 f"; the names of {counted(len(packed), 'file')} hold backslashes "
-                f"('{min(packed)}'), as archives packed on Windows leave them. Taken apart into folders by "
-                f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
+                f"('{min(packed)}'), as archives packed on Windows leave them. Taken apart into "
+                f"folders by '{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
             )
         return [Finding("no_photos", text)]
     findings = []
