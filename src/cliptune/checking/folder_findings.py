@@ -40,17 +40,15 @@ def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -
         others = sorted(
             p.name for p in data_dir.iterdir() if p.is_dir() and p.name.lower() not in SPLIT_NAMES
         )
+        remedy = f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
         if others := [name for name in others if not name.startswith(".")]:
-            text += (
-                f"; it holds {named(others)}: if those are classes, split them with "
-                f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
-            )
+            text += f"; it holds {named(others)}: if those are classes, split them with {remedy}"
         packed = [p.name for p in data_dir.iterdir() if "\\" in p.name and p.is_file()]
         if packed:
             text += (
                 f"; the names of {counted(len(packed), 'file')} hold backslashes "
-                f"('{min(packed)}'), as archives packed on Windows leave them. Taken apart into "
-                f"folders by '{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
+                f"('{min(packed)}'), as archives packed on Windows leave them. "
+                f"Taken apart into folders by {remedy}"
             )
         return [Finding("no_photos", text)]
     findings = []
