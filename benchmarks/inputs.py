@@ -21,13 +21,17 @@ def prepare(folder: Path, *, photos: int) -> None:
     torch.manual_seed(0)
     CLIPModel(CLIPConfig()).save_pretrained(folder / "model")
     CLIPImageProcessor().save_pretrained(folder / "model")
-    words = ["<s>", "</s>", "<unk>", ".", *WORDS, *map(str, range(2000))]
+    config = CLIPConfig().text_config
+    words = ["<unk>", ".", *WORDS]
+    words += map(str, range(config.vocab_size - len(words) - 2))  # the tower's whole vocabulary
+    words += ["<s>", "</s>"]
+    start, end = config.bos_token_id, config.eos_token_id  # the last two
     model = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    # CLIP's own prompts of ten words or so; the end token is the highest id, as CLIP expects.
+    # CLIP's own prompts of ten words or so.
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", end)]
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>",
