@@ -25,6 +25,7 @@ from cliptune.data.loading import (
     make_loader,
 )
 from cliptune.data.reading import Unreadable
+from cliptune.timing import measured
 
 PREPROCESS = Preprocess(
     resize=16, crop=(16, 16), resample=3, rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3
@@ -232,3 +233,11 @@ def test_processes_beyond_the_cores_are_not_started_and_that_is_said(
     assert not caplog.messages
     make_loader(photos, batch_size=2, num_workers=999)
     assert caplog.messages == [f"num_workers 999: this machine has {cores} cores; starting {cores}"]
+
+
+def test_the_sections_of_reading_and_augmenting_are_timed_under_their_names(tmp_path: Path) -> None:
+    photos = dataset(tmp_path, augmentation=Augmentation())
+    with measured(tmp_path / "trace.json") as watch:
+        photos[0]
+    assert watch is not None
+    assert set(watch.seconds) == {"decode", "augment"}

@@ -72,7 +72,7 @@ def test_brier_scores_are_two_at_most() -> None:
 
 
 def test_wilsons_interval_of_small_types_is_that_of_numbers() -> None:
-    shares = np.array([0.25, 0.5, 0.75], dtype=np.float16)
+    shares = np.array([0.3, 0.55, 0.7], dtype=np.float16)
     low, high = wilson_interval(shares, SMALL)
     for i in range(3):
         assert (low[i], high[i]) == wilson_interval(float(shares[i]), int(SMALL[i]))
@@ -115,6 +115,17 @@ def test_of_models_that_never_differ_the_ends_are_those_of_one_proportion(n: int
     low, high = difference_interval(0, 0, n)
     bound = wilson_interval(0, n)[1]
     assert (low, high) == pytest.approx((-bound, bound), abs=1e-9)
+
+
+@pytest.mark.parametrize(("only", "n"), [(15, 30), (1, 30), (9, 10), (40, 100)])
+def test_where_one_model_alone_differs_the_ends_follow_from_one_linear_equation(
+    only: int, n: int
+) -> None:
+    """The likelihood's best share of the other model is a line in the difference, or 0."""
+    for end in map(float, difference_interval(only, 0, n)):
+        other = max(0.0, (only - end * (2 * n - only)) / (2 * n), -end)
+        variance = n * (2 * other + end - end**2)
+        assert abs(only - n * end) / np.sqrt(variance) == pytest.approx(1.959964, abs=1e-6)
 
 
 def test_all_photos_on_one_side_reach_the_end() -> None:
