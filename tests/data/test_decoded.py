@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import subprocess
@@ -160,3 +161,36 @@ def test_what_killed_builders_left_goes_and_a_held_lock_stays(
         train(load_settings(overrides=overrides | more), overwrite=True, progress=False)
         hidden = sorted(path.name for path in cache.glob(".*"))
     assert hidden == [".photos-alive.lock", ".photos-alive.partial"]
+
+
+def test_a_store_takes_no_room_from_one_beside_it_and_from_any_other(
+    photos: Path, tmp_path: Path
+) -> None:
+    first = keep(dataset(photos, augment=False), tmp_path / "cache")
+    alone = keep(dataset(photos), tmp_path / "elsewhere")
+    assert first is not None
+    assert alone is not None
+    limit = max(first.num_bytes, alone.num_bytes) + 1000  # for either, not for both
+    assert limit < first.num_bytes + alone.num_bytes
+    other = dataset(photos)
+    other.keep_decoded(tmp_path / "cache", limit_bytes=limit, beside=[first], progress=False)
+    assert (other.store, first.folder.is_dir()) == (None, True)
+    other.keep_decoded(tmp_path / "cache", limit_bytes=limit, progress=False)
+    assert other.store is not None
+    assert not first.folder.exists()
+
+
+def test_progress_of_decoding_is_shown_on_a_terminal_unless_it_is_not_wanted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = []
+    for options in ({}, {"progress": True}, {"progress": False}):
+        monkeypatch.setattr("sys.stderr", screen := Terminal())
+        cache = tmp_path / str(len(shown))
+        dataset(photos).keep_decoded(cache, limit_bytes=64 * MIB, **options)
+        shown.append("img" in screen.getvalue())
+    assert shown == [True, True, False]

@@ -12,6 +12,7 @@ from PIL import Image
 from cliptune.data.reading import (
     PIXEL_LIMIT,
     TooManyPixels,
+    _too_many_pixels,
     array_to_image,
     decode,
     find_unreadable,
@@ -224,3 +225,17 @@ def test_progress_of_reading_is_shown_on_a_terminal_where_it_is_asked_for(
     assert "img/s" in bar
     assert bar.endswith("\r")  # nothing of it is left
     assert set(shown.values()) | {plain.getvalue()} == {""}
+
+
+def test_any_other_fault_of_the_system_is_told_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(4, 4))
+    for read in (read_image, read_content):
+        with pytest.raises(ImageError, match=r"^\[Errno \d+\] Not a directory: "):
+            read(tmp_path / "a.png" / "b.png")
+
+
+@pytest.mark.usefixtures("pixel_limit")
+def test_too_many_pixels_are_told_even_where_pillow_names_no_number_or_has_no_limit() -> None:
+    Image.MAX_IMAGE_PIXELS = None
+    told = str(_too_many_pixels(ValueError("larger than is safe")))
+    assert told == f"more pixels, above the limit of 0 {LIMIT_WORDS}"

@@ -65,6 +65,15 @@ def test_confidences_in_single_precision_are_computed_with_in_double() -> None:
     assert found == expected
 
 
+def test_edges_between_confidences_in_half_precision_are_not_rounded_to_it() -> None:
+    confidence, right = np.array([0.1, 0.9], dtype=np.float16), np.array([True, False])
+    found, expected = (
+        reliability_of(x, right, seed=1, num_bins=3, binning="equal-mass")
+        for x in (confidence, confidence.astype(np.float64))
+    )
+    assert found == expected
+
+
 def test_bins_of_equal_mass_have_one_edge_more_than_bins() -> None:
     right = np.ones(8, dtype=bool)
     two = reliability_of(np.repeat([0.5, 0.7], 4), right, seed=0, num_bins=1, binning="equal-mass")

@@ -8,6 +8,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist
 from scipy.stats import t as student
 
+from cliptune.evaluation.statistics import resampling
+from cliptune.evaluation.statistics.few_photos import without_interval
 from cliptune.evaluation.statistics.figures import compare_paired, full_metrics, mean_estimate
 from cliptune.evaluation.statistics.intervals import (
     Estimate,
@@ -248,3 +250,67 @@ def test_ten_pairs_are_named_and_of_equally_many_photos_the_larger_share_first()
     assert [pair.share for pair in found] == pytest.approx([2 / (k + 2) for k in range(1, 11)])
     turned = most_confused_pairs(confusion[::-1, ::-1], names, limit=12)
     assert [pair.true_class for pair in turned] == names[::-1]
+
+
+def test_the_calibration_error_of_all_figures_is_that_of_their_bins() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    found = full_metrics(rng.normal(size=(60, 3)) + np.eye(3)[labels], labels, seed=0)
+    assert found.ece is not None
+    assert found.ece == found.reliability.ece_estimate
+
+
+def test_a_missing_interval_says_what_it_needs_and_what_there_is() -> None:
+    losses = "too few photos: its interval needs 100, and there are 8"
+    macro = (
+        "too few photos: its interval needs 5 of each class on average, and there are 8 of 2 "
+        "classes"
+    )
+    assert without_interval(8, 2) == {"log_loss": losses, "brier": losses, "macro_f1": macro}
+    assert without_interval(99, 20).keys() == {"log_loss", "brier", "macro_f1"}
+    assert without_interval(100, 20) == {}
+
+
+def test_drawing_a_few_resamples_at_a_time_changes_no_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels, predicted = np.random.default_rng(0).integers(0, 3, (2, 40))
+    whole = macro_estimates(labels, predicted, num_classes=3, seed=0, draws=100)
+    for chunk in (1, 70):  # one resample at a time; seven, the last two
+        monkeypatch.setattr(resampling, "CHUNK", chunk)
+        assert macro_estimates(labels, predicted, num_classes=3, seed=0, draws=100) == whole
+
+
+@pytest.mark.parametrize("photos", [[6, 60, 60], [2] * 12], ids=["one_small_class", "few_each"])
+def test_macro_figures_are_as_sure_as_resampled_photos_vary_and_lose_their_bias(
+    photos: list[int],
+) -> None:
+    classes = len(photos)
+    labels = np.repeat(np.arange(classes), photos)
+    predicted = labels.copy()
+    wrong = np.arange(0, 24, 4) if classes > 3 else np.arange(3)
+    predicted[wrong] = (labels[wrong] + 1) % classes
+
+    def figures(drawn: np.ndarray) -> tuple[float, float]:
+        confusion = np.zeros((classes, classes))
+        np.add.at(confusion, (labels[drawn], predicted[drawn]), 1)
+        right, support = confusion.diagonal(), confusion.sum(1)
+        with np.errstate(invalid="ignore"):  # of a class that was not drawn
+            f1 = 2 * right / (support + confusion.sum(0))
+            return float(np.nanmean(f1)), float(np.nanmean(right / support))
+
+    rng = np.random.default_rng(0)
+    count = len(labels)
+    drawn = np.array([figures(rng.integers(0, count, count)) for _ in range(4000)])
+    measured = np.array(figures(np.arange(count)))
+    biases = [drawn[:, 0].mean() - measured[0], 0]  # a mean of recalls has none
+    ours = macro_estimates(labels, predicted, num_classes=classes, seed=0, draws=4000)
+    most = effective_size(np.array(photos))
+    for found, value, bias, variance in zip(
+        (ours.macro_f1, ours.balanced_accuracy), measured, biases, drawn.var(axis=0), strict=True
+    ):
+        size = min(value * (1 - value) / variance, most)
+        expected = wilson_interval(float(value - bias), size)
+        assert found.value == pytest.approx(value)
+        assert (found.low, found.high) == pytest.approx(expected, abs=0.008)
+    assert biases[0] < -0.008
