@@ -239,3 +239,14 @@ def test_too_many_pixels_are_told_even_where_pillow_names_no_number_or_has_no_li
     Image.MAX_IMAGE_PIXELS = None
     told = str(_too_many_pixels(ValueError("larger than is safe")))
     assert told == f"more pixels, above the limit of 0 {LIMIT_WORDS}"
+
+
+def test_a_name_too_long_for_the_disk_is_a_fault_of_the_photo(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="too long"):
+        read_image(tmp_path / ("x" * 300 + ".jpg"))
+
+
+def test_grey_times_its_alpha_is_read_as_grey_beside_its_alpha() -> None:
+    grey = Image.fromarray(np.full((4, 5, 2), (200, 100), np.uint8), "LA")
+    multiplied = grey.convert("La")
+    assert np.abs(np.asarray(to_rgb(multiplied), int) - np.asarray(to_rgb(grey), int)).max() <= 2

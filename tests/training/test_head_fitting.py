@@ -109,15 +109,16 @@ def test_neither_the_order_of_photos_nor_of_classes_changes_an_answer(shots):
 
 def test_the_same_photos_give_the_same_head_to_the_last_bit():
     one, two = fitted(5), fitted(5)
-    for name in ("cosine_CD", "weights_CD", "bias_C", "held_out_NC"):
+    for name in ("cosine_CD", "weights_CD", "bias_C"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    np.testing.assert_array_equal(one.held_out.logits_NC, two.held_out.logits_NC)
 
 
 @pytest.mark.parametrize("knows", [0.0, 1.0, 50.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_held_out_log_loss_is_never_above_zero_shot(knows, seed):
-    head = fitted(3, seed=seed, knows=knows, dim=6)
-    assert head.log_loss <= head.zero_shot_log_loss
+    held_out = fitted(3, seed=seed, knows=knows, dim=6).held_out
+    assert held_out.log_loss <= held_out.zero_shot_log_loss
 
 
 def test_held_out_answers_do_not_know_the_labels_of_their_photos():
@@ -125,7 +126,7 @@ def test_held_out_answers_do_not_know_the_labels_of_their_photos():
     features_ND, labels_N, text_CD = made(25)
     labels_N = np.random.default_rng(0).permutation(labels_N)
     head = fit_head(features_ND, labels_N, text_CD, SCALE, seed=0)
-    assert head.accuracy < 0.40  # of four classes; 3.5 standard deviations above a guess
+    assert head.held_out.accuracy < 0.40  # of four classes; 3.5 standard deviations above a guess
 
 
 def test_a_class_without_photos_is_named():
@@ -145,10 +146,10 @@ def test_features_that_are_not_finite_are_refused(value):
 
 
 def test_one_photo_a_class_fits_and_says_how():
-    head = fitted(1)
-    assert (head.folds, head.accuracy, head.log_loss) == (0, None, None)
-    assert not head.was_held_out_N.any()
-    assert "too few photos" in head.note
+    held_out = fitted(1).held_out
+    assert (held_out.folds, held_out.accuracy, held_out.log_loss) == (0, None, None)
+    assert not held_out.photos_N.any()
+    assert "too few photos" in held_out.note
 
 
 def test_what_zero_shot_deserves_falls_with_how_badly_it_answers():
@@ -159,9 +160,9 @@ def test_what_zero_shot_deserves_falls_with_how_badly_it_answers():
 
 
 def test_the_only_photo_of_a_class_is_never_held_out():
-    head = fitted([1, 9, 9, 9])
-    np.testing.assert_array_equal(head.was_held_out_N, [False] + [True] * 27)
-    assert np.isfinite(head.held_out_NC).all()
+    held_out = fitted([1, 9, 9, 9]).held_out
+    np.testing.assert_array_equal(held_out.photos_N, [False] + [True] * 27)
+    assert np.isfinite(held_out.logits_NC).all()
 
 
 def test_folds_hold_out_each_photo_once_and_no_whole_class():

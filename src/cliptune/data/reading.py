@@ -110,7 +110,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     way_up = orientation(image)
     if is_deep(image):
         image = to_levels(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode == "La":  # which Pillow turns into nothing else
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
@@ -196,9 +198,9 @@ def decode(content: bytes) -> Image.Image:
 
 @contextmanager
 def _file_faults(path: Path | None) -> Iterator[None]:
-    if path is not None and path.is_dir():
-        raise ImageError("this is a folder, not an image")
     try:
+        if path is not None and path.is_dir():
+            raise ImageError("this is a folder, not an image")
         yield
     except FileNotFoundError:
         raise ImageError("there is no such file") from None

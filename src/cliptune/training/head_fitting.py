@@ -64,29 +64,35 @@ class HeadPart:
     weight: float
 
 
-@dataclass(frozen=True)
-class FittedHead:
-    """logits = directions @ cosine_CD.T + features @ weights_CD.T + bias_C.
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What fits that had not seen a photo say of it, mixed by weights that had not seen it.
 
-    `held_out_NC` are logits of fits that had not seen the photo, mixed by weights that had not
-    seen it, where `was_held_out_N`; elsewhere (a class's only photo) those of zero-shot.
-    The figures are over the held-out photos, log losses in nats; without any, `accuracy` and
-    `log_loss` are None and zero-shot's are over all photos.
+    `logits_NC` are theirs for `photos_N`; elsewhere (a class's only photo) those of zero-shot. The
+    figures are over `photos_N`, log losses in nats; without any, `accuracy` and `log_loss` are None
+    and zero-shot's are over all photos.
     """
 
-    cosine_CD: Floats
-    weights_CD: Floats
-    bias_C: Floats
-    zero_shot_weight: float
-    parts: tuple[HeadPart, ...]
-    held_out_NC: Floats
-    was_held_out_N: NDArray[np.bool_]
+    logits_NC: Floats
+    photos_N: NDArray[np.bool_]
     folds: int
     accuracy: float | None
     log_loss: float | None
     zero_shot_accuracy: float
     zero_shot_log_loss: float
     note: str  # how strengths and weights were chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedHead:
+    """logits = directions @ cosine_CD.T + features @ weights_CD.T + bias_C."""
+
+    cosine_CD: Floats
+    weights_CD: Floats
+    bias_C: Floats
+    zero_shot_weight: float
+    parts: tuple[HeadPart, ...]
+    held_out: HeldOut
 
     def logits(self, features_ND: Floats) -> Floats:
         """(N, C) logits of raw features."""
@@ -269,14 +275,14 @@ def _mixed(
         weights_K = np.eye(len(weights_K))[0]
         held_out_NC, note = zero_NC, "; none of it answers better than zero-shot, which stays"
     folds = int(folds_FN.max()) + 1
-    return _assembled(
-        space, parts, weights_K, labels_N, zero_NC, text_CD, plan,
-        held_out_NC=held_out_NC, was_held_out_N=held_N, folds=folds,
+    held_out = HeldOut(
+        logits_NC=held_out_NC, photos_N=held_N, folds=folds,
         accuracy=_accuracy(held_out_NC[held_N], labels),
         log_loss=log_loss(held_out_NC[held_N], labels),
         zero_shot_accuracy=_accuracy(zero, labels), zero_shot_log_loss=log_loss(zero, labels),
         note=f"chosen by {folds}-fold cross-validation{note}",
     )  # fmt: skip
+    return _assembled(space, parts, weights_K, labels_N, zero_NC, text_CD, plan, held_out)
 
 
 def _without_holding_out(
@@ -284,14 +290,15 @@ def _without_holding_out(
 ) -> FittedHead:
     """Where most classes have one photo: zero-shot has seen none, and can be judged by all."""
     share = USUAL_SHARE * deserved_share(zero_NC, labels_N)
-    return _assembled(
-        space, [(share, USUAL_STRENGTH)], np.array([0.0, 1.0]), labels_N, zero_NC, text_CD, plan,
-        held_out_NC=zero_NC, was_held_out_N=np.zeros(len(labels_N), dtype=bool), folds=0,
+    held_out = HeldOut(
+        logits_NC=zero_NC, photos_N=np.zeros(len(labels_N), dtype=bool), folds=0,
         accuracy=None, log_loss=None, zero_shot_accuracy=_accuracy(zero_NC, labels_N),
         zero_shot_log_loss=log_loss(zero_NC, labels_N),
         note=f"too few photos to hold any out: the usual pull, and {share:.2f} of zero-shot, by "
         "how it answers these photos",
     )  # fmt: skip
+    parts, weights_K = [(share, USUAL_STRENGTH)], np.array([0.0, 1.0])
+    return _assembled(space, parts, weights_K, labels_N, zero_NC, text_CD, plan, held_out)
 
 
 def deserved_share(zero_NC: Floats, labels_N: Labels) -> float:
@@ -312,7 +319,7 @@ def _assembled(
     zero_NC: Floats,
     text_CD: Floats,
     plan: Plan,
-    **figures: object,
+    held_out: HeldOut,
 ) -> FittedHead:
     """The parts that count, fitted on all photos, as one head."""
     cosine_CD, weights_CD = weights_K[0] * text_CD, np.zeros_like(text_CD)
@@ -331,9 +338,13 @@ def _assembled(
         bias_C += weight * own_C
         kept.append(HeadPart(share, strength, float(weight)))
     return FittedHead(
-        cosine_CD, weights_CD, bias_C, zero_shot_weight=float(weights_K[0]), parts=tuple(kept),
-        **figures,  # type: ignore[arg-type]
-    )  # fmt: skip
+        cosine_CD=cosine_CD,
+        weights_CD=weights_CD,
+        bias_C=bias_C,
+        zero_shot_weight=float(weights_K[0]),
+        parts=tuple(kept),
+        held_out=held_out,
+    )
 
 
 def _accuracy(logits_NC: Floats, labels_N: Labels) -> float:
