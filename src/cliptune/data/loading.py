@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Key(NamedTuple):
-    """Which photo, in which epoch: what a sampler hands to the dataset."""
+    """Which photo, in which epoch: what a sampler hands to the dataset.
+
+    `turn` counts from 0 how often the photo came in this epoch before.
+    """
 
     epoch: int
     photo: int
+    turn: int = 0
 
 
 @dataclass
@@ -101,7 +106,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
 
     def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int, int] | Unreadable:
         """(uint8 pixels (3, H, W), label, index), or what is wrong with the file."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, index, turn = key if isinstance(key, Key) else Key(0, key)
         sample = self.samples[index]
         image_HWC = self.store[index] if self.store is not None else None
         try:
@@ -113,8 +118,10 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         if self.augmentation is None:
             pixels = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
         else:
-            view = epoch % (self.augmentation.views or epoch + 1)
-            rng = np.random.default_rng([self.seed, view, index])
+            views = self.augmentation.views
+            view, turn = (epoch % views, 0) if views else (epoch, turn)
+            # numpy fills up with zeros: a turn of 0 draws as if it were not there.
+            rng = np.random.default_rng([self.seed, view, index, turn])
             with section("augment"):
                 pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
         return torch.from_numpy(pixels), sample.label, index
@@ -184,18 +191,54 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
     return order
 
 
+def balanced_order(labels_N: Sequence[int], *, seed: int, epoch: int) -> list[int]:
+    """N photos, each class equally often to within one, that depend on (seed, epoch) alone.
+
+    Of a class with too many photos chance takes some, another part in each epoch; the photos of
+    one with too few come equally often, to within one.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    classes = rng.permutation(np.unique(labels_N))  # the first of them get what is left over
+    each, more = divmod(len(labels_N), len(classes))
+    chosen = [
+        np.resize(rng.permutation(np.flatnonzero(np.equal(labels_N, label))), each + (place < more))
+        for place, label in enumerate(classes)
+    ]
+    order: list[int] = rng.permutation(np.concatenate(chosen)).tolist()
+    return order
+
+
+def in_turns(order: Sequence[int]) -> list[tuple[int, int]]:
+    """(photo, how often it came before) for each photo of `order`."""
+    seen: Counter[int] = Counter()
+    turns = []
+    for photo in order:
+        turns.append((photo, seen[photo]))
+        seen[photo] += 1
+    return turns
+
+
 class EpochBatches(Sampler[list[Key]]):
     """The batches of one epoch at a time: set `epoch` and `start` before iterating.
 
-    `start` is the batch to begin with, for going on in the middle of an epoch. With several
-    processes, each takes every `num_processes`-th photo of each batch, so that their number does
-    not change which photos share an update.
+    With `balanced`, the label of each photo, classes come equally often. `start` is the batch to
+    begin with, for going on in the middle of an epoch. With several processes, each takes every
+    `num_processes`-th photo of each batch, so that their number does not change which photos share
+    an update.
     """
 
     def __init__(
-        self, num_samples: int, *, batch_size: int, seed: int, process: int = 0, processes: int = 1
+        self,
+        num_samples: int,
+        *,
+        batch_size: int,
+        seed: int,
+        balanced: Sequence[int] | None = None,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.num_samples = num_samples
+        self.balanced = balanced
         self.batch_size = batch_size
         self.seed = seed
         self.process = process
@@ -207,13 +250,17 @@ class EpochBatches(Sampler[list[Key]]):
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = epoch_order(self.num_samples, seed=self.seed, epoch=self.epoch)
+        if self.balanced is None:
+            order = epoch_order(self.num_samples, seed=self.seed, epoch=self.epoch)
+        else:
+            order = balanced_order(self.balanced, seed=self.seed, epoch=self.epoch)
+        turns = in_turns(order)
         for batch in range(self.start, len(self)):
-            members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            members = turns[batch * self.batch_size : (batch + 1) * self.batch_size]
             # Every process needs a photo, and the same number of them, to step together.
             padded = -(-len(members) // self.processes) * self.processes
             members = (members * self.processes)[:padded]
-            yield [Key(self.epoch, index) for index in members[self.process :: self.processes]]
+            yield [Key(self.epoch, *member) for member in members[self.process :: self.processes]]
 
 
 def make_loader(

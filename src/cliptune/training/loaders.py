@@ -77,14 +77,19 @@ def make_loaders(
     preprocess: Preprocess,
     *,
     batch_size: int,
+    balanced: bool,
     seed: int,
     accelerator: Any,
 ) -> tuple[EpochBatches, DataLoader[Any], DataLoader[Any]]:
-    """The order of training; the loaders of train in that order, augmented, and of val as it is."""
+    """The order of training; the loaders of train in that order, augmented, and of val as it is.
+
+    In a `balanced` order, classes come equally often.
+    """
     batches = EpochBatches(
         len(train),
         batch_size=batch_size,
         seed=seed,
+        balanced=[sample.label for sample in train.samples] if balanced else None,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )

@@ -46,6 +46,13 @@ CHANGEABLE = (
 )
 
 
+# How a run of before these settings was trained.
+BEFORE: dict[str, object] = {
+    "training.class_weights": "none",
+    "training.sampling": "uniform",
+    "training.logit_adjustment": 0.0,
+}
+
 PythonRandom = tuple[int, tuple[int, ...], float | None]  # as `random.getstate` gives it
 NumpyRandom = tuple[str, list[int], int, int, float]  # as `np.random.get_state` does, but a list
 
@@ -167,7 +174,7 @@ def check_settings_agree(
     checkpoint: Path, saved: dict[str, object], now: dict[str, object]
 ) -> None:
     """Raise `SettingsError` where a resumed run would not be the same run."""
-    before, after = flat_settings(saved), flat_settings(now)
+    before, after = (_completed(flat_settings(values)) for values in (saved, now))
     changed = [
         f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
@@ -178,6 +185,12 @@ def check_settings_agree(
             f"{checkpoint}: the run to resume had other settings:\n{listing(changed)}\n"
             "Give the same settings to go on, or start a new run in another --output-dir."
         )
+
+
+def _completed(flat: dict[str, object]) -> dict[str, object]:
+    """With the settings of `BEFORE` where there is nothing of or under such a key."""
+    there = tuple(key for key in BEFORE if any(f"{each}.".startswith(f"{key}.") for each in flat))
+    return {key: value for key, value in BEFORE.items() if key not in there} | flat
 
 
 def photo_digest(samples: Sequence[Sample]) -> PhotoDigest:

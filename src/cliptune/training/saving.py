@@ -151,6 +151,7 @@ def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None)
         update=run.progress.update,
         metrics=figures,
         answers=answers,
+        prior=run.loss.prior_C.tolist(),
         versions={"cliptune": __version__, "python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     )
