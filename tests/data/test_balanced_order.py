@@ -18,7 +18,6 @@ from cliptune.data.loading import (
     Key,
     PhotoDataset,
     balanced_order,
-    epoch_order,
     in_turns,
 )
 
@@ -30,7 +29,7 @@ PREPROCESS = Preprocess(
 
 @pytest.mark.parametrize("epoch", range(4))
 def test_classes_and_the_photos_of_a_rare_one_come_equally_often_to_within_one(epoch: int) -> None:
-    order = balanced_order(LABELS, seed=1, epoch=epoch)
+    order = balanced_order(LABELS, seed=1, view=epoch)
     assert len(order) == len(LABELS)
     of_class = Counter(LABELS[photo] for photo in order)
     assert sorted(of_class.values()) == [13, 13, 13, 14]
@@ -43,16 +42,16 @@ def test_classes_and_the_photos_of_a_rare_one_come_equally_often_to_within_one(e
 def test_a_balanced_epoch_depends_on_seed_and_epoch_alone_and_takes_other_photos_each_time() -> (
     None
 ):
-    orders = [balanced_order(LABELS, seed=s, epoch=e) for s, e in ((1, 2), (2, 1), (1, 3), (2, 2))]
+    orders = [balanced_order(LABELS, seed=s, view=e) for s, e in ((1, 2), (2, 1), (1, 3), (2, 2))]
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
-    assert balanced_order(LABELS, seed=1, epoch=2) == orders[0]
-    frequent = set().union(*(balanced_order(LABELS, seed=0, epoch=e) for e in range(30)))
+    assert balanced_order(LABELS, seed=1, view=2) == orders[0]
+    frequent = set().union(*(balanced_order(LABELS, seed=0, view=e) for e in range(30)))
     assert frequent == set(range(len(LABELS)))
 
 
 def test_which_class_gets_what_is_left_over_changes() -> None:
     most = [
-        Counter(LABELS[i] for i in balanced_order(LABELS, seed=0, epoch=e)).most_common(1)[0][0]
+        Counter(LABELS[i] for i in balanced_order(LABELS, seed=0, view=e)).most_common(1)[0][0]
         for e in range(40)
     ]
     assert set(most) == {0, 1, 2, 3}
@@ -62,7 +61,6 @@ def test_the_uniform_order_is_that_of_before_and_no_photo_comes_twice() -> None:
     batches = EpochBatches(11, batch_size=4, seed=5)
     batches.epoch = 2
     expected = np.random.default_rng([5, 2]).permutation(11).tolist()
-    assert epoch_order(11, seed=5, epoch=2) == expected
     assert [key for batch in batches for key in batch] == [Key(2, i, 0) for i in expected]
 
 
@@ -75,7 +73,7 @@ def test_a_balanced_epoch_can_be_picked_up_anywhere_and_shared_among_processes()
 
     whole = keys()
     assert [len(batch) for batch in whole] == [8] * 6 + [5]
-    order = balanced_order(LABELS, seed=3, epoch=1)
+    order = balanced_order(LABELS, seed=3, view=1)
     assert [key for batch in whole for key in batch] == [Key(1, *turn) for turn in in_turns(order)]
     assert keys(start=4) == whole[4:]
     shares = zip(

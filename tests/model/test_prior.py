@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cliptune import Predictor, add_class, evaluate, remove_class
+from cliptune.cli import main
 from cliptune.config import load_settings
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import write_sums
@@ -126,6 +127,24 @@ def test_shares_of_hundreds_of_classes_can_be_written_out() -> None:
     text = ",".join(f"{name}=0.001" for name in names[1:])
     shares_C = prior_shares(text, names, np.full(300, 1 / 300))
     assert shares_C[0] == pytest.approx(1 - 0.299)
+
+
+def test_the_command_line_answers_as_python_does(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(next((checkpoint.parent / "photos" / "test").rglob("*.png")))
+    told = tmp_path / "told.json"
+    arguments = ["predict", "--checkpoint", str(checkpoint), "--image", photo, "--device", "cpu"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--output", str(told), "--prior", "cyan=0.7"])
+    assert exit_.value.code in (0, None)
+    prediction = Predictor(checkpoint, device="cpu", prior={"cyan": 0.7}).predict(photo)
+    (found,) = json.loads(told.read_text(encoding="utf-8"))
+    assert found["probability"] == pytest.approx(prediction.probability)
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--prior", "cyam=0.7"])
+    assert exit_.value.code == 2
+    assert "no class 'cyam'. Did you mean 'cyan'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["prior", "answers"])

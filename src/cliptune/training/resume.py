@@ -46,8 +46,10 @@ CHANGEABLE = (
 )
 
 
-# How a run of before these settings was trained.
-BEFORE: dict[str, object] = {
+# Settings that earlier versions did not have.
+_NEW = {"training.recipe", "training.min_updates"}
+# And those by which a run of before them was trained as by these values.
+_BEFORE: dict[str, object] = {
     "training.class_weights": "none",
     "training.sampling": "uniform",
     "training.logit_adjustment": 0.0,
@@ -175,6 +177,8 @@ def check_settings_agree(
 ) -> None:
     """Raise `SettingsError` where a resumed run would not be the same run."""
     before, after = (_completed(flat_settings(values)) for values in (saved, now))
+    for key in _NEW - before.keys():  # earlier versions had no such key, and nothing changed
+        before[key] = after.get(key)
     changed = [
         f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
@@ -188,9 +192,9 @@ def check_settings_agree(
 
 
 def _completed(flat: dict[str, object]) -> dict[str, object]:
-    """With the settings of `BEFORE` where there is nothing of or under such a key."""
-    there = tuple(key for key in BEFORE if any(f"{each}.".startswith(f"{key}.") for each in flat))
-    return {key: value for key, value in BEFORE.items() if key not in there} | flat
+    """With the settings of `_BEFORE` where there is nothing of or under such a key."""
+    there = tuple(key for key in _BEFORE if any(f"{each}.".startswith(f"{key}.") for each in flat))
+    return {key: value for key, value in _BEFORE.items() if key not in there} | flat
 
 
 def photo_digest(samples: Sequence[Sample]) -> PhotoDigest:
