@@ -15,7 +15,9 @@ from torch.nn.functional import cross_entropy, log_softmax
 from cliptune.config import TrainingSettings, load_settings
 from cliptune.data.folder import Sample, Split
 from cliptune.errors import SettingsError
+from cliptune.model.answers import softmax
 from cliptune.model.checkpoint import read_checkpoint
+from cliptune.training.head.fitting import fit_head
 from cliptune.training.setup import set_up
 from cliptune.training.step import step
 from cliptune.training.train import train
@@ -200,3 +202,29 @@ def test_a_run_over_uneven_classes_resumes_in_mid_epoch_to_the_same_weights(
     )  # fmt: skip
     with pytest.raises(SettingsError, match="had other settings"):
         train(other, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"class_weights": "balanced"}, {"logit_adjustment": 0.5}, {"class_weights": {"cyan": 4.0}}],
+    ids=str,
+)
+def test_a_head_fitted_first_learns_the_prior_of_the_loss(training: dict[str, Any]) -> None:
+    """From features that say nothing of the class it answers with `prior_C`, not with counts."""
+    loss = loss_by(**training)
+    rng = np.random.default_rng(0)
+    labels_N = np.repeat([0, 1, 2], [240, 120, 40])
+    features_ND, text_CD = rng.normal(size=(400, 8)), np.eye(3, 8)
+    fit = fit_head(
+        features_ND, labels_N, text_CD, 1.0, seed=0, with_text=False,
+        shifts_C=loss.shifts_for(labels_N),
+    )  # fmt: skip
+    logits_NC = fit.logits(features_ND)
+    shifted_NC = logits_NC + loss.shifts_for(labels_N)
+    assert softmax(shifted_NC).mean(axis=0) == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
+    assert softmax(logits_NC).mean(axis=0) == pytest.approx(loss.prior_C, abs=0.04)
+
+
+def test_nothing_is_added_to_a_head_of_photos_that_count_alike() -> None:
+    assert not loss_by().shifts_for(LABELS).any()
+    assert not loss_by(sampling="balanced").shifts_for(np.array([0, 1, 2])).any()

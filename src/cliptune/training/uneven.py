@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,15 @@ class UnevenLoss:
         shifted_BC = logits_BC if self.shifts_C is None else logits_BC + self.shifts_C
         return cross_entropy(shifted_BC, labels_B, weight=self.weights_C, reduction="sum")
 
+    def shifts_for(self, labels_N: NDArray[np.integer[Any]]) -> Floats:
+        """(C,) what to add to logits in a plain loss of these photos, so that they learn `prior_C`.
+
+        Zeros where that is what such photos teach. Raises no error for a class without a photo.
+        """
+        counts_C = np.maximum(np.bincount(labels_N, minlength=len(self.prior_C)), 1)
+        shifts_C: Floats = np.log(counts_C / counts_C.sum() / self.prior_C)
+        return shifts_C
+
     def to(self, device: torch.device) -> UnevenLoss:
         """The same with its tensors on `device`."""
         weights_C, shifts_C = (
@@ -61,7 +71,7 @@ def uneven_loss(training: TrainingSettings, train: Split) -> UnevenLoss:
     drawn_C = np.ones_like(counts_C) if training.sampling == "balanced" else counts_C
     shares_C = drawn_C * weights_C / (drawn_C * weights_C).sum()
     tau = training.logit_adjustment
-    left_C = shares_C ** (1 - tau)
+    left_C = drawn_C * weights_C * shares_C**-tau
 
     def where(applies: bool, values_C: Floats) -> torch.Tensor | None:
         return torch.tensor(values_C, dtype=torch.float32) if applies else None

@@ -47,6 +47,7 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
             seed=run.settings.seed,
             projection_DH=None if projection is None else _weight(projection),
             with_text=run.settings.model.head == "text",
+            shifts_C=run.loss.shifts_for(labels_N),
             class_names=run.class_names,
         )
         (fit,) = broadcast_object_list([fit])
