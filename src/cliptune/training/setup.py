@@ -47,7 +47,9 @@ def set_up(settings: Settings, *, progress: bool = True, last: Checkpoint | None
     """
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
-    train, val = load_photos(settings.data, seed=settings.seed, progress=progress)
+    train, val = load_photos(
+        settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
+    )
     loss = uneven_loss(settings.training, train)
     names = read_names(settings.data.data_dir, train.class_names)
     precision = choose_precision(settings.hardware, device, last)
@@ -94,6 +96,7 @@ def set_up(settings: Settings, *, progress: bool = True, last: Checkpoint | None
         class_names=train.class_names,
         names=names,
         train_samples=train.samples,
+        val_samples=val.samples,
         zero_shot=zero_shot.to(accelerator.device),
         classifier=accelerator.unwrap_model(model),
         model=model,

@@ -6,7 +6,7 @@ Shape suffixes: N photos, B micro-batch, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,14 @@ class UnevenLoss:
     `shifts_C` are tau times the logarithm of each class's share: those of the logit-adjusted loss
     of Menon et al. (ICLR 2021, arXiv 2007.07314, eq. 10), which leaves it to the logits to tell
     photos apart and to the shifts to tell which class is frequent. `prior_C` is what stays in the
-    logits: the shares of classes for which they answer. None where nothing is weighed or shifted.
+    logits: the shares of classes for which they answer. None where nothing is weighed or shifted;
+    `is_plain` where classes are not drawn evenly either.
     """
 
     weights_C: torch.Tensor | None  # mean over the photos of training, if balanced: 1
     shifts_C: torch.Tensor | None
     prior_C: Floats
+    is_plain: bool
 
     def summed(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
         """(), in nats: a sum over photos, so that parts of a batch add up to the whole."""
@@ -45,8 +47,10 @@ class UnevenLoss:
     def shifts_for(self, labels_N: NDArray[np.integer[Any]]) -> Floats:
         """(C,) what to add to logits in a plain loss of these photos, so that they learn `prior_C`.
 
-        Zeros where that is what such photos teach. Raises no error for a class without a photo.
+        Zeros where the loss is plain: that is what such photos teach.
         """
+        if self.is_plain:
+            return np.zeros_like(self.prior_C)
         counts_C = np.maximum(np.bincount(labels_N, minlength=len(self.prior_C)), 1)
         shifts_C: Floats = np.log(counts_C / counts_C.sum() / self.prior_C)
         return shifts_C
@@ -56,7 +60,7 @@ class UnevenLoss:
         weights_C, shifts_C = (
             None if x is None else x.to(device) for x in (self.weights_C, self.shifts_C)
         )
-        return UnevenLoss(weights_C=weights_C, shifts_C=shifts_C, prior_C=self.prior_C)
+        return replace(self, weights_C=weights_C, shifts_C=shifts_C)
 
 
 def uneven_loss(training: TrainingSettings, train: Split) -> UnevenLoss:
@@ -80,6 +84,7 @@ def uneven_loss(training: TrainingSettings, train: Split) -> UnevenLoss:
         weights_C=where(training.class_weights != "none", weights_C),
         shifts_C=where(tau > 0, tau * np.log(shares_C)),
         prior_C=left_C / left_C.sum(),
+        is_plain=training.class_weights == "none" and training.sampling == "uniform" and not tau,
     )
 
 
