@@ -141,6 +141,7 @@ def predict_to_screen_or_file(
     image_dir: Path | None,
     top_k: int,
     output: Path | None,
+    prior: str | None,
     batch_size: int,
     device: str,
     base_model: str | None,
@@ -159,8 +160,9 @@ def predict_to_screen_or_file(
     from cliptune.timing import measured
 
     predictor = Predictor(
-        checkpoint, device=device, batch_size=batch_size, base_model=base_model, fast=fast
-    )
+        checkpoint, device=device, batch_size=batch_size, base_model=base_model, prior=prior,
+        fast=fast,
+    )  # fmt: skip
     trace = Path("cliptune_trace.json") if profile else None
     with measured(trace) as watch:
         unreadable = _show_or_write(predictor, paths, top_k=top_k, output=output)

@@ -180,6 +180,7 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
         without_val=not run.has_val,
         metrics=figures,
         answers=answers,
+        prior=run.loss.prior_C.tolist(),
         versions={"cliptune": __version__, "python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     )
