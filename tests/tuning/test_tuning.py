@@ -155,25 +155,32 @@ def test_a_search_that_was_killed_goes_on_to_what_an_undisturbed_one_finds(
     assert (folder / "best_config.yaml").read_text() == (whole / "best_config.yaml").read_text()
 
 
-def test_a_stop_is_heard_in_the_last_epoch_of_a_trial_too(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("update", "state"), [(2, "running"), (3, "complete")])
+def test_a_stop_is_heard_in_the_middle_of_a_trial_and_in_its_last_epoch(
+    found: tuple[Tuning, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    update: int,
+    state: str,
 ) -> None:
     real_step, calls = training.step, 0
 
     def step_then_signal(run: Any, group: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 3:  # of three in the one epoch of trial 0
+        if calls == update:  # of three in the one epoch of trial 0
             signal.raise_signal(signal.SIGTERM)
         return real_step(run, group)
 
     monkeypatch.setattr(training, "step", step_then_signal)
-    with pytest.raises(Interrupted, match=r"trial 0 of 2.*--resume"):
-        searched(settings, tmp_path / "search", 2)
-    found = json.loads((tmp_path / "search" / "tuning.json").read_text())
-    assert [trial["state"] for trial in found["trials"]] == ["complete"]
-    tuning = searched(settings, tmp_path / "search", 2, resume=True)
-    assert [trial.number for trial in tuning.trials] == [0, 1]
+    settings, folder = found[0].settings, tmp_path / "search"
+    with pytest.raises(Interrupted, match=r"trial 0 of 1.*--resume"):
+        searched(settings, folder, 1)
+    trials = json.loads((folder / "tuning.json").read_text())["trials"]
+    assert [trial["state"] for trial in trials] == [state]
+    searched(settings, folder, 1, resume=True)
+    assert losses(folder) == losses(found[0].output_dir)[:1]
+    assert calls == 3
 
 
 def test_no_trial_begins_once_time_is_up(settings: Settings, tmp_path: Path) -> None:
@@ -187,16 +194,16 @@ def test_a_trial_worse_than_half_of_those_before_is_given_up(
     first = searched(settings, folder, 1).trials[0]
     backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
     study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
-    run = {"val_loss": 9.0, "val_accuracy": 0.0, "val_photos": 6, "epochs": 2}
+    run = {"val_loss": 9.0, "val_accuracy": 0.0, "val_photos": 6}
     for _ in range(4):  # far better after each epoch, as if it had not lasted
         study.add_trial(
             optuna.trial.create_trial(
                 params=first.drawn, distributions=study.trials[0].distributions, value=9.0,
-                intermediate_values={1: 0.002, 2: 0.001}, user_attrs={"runs": [run]},
+                intermediate_values={5: 0.002, 10: 0.001}, user_attrs={"runs": [run]},
             )
         )  # fmt: skip
-    last = searched(settings, folder, 6, resume=True).trials[5]
-    assert (last.state, last.epochs) == ("pruned", 1)
+    assert searched(settings, folder, 6, resume=True).trials[5].state == "pruned"
+    assert len(study.trials[5].intermediate_values) == 1  # of two epochs
     assert not list(folder.glob("trial-005/run-1/checkpoint-*"))
 
 
@@ -218,7 +225,7 @@ def test_folds_hold_each_photo_out_once_and_what_is_set_apart_never_trains(photo
 
 
 def test_a_trial_by_folds_has_the_mean_loss_out_of_fold(settings: Settings, tmp_path: Path) -> None:
-    tuning = searched(settings, tmp_path / "search", 2, folds=2)
+    tuning = searched(settings, tmp_path / "search", 1, folds=2)
     first = tuning.trials[0]
     runs = sorted((tmp_path / "search" / "trial-000").glob("run-*/checkpoint-epoch-1"))
     records = [read_checkpoint(path).record.metrics for path in runs]
@@ -226,7 +233,7 @@ def test_a_trial_by_folds_has_the_mean_loss_out_of_fold(settings: Settings, tmp_
     assert sum(weights) == tuning.num_choosing == 30
     expected = np.average([record["val_loss"] for record in records], weights=weights)
     assert first.val_loss == pytest.approx(expected)
-    assert tuning.proof is None or tuning.proof.num_photos == 6
+    assert tuning.num_apart == 6
 
 
 def test_too_many_folds_are_refused_with_the_class_that_is_too_small(

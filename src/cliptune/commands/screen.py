@@ -116,7 +116,7 @@ def tuning_summary(tuning: Tuning) -> None:
 
     folder = tuning.output_dir
     print(f"\n{tuning_text(tuning)}\n\nPicture: {folder / 'tuning.png'}")
-    if tuning.best is not None:
+    if tuning.best is not None and tuning.best is not tuning.default:
         words = ["--config", folder / "best_config.yaml"]
         print(f"\nTrain with the best settings:\n  {command('cliptune', 'train', *words)}")
 

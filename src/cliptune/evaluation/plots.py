@@ -247,7 +247,9 @@ def plot_search(
     Trials that are not `complete` are hollow, at the loss at which they were given up. `best` is
     the number of a trial.
     """
-    places, low = np.array(numbers), np.array(losses)
+    # One that diverged would press the others flat: it stands at the upper edge.
+    top = 2 * max(min(losses), default_loss or 0.0)
+    places, low = np.array(numbers), np.minimum(losses, top)
     whole = np.array(complete, dtype=bool)
     panels = [SearchedSetting("trial", places.tolist(), log=False), *settings]
     with _picture(path, 2.9 * len(panels) + 0.8, 3.4, panels=len(panels)) as (figure, grid):
@@ -261,16 +263,28 @@ def plot_search(
             if default_loss is not None:
                 axes.axhline(default_loss, color=ORANGE, ls="--", label="default settings")
             if setting.log:
-                axes.set_xscale("log")
+                _log_axis(axes, x)
             axes.set_xlabel(setting.name)
             axes.grid(color=GRID)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelleft=setting is panels[0])
         first = np.ravel(grid)[0]
-        first.set_ylabel("val loss (nats)")
+        first.set_ylabel(f"val loss (nats{f', up to {top:.2g}' if max(losses) > top else ''})")
         first.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         handles = first.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def _log_axis(axes: Any, values: NDArray[np.float64]) -> None:
+    """A logarithmic x axis with plain numbers at its ticks: powers need mathematical text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    wide = np.nanmax(values) >= 50 * np.nanmin(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def open_study(folder: Path, identity: Mapping[str, object]) -> Any:
         study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name="cliptune", load_if_exists=True,
-            # Trials go on at least as long as half of those before were better at that point.
+            # Ends trials than which, at the same point, half of those before were better.
             pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         )  # fmt: skip
         before = study.user_attrs.get("identity")
@@ -82,7 +82,7 @@ def next_trial(study: Any, spaces: Mapping[str, Range], *, seed: int) -> Any:
     running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
     number = running[0].number if running else len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=(seed + number) % 2**32)
-    if not number:
+    if not study.trials:
         study.enqueue_trial({key: space.default for key, space in spaces.items()})
     trial = optuna.trial.Trial(study, running[0]._trial_id) if running else study.ask()
     for key, space in spaces.items():

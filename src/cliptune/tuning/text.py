@@ -30,10 +30,13 @@ def tuning_text(tuning: Tuning) -> str:
         lines.append(f"  … and {len(done) - len(shown)} more, in tuning.json")
     photos = counted(tuning.num_choosing, "photo")
     how = f"out of {tuning.folds} folds" if tuning.folds else "of val"
-    lines += ["", wrap(
-        f"Loss and top-1 (%): on {photos} {how}, that choose. Trial 0 has the default settings. "
-        "p: pruned, worse than half of the trials before at that point; f: failed."
-    )]  # fmt: skip
+    marks = {
+        "pruned": "p: pruned, at a point where half of the trials before were better.",
+        "failed": "f: failed; tuning.json says why.",
+    }
+    said = [words for state, words in marks.items() if any(t.state == state for t in shown)]
+    about = f"Loss and top-1 (%): on {photos} {how}, which choose. Trial 0: the default settings."
+    lines += ["", wrap(" ".join([about, *said]))]
     if tuning.importances:
         shares = ", ".join(f"{title_of(k)} {v:.0%}" for k, v in tuning.importances.items())
         lines += ["", wrap(f"What matters, of what was tried: {shares}.")]

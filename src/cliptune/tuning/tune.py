@@ -146,8 +146,9 @@ class _Search:
 
         def after_epoch(row: Mapping[str, float | None]) -> None:
             bar.advance(number, row, num_epochs=settings.training.num_epochs)
-            if not several:
-                self._report(trial, row["val_loss"], step=int(row["epoch"] or 0))
+            if not several:  # by tenths of a run: trials have epochs of different number
+                tenth = 10 * int(row["epoch"] or 0) // settings.training.num_epochs
+                self._report(trial, row["val_loss"], step=tenth)
 
         try:
             for place in range(len(done), len(self.parts.runs)):
@@ -162,7 +163,6 @@ class _Search:
                         "val_loss": best.record.metrics["val_loss"],
                         "val_accuracy": best.val_accuracy,
                         "val_photos": len(self.parts.runs[place][1]),
-                        "epochs": result.epochs,
                     },
                 ]
                 trial.set_user_attr("runs", done)
@@ -212,7 +212,7 @@ class _Search:
         return self.start.output_dir / f"trial-{number:03}" / f"run-{place + 1}"
 
     def _settings_of(self, trial: Any) -> Settings:
-        drawn = Trial(trial.number, "running", trial.params, None, None, None, None)
+        drawn = Trial(trial.number, "running", trial.params, None, None, None)
         return self.start.settings_of(drawn)
 
     def found(self) -> Tuning:
@@ -256,7 +256,6 @@ def _trial(frozen: Any) -> Trial:
         val_loss=frozen.value if complete else last,
         val_accuracy=_mean(runs, "val_accuracy") if complete else None,
         seconds=frozen.user_attrs.get("seconds"),
-        epochs=sum(run["epochs"] for run in runs) if complete else len(reported) or None,
         fault=frozen.user_attrs.get("fault"),
     )
 

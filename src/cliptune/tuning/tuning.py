@@ -28,7 +28,6 @@ class Trial:
     val_loss: float | None
     val_accuracy: float | None
     seconds: float | None
-    epochs: int | None  # trained, of all its runs
     fault: str | None = None
 
 
