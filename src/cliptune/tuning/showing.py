@@ -19,7 +19,7 @@ class TrialsBar:
     """Progress over all trials, by the epochs of each."""
 
     def __init__(self, trials: int, done: int, *, shown: bool) -> None:
-        self.trials, self.best = trials, ""
+        self.trials, self.done, self.best = trials, done, ""
         self._bar = tqdm(
             total=trials,
             initial=done,
@@ -39,18 +39,19 @@ class TrialsBar:
     ) -> None:
         self._bar.close()
 
-    def advance(self, number: int, row: Mapping[str, float | None], *, num_epochs: int) -> None:
-        """An epoch of the trial `number` is done, with these figures."""
+    def advance(self, number: int, row: Mapping[str, float | None], *, share: float) -> None:
+        """An epoch of the trial `number` is done, with these figures, and `share` of the trial."""
         self._bar.set_description_str(f"trial {number}/{self.trials - 1}", refresh=False)
         loss = "–" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
-        said = f"epoch {row['epoch']:g}/{num_epochs}, val {loss}{self.best}"
-        self._bar.set_postfix_str(said, refresh=True)
+        self._bar.set_postfix_str(f"epoch {row['epoch']:g}, val {loss}{self.best}", refresh=False)
+        self._bar.update(self.done + share - self._bar.n)
 
     def finish(self, trial: Trial, best: Trial | None) -> None:
         """A trial is over; `best` is the best so far."""
         if best is not None:
             self.best = f"; best {best.val_loss:.3f}, trial {best.number}"
-        self._bar.update()
+        self.done += 1
+        self._bar.update(self.done - self._bar.n)
         figures = "" if trial.val_loss is None else f"  val loss {trial.val_loss:.3f}"
         if trial.val_accuracy is not None:
             figures += f" {trial.val_accuracy:.1%}"

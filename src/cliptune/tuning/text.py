@@ -82,7 +82,7 @@ def _verdict(tuning: Tuning, best: Trial) -> list[str]:
     gain = ""
     if proof.gain is not None:
         gain = (
-            f": {proof.gain.value:+.3f} better (95 %: {proof.gain.low:+.3f} to "
+            f": a gain of {proof.gain.value:+.3f} (95 %: {proof.gain.low:+.3f} to "
             f"{proof.gain.high:+.3f})"
         )
     told = (

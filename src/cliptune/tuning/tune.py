@@ -145,10 +145,10 @@ class _Search:
         began, before = time.monotonic(), trial.user_attrs.get("seconds", 0.0)
 
         def after_epoch(row: Mapping[str, float | None]) -> None:
-            bar.advance(number, row, num_epochs=settings.training.num_epochs)
-            if not several:  # by tenths of a run: trials have epochs of different number
-                tenth = 10 * int(row["epoch"] or 0) // settings.training.num_epochs
-                self._report(trial, row["val_loss"], step=tenth)
+            share = (row["epoch"] or 0) / settings.training.num_epochs
+            bar.advance(number, row, share=(len(done) + share) / len(self.parts.runs))
+            if not several:  # by tenths of a run: trials have different numbers of epochs
+                self._report(trial, row["val_loss"], step=int(10 * share))
 
         try:
             for place in range(len(done), len(self.parts.runs)):
