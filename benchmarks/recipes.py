@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch.nn.functional import cross_entropy, log_softmax, normalize, one_hot, softplus
 
-from cliptune.training.head_fitting import fit_head
+from cliptune.training.head.fitting import fit_head
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,7 @@ def overrides(clip_folder: Path, photos: Path, tmp_path: Path) -> dict[str, Any]
         "data.num_workers": 0,
         "training.batch_size": 8,
         "training.num_epochs": 2,
+        "training.min_updates": 0,
         "output.output_dir": str(tmp_path / "run"),
         "output.log_dir": str(tmp_path / "logs"),
         "hardware.device": "cpu",

@@ -18,11 +18,12 @@ from cliptune.data.images import Preprocess
 from cliptune.data.loading import (
     Batch,
     EpochBatches,
+    Item,
     Key,
     PhotoDataset,
     collate,
-    epoch_order,
     make_loader,
+    round_order,
 )
 from cliptune.data.reading import Unreadable
 from cliptune.timing import measured
@@ -42,13 +43,15 @@ def dataset(folder: Path, *, count: int = 3, **options: object) -> PhotoDataset:
 
 
 def batch_of(count: int) -> Batch:
-    return collate([(torch.full((3, 2, 2), i, dtype=torch.uint8), i + 10, i) for i in range(count)])
+    return collate(
+        [Item(torch.full((3, 2, 2), i, dtype=torch.uint8), i + 10, i, 0) for i in range(count)]
+    )
 
 
 def test_a_batch_keeps_the_order_of_what_could_be_read() -> None:
     fault = Unreadable(Path("x"), "damaged")
     pixels = torch.zeros(3, 2, 4, dtype=torch.uint8)
-    batch = collate([(pixels, 7, 3), fault, (pixels + 1, 5, 9)])
+    batch = collate([Item(pixels, 7, 3, 0), fault, Item(pixels + 1, 5, 9, 0)])
     assert len(batch) == 2
     assert batch.pixels.shape == (2, 3, 2, 4)
     assert batch.pixels[:, 0, 0, 0].tolist() == [0, 1]
@@ -72,16 +75,16 @@ def test_a_cut_batch_holds_the_same_photos_in_nearly_equal_pieces(photos: int, p
 
 
 def test_the_order_depends_on_seed_and_epoch_and_on_both() -> None:
-    orders = [epoch_order(50, seed=s, epoch=e) for s, e in ((1, 2), (2, 1), (1, 3), (2, 2))]
+    orders = [round_order(50, seed=s, view=e) for s, e in ((1, 2), (2, 1), (1, 3), (2, 2))]
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i))
-    assert epoch_order(50, seed=1, epoch=2) == orders[0]
+    assert round_order(50, seed=1, view=2) == orders[0]
 
 
 def test_batches_are_the_order_cut_and_start_where_they_are_told() -> None:
     batches = EpochBatches(11, batch_size=4, seed=5)
     assert (batches.epoch, batches.start, len(batches)) == (0, 0, 3)
     for batches.epoch in (0, 2):
-        order = epoch_order(11, seed=5, epoch=batches.epoch)
+        order = round_order(11, seed=5, view=batches.epoch)
         found = list(batches)
         assert [len(batch) for batch in found] == [4, 4, 3]
         assert [key for batch in found for key in batch] == [Key(batches.epoch, i) for i in order]
@@ -94,7 +97,7 @@ def test_padding_repeats_the_photos_of_the_same_batch() -> None:
     for process in range(3):
         (batch,) = EpochBatches(5, batch_size=5, seed=0, process=process, processes=3)
         shares.append([key.photo for key in batch])
-    order = epoch_order(5, seed=0, epoch=0)
+    order = round_order(5, seed=0, view=0)
     assert shares == [[order[0], order[3]], [order[1], order[4]], [order[2], order[0]]]
 
 
@@ -117,7 +120,7 @@ def test_without_augmentation_every_epoch_is_the_same_and_photos_are_channels_fi
     tmp_path: Path,
 ) -> None:
     photos = dataset(tmp_path)
-    pixels, label, index = photos[Key(3, 1)]
+    pixels, label, index, _ = photos[Key(3, 1)]
     assert (label, index, pixels.dtype) == (1, 1, torch.uint8)
     expected = PREPROCESS.view(Image.open(photos.samples[1].path).convert("RGB"))
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), np.array(expected))

@@ -8,7 +8,7 @@ import torch
 from cliptune.data.augment import Augmentation
 from cliptune.data.folder import Sample, load_training_splits
 from cliptune.data.images import Preprocess
-from cliptune.data.loading import EpochBatches, PhotoDataset, epoch_order, make_loader
+from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader, round_order
 from cliptune.data.photos import LabelledPhotos, create_dataloaders
 from cliptune.errors import DataError
 
@@ -40,7 +40,7 @@ def test_an_epoch_can_be_picked_up_anywhere(photos: Path) -> None:
 
 
 def test_epochs_differ_and_each_holds_every_photo_once() -> None:
-    orders = [epoch_order(100, seed=1, epoch=e) for e in (0, 1)]
+    orders = [round_order(100, seed=1, view=e) for e in (0, 1)]
     assert orders[0] != orders[1]
     assert all(sorted(order) == list(range(100)) for order in orders)
 

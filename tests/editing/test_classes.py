@@ -49,6 +49,7 @@ def settings_of(folder: Path, **more: Any) -> dict[str, Any]:
         "training.num_epochs": 1,
         "training.learning_rate": 1e-2,
         "training.batch_size": 8,
+        "training.min_updates": 0,
         "output.output_dir": str(folder / "run"),
         "output.log_dir": str(folder / "logs"),
         "hardware.device": "cpu",
@@ -58,14 +59,16 @@ def settings_of(folder: Path, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`run/` and `linear/`, trained on the photos in `photos/`; `all/` has a class more."""
+    """`run/`, `text/` and `linear/`, by their heads; `all/` has a class more than `photos/`."""
     folder = tmp_path_factory.mktemp("classes")
     make_model(folder / "model")
     make_photos(folder / "photos")
     make_photos(folder / "all", classes=("amber", "blue", "cyan", "red"))
     train(load_settings(overrides=settings_of(folder)), progress=False)
-    linear = {"model.head": "linear", "output.output_dir": str(folder / "linear")}
-    train(load_settings(overrides=settings_of(folder, **linear)), progress=False)
+    for head in ("text", "linear"):
+        plain = {"training.recipe": "plain", "model.head": head}
+        plain |= {"output.output_dir": str(folder / head)}
+        train(load_settings(overrides=settings_of(folder, **plain)), progress=False)
     return folder
 
 
@@ -124,7 +127,7 @@ def test_an_added_class_changes_no_other_logit(
         assert digests(tmp_path / "new")[file] == before[file]
 
 
-@pytest.mark.parametrize("run", ["run", "linear"])
+@pytest.mark.parametrize("run", ["run", "text", "linear"])
 def test_a_removed_class_changes_no_other_logit(world: Path, tmp_path: Path, run: str) -> None:
     found = resolve_checkpoint(world / run)
     change = remove_class(found.path, "Blue", output=tmp_path / "less", **QUIET)
@@ -135,11 +138,16 @@ def test_a_removed_class_changes_no_other_logit(world: Path, tmp_path: Path, run
     np.testing.assert_allclose(new, old[:, [0, 2]], atol=2e-5)
 
 
+@pytest.mark.parametrize("run", ["run", "text"])
 def test_an_untrained_class_removed_and_added_from_its_prompts_answers_as_before(
-    world: Path, trained: Checkpoint, tmp_path: Path
+    world: Path, tmp_path: Path, run: str
 ) -> None:
+    trained = resolve_checkpoint(world / run)
     parts = read_parts(trained)
-    untrained = parts.head | {"offset": torch.zeros_like(parts.head["offset"])}
+    learned = {"offset", "fitted", "bias"} & parts.head.keys()
+    untrained = parts.head | {key: torch.zeros_like(parts.head[key]) for key in learned}
+    if "share" in untrained:
+        untrained["share"] = torch.tensor(0.7)
     start = write_changed(
         tmp_path / "zero", trained, ClassParts(parts.record, untrained, parts.means_CD)
     )
@@ -314,6 +322,10 @@ def test_photos_that_cannot_serve_are_one_error_and_nothing_is_written(
     assert all(f"broken_{i}.png" in str(caught.value) for i in range(3))
     with pytest.raises(CheckpointError, match="linear head"):
         add_class(world / "linear", "red", output=tmp_path / "new", **QUIET)
+    nothing = read_parts(trained)
+    nothing.head["share"].zero_()
+    with pytest.raises(CheckpointError, match=r"takes 0% of its answers from text.*--images"):
+        with_class(nothing, "red", text_D=nothing.head["features"][0])
     parts = read_parts(trained)
     plain = parts.record.model_copy(update={"answers": None})
     write_changed(tmp_path / "old", trained, ClassParts(plain, parts.head, None))

@@ -23,7 +23,7 @@ def masks(
     *,
     rate: float = 0.1,
     layer: str = "layer",
-    epoch: int = 0,
+    view: int = 0,
     seed: int = 0,
     shape: tuple[int, int] = (50, 64),
     tower: str = "vision",
@@ -32,7 +32,7 @@ def masks(
     """bool (B, T, D): what one layer keeps of `photos`."""
     keys = PhotoKeys(seed=seed)
     dropout = PhotoDropout(rate, name=layer, tower=tower, keys=keys)
-    with keys.drawing_for(photos, epoch=epoch, update=update, device=CPU):
+    with keys.drawing_for(photos, view=view, update=update, device=CPU):
         (mask,) = dropout_masks([dropout], torch.empty(len(photos), *shape))
     assert mask is not None
     return mask.view(len(photos), *shape)
@@ -78,7 +78,7 @@ def test_masks_are_independent_among_photos_layers_epochs_seeds_and_towers() -> 
     """Two masks drop the same elements no more often, and no less, than by chance: all pairs."""
     photos = torch.arange(24)
     kinds: list[dict[str, Any]] = [
-        {}, {"layer": "other"}, {"epoch": 1}, {"epoch": 2, "layer": "other"}, {"seed": 1},
+        {}, {"layer": "other"}, {"view": 1}, {"view": 2, "layer": "other"}, {"seed": 1},
         {"tower": "text"}, {"tower": "text", "update": 1},
     ]  # fmt: skip
     drops = torch.cat([~masks(photos, rate=0.3, **kind).flatten(1) for kind in kinds]).double()
@@ -117,7 +117,7 @@ def test_a_mask_does_not_depend_on_the_photos_beside_or_the_token_begun_with() -
     assert not torch.equal(whole[0], whole[1])
     keys = PhotoKeys()
     dropout = PhotoDropout(0.1, name="layer", tower="vision", keys=keys)
-    with keys.drawing_for(photos, epoch=0, update=0, device=CPU):
+    with keys.drawing_for(photos, view=0, update=0, device=CPU):
         (last,) = dropout_masks([dropout], torch.empty(4, 1, 64), first=49)
     assert last is not None
     assert torch.equal(last, whole[:, 49])
@@ -137,15 +137,15 @@ def test_dropout_scales_what_it_keeps_so_that_the_mean_stays() -> None:
 def test_rows_that_cannot_be_shared_out_among_photos_are_refused() -> None:
     keys = PhotoKeys()
     dropout = PhotoDropout(0.1, name="layer", tower="vision", keys=keys)
-    with keys.drawing_for(torch.arange(4), epoch=0, update=0, device=CPU):
+    with keys.drawing_for(torch.arange(4), view=0, update=0, device=CPU):
         assert dropout(torch.ones(8, 3, 16)).shape == (8, 3, 16)  # two windows of each photo
         with pytest.raises(ModelError, match=r"6 rows for 4 photos.*lora\.lora_dropout to 0"):
             dropout(torch.ones(6, 3, 16))
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("what", ["epoch", "update"])
-def test_each_epoch_draws_photos_anew_and_each_update_prompts(
+@pytest.mark.parametrize("what", ["view", "update"])
+def test_each_view_draws_photos_anew_and_each_update_prompts(
     overrides: Overrides, fast: bool, what: str
 ) -> None:
     run = set_up(
@@ -159,12 +159,12 @@ def test_each_epoch_draws_photos_anew_and_each_update_prompts(
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
 
     def with_keys(compute: Callable[[], torch.Tensor], **at: int) -> torch.Tensor:
-        numbers = {"epoch": 0, "update": 0} | at
+        numbers = {"view": 0, "update": 0} | at
         with run.keys.drawing_for(torch.tensor([3, 8]), device=CPU, **numbers), torch.no_grad():
             return compute()
 
     photos = lambda: run.classifier.image_features(pixels)  # noqa: E731
-    for compute, follows in ((photos, "epoch"), (run.classifier.class_weights, "update")):
+    for compute, follows in ((photos, "view"), (run.classifier.class_weights, "update")):
         same = torch.equal(with_keys(compute), with_keys(compute, **{what: 1}))
         assert same == (what != follows)
         assert torch.equal(with_keys(compute), with_keys(compute))

@@ -209,7 +209,7 @@ def test_with_dropout_features_and_gradients_equal_those_of_the_plain_path(
     for model in models:
         keys = next(m.keys for m in model.modules() if isinstance(m, PhotoDropout))
         photos = torch.tensor([7, 0, 2, 30])
-        with keys.drawing_for(photos, epoch=1, update=3, device=torch.device("cpu")):
+        with keys.drawing_for(photos, view=1, update=3, device=torch.device("cpu")):
             results.append(outcome(model, tokens, towers="both"))
     assert_same(*results)
 

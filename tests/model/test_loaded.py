@@ -99,7 +99,7 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_base_weights_are_read_once_by_evaluate_with_its_page_and_by_add_class(
     overrides: dict[str, Any], tmp_path: Path, weights_read: list[str]
 ) -> None:
-    found = trained(overrides, **{"training.learning_rate": 1e-6})
+    found = trained(overrides, **{"training.learning_rate": 1e-6, "training.recipe": "plain"})
     weights_read.clear()
     load_classifier(found)
     once = len(weights_read)

@@ -7,9 +7,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from cliptune.errors import DataError
-from cliptune.training import head_fitting
-from cliptune.training.head_fitting import FittedHead, fit_head, fit_weights, log_loss
-from cliptune.training.logistic import coordinates, directions, fit_logistic
+from cliptune.training.head import mixture
+from cliptune.training.head.fitting import HeadFit, fit_head
+from cliptune.training.head.logistic import coordinates, directions, fit_logistic
+from cliptune.training.head.mixture import fit_weights, log_loss
 
 SCALE = 20.0
 
@@ -25,7 +26,7 @@ def made(shots, *, classes=4, dim=24, seed=0, knows=1.0):
     return features_ND, labels_N, text_CD
 
 
-def fitted(shots, *, seed=0, **options) -> FittedHead:
+def fitted(shots, *, seed=0, **options) -> HeadFit:
     features_ND, labels_N, text_CD = made(shots, **options)
     return fit_head(features_ND, labels_N, text_CD, SCALE, seed=seed)
 
@@ -83,7 +84,7 @@ def test_the_head_is_the_sum_of_its_parts(shots):
     zero_NC = SCALE * directions(features_ND) @ text_CD.T
     expected_NC = head.zero_shot_weight * zero_NC
     for part in head.parts:
-        points_NR = coordinates(features_ND).points_NR
+        points_NR = coordinates(directions(features_ND)).points_NR
         weights_CR = fit_logistic(
             points_NR, labels_N, part.share * zero_NC, strength=part.strength, tolerance=1e-7
         )
@@ -109,7 +110,7 @@ def test_neither_the_order_of_photos_nor_of_classes_changes_an_answer(shots):
 
 def test_the_same_photos_give_the_same_head_to_the_last_bit():
     one, two = fitted(5), fitted(5)
-    for name in ("cosine_CD", "weights_CD", "bias_C"):
+    for name in ("share", "weights_CD", "bias_C"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     np.testing.assert_array_equal(one.held_out.logits_NC, two.held_out.logits_NC)
 
@@ -155,8 +156,8 @@ def test_one_photo_a_class_fits_and_says_how():
 def test_what_zero_shot_deserves_falls_with_how_badly_it_answers():
     labels_N = np.arange(4)
     right_NC = 10.0 * np.eye(4)
-    assert head_fitting.deserved_share(right_NC, labels_N) > 0.95
-    assert head_fitting.deserved_share(right_NC[::-1], labels_N) < 0.3
+    assert mixture.deserved_share(right_NC, labels_N) > 0.95
+    assert mixture.deserved_share(right_NC[::-1], labels_N) < 0.3
 
 
 def test_the_only_photo_of_a_class_is_never_held_out():
@@ -167,7 +168,7 @@ def test_the_only_photo_of_a_class_is_never_held_out():
 
 def test_folds_hold_out_each_photo_once_and_no_whole_class():
     labels_N = np.repeat(np.arange(5), [1, 2, 3, 50, 7])
-    for folds_N in head_fitting.stratified_folds(
+    for folds_N in mixture.stratified_folds(
         labels_N, order_N=np.arange(len(labels_N)), folds=5, repeats=2, seed=0
     ):
         assert folds_N[0] == -1
@@ -208,3 +209,32 @@ def test_an_endless_pull_keeps_the_mixture_where_it_starts():
         for weights_K in (free_K, start_K)
     ]
     assert losses[0] <= losses[1]
+
+
+def test_a_head_without_text_does_not_hear_of_it():
+    features_ND, labels_N, text_CD = made(4)
+    heads = [
+        fit_head(features_ND, labels_N, text, SCALE, seed=0, with_text=False)
+        for text in (text_CD, text_CD[::-1])
+    ]
+    assert heads[0].share == heads[1].share == 0
+    np.testing.assert_array_equal(heads[0].weights_CD, heads[1].weights_CD)
+
+
+@pytest.mark.parametrize("dim", [16, 40])  # a projection that keeps all of 24 numbers, or not
+def test_features_are_standardised_before_the_projection_as_far_as_it_tells(dim):
+    features_NH = made(8)[0]
+    projection_DH = np.random.default_rng(1).normal(size=(dim, 24))
+    seen_NH = features_NH @ projection_DH.T @ np.linalg.pinv(projection_DH).T
+    ours = coordinates(features_NH @ projection_DH.T, projection_DH=projection_DH)
+    theirs = coordinates(seen_NH)
+    np.testing.assert_allclose(
+        ours.points_NR @ ours.points_NR.T, theirs.points_NR @ theirs.points_NR.T, atol=1e-8
+    )
+    weights_CR = np.random.default_rng(2).normal(size=(4, ours.points_NR.shape[1]))
+    weights_CD, bias_C = ours.on_features(weights_CR)
+    np.testing.assert_allclose(
+        features_NH @ projection_DH.T @ weights_CD.T + bias_C,
+        ours.points_NR @ weights_CR.T,
+        atol=1e-8,
+    )

@@ -20,6 +20,10 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="head_first, or plain: adapters and head from zero-shot, at once."),
+    ] = None,
     base_model: BaseModelName = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
@@ -44,6 +48,7 @@ def train(
         "training.batch_size": batch_size,
         "data.batch_size": batch_size,
         "hardware.device": device,
+        "training.recipe": recipe,
         "hardware.fast": False if plain else None,
     }
     overrides |= {key: value for key, value in given.items() if value is not None}

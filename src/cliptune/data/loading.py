@@ -33,10 +33,19 @@ log = logging.getLogger(__name__)
 
 
 class Key(NamedTuple):
-    """Which photo, in which epoch: what a sampler hands to the dataset."""
+    """Which photo, in which of its views: what a sampler hands to the dataset."""
 
-    epoch: int
+    view: int
     photo: int
+
+
+class Item(NamedTuple):
+    """One photo: uint8 pixels (3, H, W), its label, its place in the dataset, its view."""
+
+    pixels: torch.Tensor
+    label: int
+    photo: int
+    view: int
 
 
 @dataclass
@@ -44,12 +53,14 @@ class Batch:
     """Photos that could be read, with their labels; and those that could not.
 
     `pixels`: uint8 (B, 3, H, W). `labels` and `indices` (places in the dataset): int64 (B,).
+    All are in the same `view`, counted from 0 over the run.
     """
 
     pixels: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     unreadable: list[Unreadable]
+    view: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +69,7 @@ class Batch:
         """The readable photos in at most `pieces` batches of nearly the same size."""
         columns = (x.chunk(pieces) for x in (self.pixels, self.labels, self.indices))
         return [
-            Batch(pixels, labels, indices, [])
+            Batch(pixels, labels, indices, [], self.view)
             for pixels, labels, indices in zip(*columns, strict=True)
         ]
 
@@ -69,10 +80,11 @@ class Batch:
             self.labels.pin_memory(),
             self.indices.pin_memory(),
             self.unreadable,
+            self.view,
         )
 
 
-class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
+class PhotoDataset(Dataset[Item | Unreadable]):
     """Photos decoded and brought to the model's size, augmented where `augmentation` is given.
 
     `alter`, for measuring only, makes another image of an RGB image and its index before it is
@@ -99,9 +111,9 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int, int] | Unreadable:
-        """(uint8 pixels (3, H, W), label, index), or what is wrong with the file."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: Key | int) -> Item | Unreadable:
+        """The photo, or what is wrong with its file."""
+        view, index = key if isinstance(key, tuple) else (0, key)
         sample = self.samples[index]
         image_HWC = self.store[index] if self.store is not None else None
         try:
@@ -113,11 +125,11 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         if self.augmentation is None:
             pixels = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
         else:
-            view = epoch % (self.augmentation.views or epoch + 1)
-            rng = np.random.default_rng([self.seed, view, index])
+            repeated = view % (self.augmentation.views or view + 1)
+            rng = np.random.default_rng([self.seed, repeated, index])
             with section("augment"):
                 pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
-        return torch.from_numpy(pixels), sample.label, index
+        return Item(torch.from_numpy(pixels), sample.label, index, view)
 
     def decode(self, path: Path) -> NDArray[np.uint8]:
         """(H, W, 3) uint8: all that is the same in every epoch. Raises `ImageError`."""
@@ -165,38 +177,48 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int, int] | Unreadable]):
         return round(width * factor) * round(height * factor)
 
 
-def collate(items: Sequence[tuple[torch.Tensor, int, int] | Unreadable]) -> Batch:
+def collate(items: Sequence[Item | Unreadable]) -> Batch:
     """One batch of the readable items, in their order."""
     unreadable = [item for item in items if isinstance(item, Unreadable)]
-    readable = [item for item in items if not isinstance(item, Unreadable)]
-    pixels, labels, indices = zip(*readable, strict=True) if readable else ((), (), ())
+    readable = [item for item in items if isinstance(item, Item)]
+    pixels, labels, indices, views = zip(*readable, strict=True) if readable else ((), (), (), (0,))
     return Batch(
         torch.stack(pixels) if pixels else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
         torch.tensor(labels, dtype=torch.int64),
         torch.tensor(indices, dtype=torch.int64),
         unreadable,
+        views[0],
     )
 
 
-def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
-    """A permutation of range(num_samples) that depends on (seed, epoch) alone."""
-    order: list[int] = np.random.default_rng([seed, epoch]).permutation(num_samples).tolist()
+def round_order(num_samples: int, *, seed: int, view: int) -> list[int]:
+    """A permutation of range(num_samples) that depends on (seed, view) alone."""
+    order: list[int] = np.random.default_rng([seed, view]).permutation(num_samples).tolist()
     return order
 
 
 class EpochBatches(Sampler[list[Key]]):
     """The batches of one epoch at a time: set `epoch` and `start` before iterating.
 
-    `start` is the batch to begin with, for going on in the middle of an epoch. With several
-    processes, each takes every `num_processes`-th photo of each batch, so that their number does
-    not change which photos share an update.
+    An epoch goes through all photos `rounds` times, each time in another order and view; a batch
+    is of one round. `start` is the batch to begin with, for going on in the middle of an epoch.
+    With several processes, each takes every `num_processes`-th photo of each batch, so that their
+    number does not change which photos share an update.
     """
 
     def __init__(
-        self, num_samples: int, *, batch_size: int, seed: int, process: int = 0, processes: int = 1
+        self,
+        num_samples: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rounds: int = 1,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
+        self.rounds = rounds
         self.seed = seed
         self.process = process
         self.processes = processes
@@ -204,16 +226,19 @@ class EpochBatches(Sampler[list[Key]]):
         self.start = 0
 
     def __len__(self) -> int:
-        return -(-self.num_samples // self.batch_size)
+        return self.rounds * -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = epoch_order(self.num_samples, seed=self.seed, epoch=self.epoch)
+        of_round = len(self) // self.rounds
         for batch in range(self.start, len(self)):
-            members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            view, place = self.epoch * self.rounds + batch // of_round, batch % of_round
+            if place == 0 or batch == self.start:
+                order = round_order(self.num_samples, seed=self.seed, view=view)
+            members = order[place * self.batch_size : (place + 1) * self.batch_size]
             # Every process needs a photo, and the same number of them, to step together.
             padded = -(-len(members) // self.processes) * self.processes
             members = (members * self.processes)[:padded]
-            yield [Key(self.epoch, index) for index in members[self.process :: self.processes]]
+            yield [Key(view, index) for index in members[self.process :: self.processes]]
 
 
 def make_loader(

@@ -32,7 +32,7 @@ from cliptune.errors import CheckpointError, ImageError, listing
 from cliptune.files import user_path
 from cliptune.model.answers import Floats, class_means
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, TextHead
+from cliptune.model.classifier import Classifier, Head, empty_head
 from cliptune.model.device import resolve_device
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.measuring import Measuring
@@ -208,20 +208,23 @@ def _placed_by(
             "weights were changed: use another checkpoint of the run."
         )
     assert parts.means_CD is not None  # _photos_of_class asked for them
+    of_unit_length = found.record.head == "text"
     placed_D = place_class(
-        text_D.numpy(),
+        text_D.numpy() if of_unit_length else float(parts.head["share"]) * text_D.numpy(),
         features_ND,
         weights_CD=classifier.class_weights().float().cpu().numpy(),
+        bias_C=None if of_unit_length else parts.head["bias"].numpy(),
         means_CD=parts.means_CD,
         scale=float(parts.head["logit_scale"].exp()),
+        of_unit_length=of_unit_length,
     )
     mean_D = class_means(features_ND, np.zeros(len(paths), np.int64), num_classes=1)[0]
     return torch.from_numpy(placed_D).float(), mean_D
 
 
-def _head(parts: ClassParts) -> TextHead:
+def _head(parts: ClassParts) -> Head:
     """The head that `parts` are of."""
-    head = TextHead(parts.head["features"], parts.head["logit_scale"])
+    head = empty_head(parts.record.head, *parts.head["offset"].shape)
     head.load_state_dict(parts.head)
     return head.requires_grad_(False)
 

@@ -40,6 +40,7 @@ from cliptune.model.restore import load_answers, load_head, load_photo_sums, tex
 from cliptune.text import command, counted, no_markup
 
 CARD = "README.md"
+LEAST_SHARE = 0.1  # of zero-shot in a fitted head, for a class from its prompts
 LEAST = 2  # a classifier of one class says nothing
 
 
@@ -47,8 +48,8 @@ LEAST = 2  # a classifier of one class says nothing
 class ClassParts:
     """What of a checkpoint depends on its classes.
 
-    `head` are the tensors of `TextHead` or `LinearHead`, one row for each class in the order of
-    `record.class_names`; `means_CD` the directions of the classes' mean features, or None.
+    `head` are the tensors of a head of `cliptune.model.classifier`, one row for each class in the
+    order of `record.class_names`; `means_CD` the directions of the classes' mean features, or None.
     """
 
     record: Record
@@ -82,12 +83,18 @@ def with_class(
     taken or cannot be one.
     """
     record = parts.record
-    if record.head != "text":
+    if record.head == "linear":
         raise CheckpointError(
-            "this checkpoint has a linear head, and a class can be added to a text head only. A "
+            "this checkpoint has a linear head, and a class cannot be added to one. A "
             "linear head was learned from nothing but photos: it knows no prompts, and it answers "
             "by the length of features, which the checkpoint does not keep. Train anew with the "
             "new class, or with model.head: text."
+        )
+    if record.head == "fitted" and weight_D is None and parts.head["share"] < LEAST_SHARE:
+        raise CheckpointError(
+            f"the head of this checkpoint takes {float(parts.head['share']):.0%} of its answers "
+            f"from text, and a class from its prompts alone needs {LEAST_SHARE:.0%} at least: it "
+            "would never be answered. Give photos of it with --images."
         )
     check_new_class(record, name, display_name=display_name)
     if texts_say_nothing(parts.head["features"]):
@@ -96,11 +103,7 @@ def with_class(
             "no tokenizer of its own when it was trained, and a class that has one would not be "
             "told from them rightly. Train anew with the base model's tokenizer in its folder."
         )
-    offset_D = torch.zeros_like(text_D) if weight_D is None else weight_D - text_D
-    head = parts.head | {
-        "features": _with_row(parts.head["features"], text_D),
-        "offset": _with_row(parts.head["offset"], offset_D),
-    }
+    head = _head_with(parts.head, text_D, weight_D)
     means_CD = parts.means_CD
     if means_CD is not None:  # zeros: no photo of it is known
         row_D = np.zeros(means_CD.shape[1]) if mean_D is None else mean_D
@@ -116,6 +119,21 @@ def with_class(
         event=f"class '{name}' added from {source}",
     )
     return ClassParts(changed, head, means_CD)
+
+
+def _head_with(
+    head: dict[str, torch.Tensor], text_D: torch.Tensor, weight_D: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """The tensors of `head` with a row more, of class weight `weight_D`, or what the text gives."""
+    from_text_D = head.get("share", torch.ones(())) * text_D
+    learned_D = torch.zeros_like(text_D) if weight_D is None else weight_D - from_text_D
+    rows = {"features": text_D, "offset": learned_D}
+    if "fitted" in head:
+        rows = {
+            "features": text_D, "fitted": learned_D, "offset": torch.zeros_like(text_D),
+            "bias": torch.zeros(()),
+        }  # fmt: skip
+    return head | {key: _with_row(head[key], row) for key, row in rows.items()}
 
 
 def without_class(parts: ClassParts, name: str) -> ClassParts:

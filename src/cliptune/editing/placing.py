@@ -37,9 +37,14 @@ def place_class(
     weights_CD: Features,
     means_CD: Features,
     scale: float,
+    bias_C: Features | None = None,
+    of_unit_length: bool = True,
     strength: float = PRIOR_STRENGTH,
 ) -> Floats:
-    """(D,) the class weight, of length 1, of a class with the unit text feature `text_D`.
+    """(D,) the class weight of a class whose text alone would give `text_D`.
+
+    It has length 1, as `text_D` has, or else the length that fits, beside a head whose weights
+    have any length and perhaps a bias.
 
     `features_ND` are the image features of its photos, of any length; `weights_CD` the weights of
     the classes known so far and `means_CD` the mean directions of their photos, where a row of
@@ -52,11 +57,12 @@ def place_class(
     pull = strength / len(photos_ND)
     # log of the sum of exp(logit) over the old classes
     rest_N, rest_K = (
-        np.logaddexp.reduce(scale * x @ weights_CD.T, axis=1) for x in (photos_ND, means_KD)
+        np.logaddexp.reduce(scale * x @ weights_CD.T + (0 if bias_C is None else bias_C), axis=1)
+        for x in (photos_ND, means_KD)
     )
 
     def loss(v_D: Floats) -> tuple[float, Floats]:
-        length = float(np.linalg.norm(v_D))
+        length = float(np.linalg.norm(v_D)) if of_unit_length else 1.0
         w_D = v_D / length
         # Of each side, the log odds that the answer is wrong
         odds_N, odds_K = rest_N - scale * photos_ND @ w_D, scale * means_KD @ w_D - rest_K
@@ -64,8 +70,10 @@ def place_class(
         value += pull / 2 * float((w_D - text_D) @ (w_D - text_D))
         slope_D = scale * (expit(odds_K) @ means_KD - expit(odds_N) @ photos_ND / len(odds_N))
         slope_D += pull * (w_D - text_D)
-        return float(value), (slope_D - (slope_D @ w_D) * w_D) / length
+        if of_unit_length:
+            slope_D = (slope_D - (slope_D @ w_D) * w_D) / length
+        return float(value), slope_D
 
     found = minimize(loss, text_D, jac=True, method="L-BFGS-B")
-    placed_D: Floats = unit_rows(found.x[None])[0]
+    placed_D: Floats = unit_rows(found.x[None])[0] if of_unit_length else found.x
     return placed_D

@@ -74,12 +74,13 @@ class Record(BaseModel):
     display_names: dict[str, str] = {}
     prompt_names: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     base_model: BaseModelRecord
-    head: Literal["text", "linear"]
+    head: Literal["text", "fitted", "linear"]
     prompts: list[str]
     lower_case: bool = False  # whether prompts were lower-cased before they became tokens
     preprocess: dict[str, Any]
     epoch: int  # finished epochs
     update: int  # finished optimizer updates
+    strength: float = 1.0  # of what was learned since the fitted head, the share that counts
     metrics: dict[str, float | int | None]
     answers: Answers | None = None  # fitted on val, where it was measured at this point
     history: list[str] = []  # classes added and removed since training, in words

@@ -5,10 +5,10 @@ Shape suffixes: B batch, N photos, C classes, D feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from cliptune.data.reading import Unreadable
 from cliptune.model.backbone import image_features
 from cliptune.model.fast.encoder import LayerStates
 from cliptune.model.fast.kept_activations import FrozenStates, reused
+from cliptune.model.lora import adapters_at
 from cliptune.model.prompts import class_features
 
 
@@ -33,7 +34,7 @@ class TextHead(nn.Module):
     nothing. SigLIP's logit bias is the same for every class and drops out of the softmax.
     """
 
-    kind = "text"
+    kind: Final = "text"
     features: torch.Tensor  # (C, D)
     logit_scale: torch.Tensor  # (), the logarithm of the scale
 
@@ -53,10 +54,47 @@ class TextHead(nn.Module):
         return linear(normalize(features_BD, dim=-1), self.logit_scale.exp() * weights_CD)
 
 
+class FittedHead(nn.Module):
+    """A head fitted on frozen features (`cliptune.training.head`), and what it learns since.
+
+    logits = exp(logit_scale) · f/|f| · (share · text feature + fitted + offset) + bias, of the
+    image feature f. The offset starts at zero, so that weight decay pulls it to the fitted head.
+    `strength` is the share of the offset that counts.
+    """
+
+    kind: Final = "fitted"
+    features: torch.Tensor  # (C, D)
+    logit_scale: torch.Tensor  # (), the logarithm of the scale
+    share: torch.Tensor  # () of zero-shot
+    fitted: torch.Tensor  # (C, D)
+    bias: torch.Tensor  # (C,)
+    strength: torch.Tensor  # ()
+
+    def __init__(self, features_CD: torch.Tensor, logit_scale: torch.Tensor) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros_like(features_CD))  # (C, D)
+        self.register_buffer("features", features_CD.clone())
+        self.register_buffer("logit_scale", logit_scale.detach().float().reshape(()).clone())
+        self.register_buffer("share", torch.ones(()))
+        self.register_buffer("fitted", torch.zeros_like(features_CD))
+        self.register_buffer("bias", torch.zeros(len(features_CD)))
+        self.register_buffer("strength", torch.ones(()))
+
+    def weights(self, features_CD: torch.Tensor | None = None) -> torch.Tensor:
+        """(C, D) class weights, from fresh text features or the stored ones."""
+        features = self.features if features_CD is None else features_CD
+        return self.share * features + self.fitted + self.strength * self.offset
+
+    def forward(self, features_BD: torch.Tensor, weights_CD: torch.Tensor) -> torch.Tensor:
+        """(B, C) logits."""
+        scaled_CD = self.logit_scale.exp() * weights_CD
+        return linear(normalize(features_BD, dim=-1), scaled_CD, self.bias)
+
+
 class LinearHead(nn.Module):
     """A fresh linear layer on the image feature, as a plain classifier has it."""
 
-    kind = "linear"
+    kind: Final = "linear"
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
@@ -71,7 +109,15 @@ class LinearHead(nn.Module):
         return linear(features_BD, weights_CD, self.linear.bias)
 
 
-Head = TextHead | LinearHead
+Head = TextHead | FittedHead | LinearHead
+
+
+def empty_head(kind: str, num_classes: int, dim: int) -> Head:
+    """A head of that kind, to load tensors into."""
+    if kind == "linear":
+        return LinearHead(num_classes, dim)
+    of_text = TextHead if kind == "text" else FittedHead
+    return of_text(torch.zeros(num_classes, dim), torch.zeros(()))
 
 
 class Classifier(nn.Module):
@@ -105,13 +151,28 @@ class Classifier(nn.Module):
         """C."""
         return int(self.head.weights().shape[0])
 
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """While open, `strength` times what adapters and a fitted head learned counts: at 0 none.
+
+        Raises `AssertionError` for another head, whose start is not kept.
+        """
+        assert isinstance(self.head, FittedHead)
+        before = self.head.strength.item()
+        try:
+            self.head.strength.fill_(strength)
+            with adapters_at(self.model, strength):
+                yield
+        finally:
+            self.head.strength.fill_(before)
+
     def class_weights(self) -> torch.Tensor:
         """(C, D) the head's weights now; through the text tower where it is being trained."""
         return self.head.weights(self._text_features() if self._token_names else None)
 
     def refresh_text_features(self) -> None:
         """Store the text tower's present features in the head, for saving or fast inference."""
-        if self._token_names and isinstance(self.head, TextHead):
+        if self._token_names and isinstance(self.head, TextHead | FittedHead):
             was_training = self.training
             with torch.no_grad():
                 self.head.features = self.eval()._text_features()

@@ -43,15 +43,15 @@ class PhotoKeys:
 
     @contextmanager
     def drawing_for(
-        self, photos: torch.Tensor, *, epoch: int, update: int, device: torch.device
+        self, photos: torch.Tensor, *, view: int, update: int, device: torch.device
     ) -> Iterator[None]:
-        """While open, masks are those of `photos`, places in the dataset (B,), in `epoch`.
+        """While open, masks are those of `photos`, places in the dataset (B,), in `view`.
 
         Prompts take part as a whole in every micro-batch: theirs are those of `update`. So is what
         else draws, namely a base model's own dropout in the text tower (Chinese-CLIP has some). One
         in the image tower, which no published model of these families has, follows the batch.
         """
-        start = _number(f"{self.seed} photos {epoch}")
+        start = _number(f"{self.seed} photos {view}")
         self._keys = {"vision": words(start, photos.to(device, torch.int64))}
         self._text_start = _number(f"{self.seed} prompts {update}")
         torch.manual_seed(self._text_start)

@@ -7,7 +7,8 @@ zero, so that a fresh adapter changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -223,6 +224,33 @@ def load_adapter_state(model: Any, state: dict[str, torch.Tensor]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in adapter_state(model).items()}
     _check_shapes(state, expected)
     set_peft_model_state_dict(model, state)
+
+
+@contextmanager
+def adapters_at(model: Any, strength: float) -> Iterator[None]:
+    """While open, the adapters of `model` count `strength` times, in its files too.
+
+    At 0 they are not there; in between, their product is scaled as (α/r) is. With DoRA, or with
+    biases that train, only 1 is exact: see `can_be_weakened`.
+    """
+    config = model.peft_config["default"]
+    layers = [module for module in model.modules() if hasattr(module, "lora_A")]
+    before = [dict(layer.scaling) for layer in layers], config.lora_alpha
+    try:
+        for layer in layers:
+            layer.scaling = {name: strength * value for name, value in layer.scaling.items()}
+        config.lora_alpha *= strength
+        yield
+    finally:
+        for layer, scaling in zip(layers, before[0], strict=True):
+            layer.scaling = scaling
+        config.lora_alpha = before[1]
+
+
+def can_be_weakened(model: Any) -> bool:
+    """Whether all that was learned in `model` are plain products, which a factor scales."""
+    config = model.peft_config["default"]
+    return not config.use_dora and config.bias == "none"
 
 
 def trainable_share(model: nn.Module) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from cliptune.errors import CheckpointError, ModelError, SettingsError
 from cliptune.model.answers import Answers
 from cliptune.model.backbone import BaseModelSource, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Checkpoint, Record
-from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
+from cliptune.model.classifier import Classifier, Head, LinearHead, empty_head
 from cliptune.model.fast.encoder import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
 
@@ -70,7 +70,7 @@ def load_head(path: Path, record: Record) -> Head:
     """The head in the checkpoint folder `path`. Raises `CheckpointError` if it does not fit."""
     tensors = read_tensors(path / HEAD)
     count = len(record.class_names)
-    first = tensors.get("offset" if record.head == "text" else "linear.weight")
+    first = tensors.get("linear.weight" if record.head == "linear" else "offset")
     if first is None or first.ndim != 2 or first.shape[0] != count:
         found = "none" if first is None else f"of shape {tuple(first.shape)}"
         raise CheckpointError(
@@ -82,16 +82,12 @@ def load_head(path: Path, record: Record) -> Head:
             f"{path / HEAD}: not all weights are finite numbers; training diverged, or the file "
             "was changed. Use another checkpoint of the run."
         )
-    head: Head
-    if record.head == "text":
-        head = TextHead(torch.zeros_like(first), torch.zeros(()))
-    else:
-        head = LinearHead(count, first.shape[1])
+    head = empty_head(record.head, count, first.shape[1])
     try:
         head.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path / HEAD}: {error}") from None
-    if isinstance(head, TextHead) and texts_say_nothing(head.features):
+    if not isinstance(head, LinearHead) and texts_say_nothing(head.features):
         log.warning(
             "%s: the text features of its %d classes are all the same: its base model had no "
             "tokenizer of its own when it was trained. What it learned, it learned from photos "

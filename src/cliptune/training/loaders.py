@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from cliptune.config import AugmentationSettings, DataSettings
+from cliptune.config import AugmentationSettings, DataSettings, TrainingSettings
 from cliptune.data.augment import Augmentation
 from cliptune.data.decoded import MIB, default_cache_dir
 from cliptune.data.digests import PhotoSums
@@ -76,14 +76,15 @@ def make_loaders(
     val: Split,
     preprocess: Preprocess,
     *,
-    batch_size: int,
+    training: TrainingSettings,
     seed: int,
     accelerator: Any,
 ) -> tuple[EpochBatches, DataLoader[Any], DataLoader[Any]]:
     """The order of training; the loaders of train in that order, augmented, and of val as it is."""
     batches = EpochBatches(
         len(train),
-        batch_size=batch_size,
+        batch_size=training.batch_size,
+        rounds=rounds_for(len(train), training),
         seed=seed,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
@@ -103,7 +104,15 @@ def make_loaders(
         pin_memory=data.pin_memory,
         read_timeout=data.read_timeout,
     )
-    return batches, load(train_set, batches=batches), load(val_set, batch_size=batch_size)
+    return batches, load(train_set, batches=batches), load(val_set, batch_size=training.batch_size)
+
+
+def rounds_for(photos: int, training: TrainingSettings) -> int:
+    """How often an epoch shows each photo, so that a run has `training.min_updates` of them."""
+    if training.recipe == "plain":
+        return 1
+    updates = -(-photos // (training.batch_size * training.gradient_accumulation_steps))
+    return -(-training.min_updates // (training.num_epochs * updates)) or 1
 
 
 def augmentation_by(settings: AugmentationSettings) -> Augmentation | None:

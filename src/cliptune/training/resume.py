@@ -46,6 +46,9 @@ CHANGEABLE = (
 )
 
 
+# Settings that earlier versions did not have.
+_NEW = {"training.recipe", "training.min_updates"}
+
 PythonRandom = tuple[int, tuple[int, ...], float | None]  # as `random.getstate` gives it
 NumpyRandom = tuple[str, list[int], int, int, float]  # as `np.random.get_state` does, but a list
 
@@ -168,6 +171,8 @@ def check_settings_agree(
 ) -> None:
     """Raise `SettingsError` where a resumed run would not be the same run."""
     before, after = flat_settings(saved), flat_settings(now)
+    for key in _NEW - before.keys():  # earlier versions had no such key, and nothing changed
+        before[key] = after.get(key)
     changed = [
         f"{key}: was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())

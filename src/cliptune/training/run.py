@@ -32,8 +32,12 @@ class Progress:
     epoch_updates: int = 0  # finished updates of the running epoch
     update: int = 0  # finished updates in all
     baseline: dict[str, float | int | None] = field(default_factory=dict)
-    # One row for each epoch; None for what is not known, or not finite.
+    # The head fitted first: how, and its figures (accuracies are fractions). Empty without one.
+    head: dict[str, float | int | None] = field(default_factory=dict)
+    # One row for each epoch, that of a head fitted first too, as epoch 0; None for what is not
+    # known, or not finite.
     history: list[dict[str, float | None]] = field(default_factory=list)
+    rounds: int = 1  # through all photos in an epoch
     # Sums over the running epoch:
     photos: int = 0
     loss_sum: float = 0.0

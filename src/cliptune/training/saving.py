@@ -8,7 +8,7 @@ import platform
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +49,16 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
-    run.classifier.refresh_text_features()
-    metrics, answers, means_CD = None, None, None
-    if validation is not None:
-        metrics, said = validation.metrics, validation.predictions
-        means_CD = class_means(said.features[0], said.labels, num_classes=len(run.class_names))
-        answers = fitted_answers(run, said)
-    record = make_record(run, metrics, answers)
+    metrics, answers, means_CD, strength = None, None, None, 1.0
+    with weakened(run, validation):
+        run.classifier.refresh_text_features()
+        if validation is not None:
+            metrics, said, strength = (
+                validation.metrics, validation.predictions, validation.strength
+            )  # fmt: skip
+            means_CD = class_means(said.features[0], said.labels, num_classes=len(run.class_names))
+            answers = fitted_answers(run, said)
+    record = make_record(run, metrics, answers, strength=strength)
 
     def write_extras(folder: Path) -> None:
         settings = run.settings.to_dict()
@@ -78,7 +81,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
         )
         save_resume(folder, state, optimizer=run.optimizer, random_states=random_states)
 
-    with section("checkpoint"):
+    with section("checkpoint"), weakened(run, validation):
         write_checkpoint(
             output.output_dir / name, run.classifier, record, means_CD=means_CD,
             photo_sums=run.photo_sums, write_extras=write_extras,
@@ -86,6 +89,13 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
         prune_checkpoints(output.output_dir, keep=output.save_total_limit)
     if metrics is not None:
         draw_curves(run)
+
+
+def weakened(run: Run, validation: Validation | None) -> AbstractContextManager[None]:
+    """While open, the classifier answers, and is written, at the strength val was measured at."""
+    if validation is None or validation.strength == 1:
+        return nullcontext()
+    return run.classifier.at_strength(validation.strength)
 
 
 def fitted_answers(run: Run, said: Predictions) -> Answers | None:
@@ -121,7 +131,9 @@ def _system_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None) -> Record:
+def make_record(
+    run: Run, metrics: SplitMetrics | None, answers: Answers | None, *, strength: float = 1.0
+) -> Record:
     """What `cliptune.json` says of the run at this point."""
     source = run.backbone.source
     baseline = run.progress.baseline
@@ -143,12 +155,13 @@ def make_record(run: Run, metrics: SplitMetrics | None, answers: Answers | None)
         base_model=BaseModelRecord(
             name=source.name, revision=source.revision, fingerprint=source.fingerprint
         ),
-        head=run.settings.model.head,
+        head=run.classifier.head.kind,
         prompts=list(run.settings.model.prompts),
         lower_case=run.backbone.lower_case,
         preprocess=run.backbone.preprocess.to_dict(),
         epoch=run.progress.epoch,
         update=run.progress.update,
+        strength=strength,
         metrics=figures,
         answers=answers,
         versions={"cliptune": __version__, "python": platform.python_version()}

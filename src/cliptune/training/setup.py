@@ -22,7 +22,7 @@ from cliptune.data.decoded import MIB, default_cache_dir
 from cliptune.data.folder import Split
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import Checkpoint
-from cliptune.model.classifier import Classifier, Head, LinearHead, TextHead
+from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead, TextHead
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.dropout import PhotoKeys
 from cliptune.model.fast.encoder import fuse
@@ -75,7 +75,7 @@ def set_up(
     zero_shot = TextHead(weights_CD, backbone.model.logit_scale)
     classifier = build_classifier(
         backbone, zero_shot, train.class_names, settings.model, settings.lora,
-        prompt_names=names.prompts, keys=keys,
+        recipe=settings.training.recipe, prompt_names=names.prompts, keys=keys,
     )  # fmt: skip
     _tell_of(classifier, backbone, accelerator)
 
@@ -89,7 +89,7 @@ def set_up(
         log.debug("computed by transformers and PEFT, not fused: %s", ", ".join(plain))
     batches, train_loader, val_loader = make_loaders(
         settings.data, train, val, backbone.preprocess,
-        batch_size=settings.training.batch_size, seed=settings.seed, accelerator=accelerator,
+        training=settings.training, seed=settings.seed, accelerator=accelerator,
     )  # fmt: skip
     frozen = frozen_val = None
     if settings.training.cache_activations:
@@ -153,13 +153,14 @@ def build_classifier(
     settings: ModelSettings,
     lora: LoraSettings,
     *,
+    recipe: str,
     prompt_names: PromptNames,
     keys: PhotoKeys,
 ) -> Classifier:
     """Backbone with fresh adapters and a fresh head: update 0 of a run.
 
-    `keys` say whose dropout masks are drawn.
-    With head "text" it predicts exactly as `zero_shot` does.
+    `keys` say whose dropout masks are drawn. With head "text", and with a head that is still to be
+    fitted (recipe "head_first"), it predicts exactly as `zero_shot` does.
     """
     texts = prompts_for(class_names, settings.prompts, prompt_names=prompt_names)
     counts = prompt_counts(class_names, settings.prompts, prompt_names=prompt_names)
@@ -180,7 +181,9 @@ def build_classifier(
     if settings.patch_dropout:
         drop_patches(model, settings.patch_dropout, keys=keys)
     head: Head
-    if settings.head == "text":
+    if recipe == "head_first":
+        head = FittedHead(zero_shot.features, zero_shot.logit_scale)
+    elif settings.head == "text":
         head = TextHead(zero_shot.features, zero_shot.logit_scale)
     else:
         head = LinearHead(len(class_names), zero_shot.features.shape[1])

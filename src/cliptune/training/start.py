@@ -11,6 +11,7 @@ from cliptune.config import Settings
 from cliptune.errors import SettingsError, UserError
 from cliptune.files import delete_folder, recover
 from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
+from cliptune.model.classifier import FittedHead
 from cliptune.model.restore import load_head, load_photo_sums, read_adapter
 from cliptune.text import command, counted
 from cliptune.training.resume import (
@@ -48,6 +49,18 @@ def with_base_model(settings: Settings, name: str) -> Settings:
     revision = settings.model.revision if name == settings.model.name else None
     model = settings.model.model_copy(update={"name": name, "revision": revision})
     return settings.model_copy(update={"model": model})
+
+
+def as_begun(settings: Settings, last: Checkpoint) -> Settings:
+    """`settings` for a run that goes on from `last`, which an earlier version may have begun.
+
+    What did not exist then stays as it was then, whatever is the default today.
+    """
+    before = flat_settings(read_resume(last.path).settings)
+    if "training.recipe" in before:
+        return settings
+    training = settings.training.model_copy(update={"recipe": "plain"})
+    return settings.model_copy(update={"training": training})
 
 
 def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -115,6 +128,7 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     if before is not None and run.photo_sums is not None:  # contents may have changed since
         run.photo_sums = run.photo_sums.with_others(before.train, before.val)
     run.progress = state.progress
+    run.batches.rounds = state.progress.rounds  # as when it began: epochs may have been added since
     if run.accelerator.is_main_process:
         draw_curves(run)  # a stop may have come between the checkpoint and its picture
     if run.progress.epoch >= run.settings.training.num_epochs:
@@ -133,7 +147,10 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
             f"further, raise training.early_stopping.patience; to use it, run {_evaluation(last)}"
         )
     read_adapter(last.path, run.classifier.model)
-    run.classifier.head.load_state_dict(load_head(last.path, last.record).state_dict())
+    head = run.classifier.head
+    head.load_state_dict(load_head(last.path, last.record).state_dict())
+    if isinstance(head, FittedHead):
+        head.strength.fill_(1)  # less in a checkpoint that answers better so
     restore_training(last.path, state, run.optimizer, process=run.accelerator.process_index)
     if run.accelerator.scaler is not None and state.scaler:
         run.accelerator.scaler.load_state_dict(state.scaler)

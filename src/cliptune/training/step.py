@@ -96,7 +96,7 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
     accelerator = run.accelerator
     total = sum(map(len, group))
     sums = torch.zeros(3, dtype=torch.float64)
-    epoch, update = run.progress.epoch, run.progress.update
+    update = run.progress.update
     for i, batch in enumerate(group):
         with section("copy"):
             pixels = batch.pixels.to(accelerator.device, non_blocking=True)
@@ -105,12 +105,12 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
         last = i == len(group) - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
             drawing = run.keys.drawing_for(
-                batch.indices, epoch=epoch, update=update, device=accelerator.device
+                batch.indices, view=batch.view, update=update, device=accelerator.device
             )
             with (
                 section("forward"),
                 drawing,
-                reused(run.frozen, batch, pixels, view=epoch) as (given, states),
+                reused(run.frozen, batch, pixels) as (given, states),
             ):
                 logits_BC = run.model(given, states=states)
                 loss = cross_entropy(logits_BC, labels, reduction="sum")

@@ -17,6 +17,7 @@ from cliptune.foreign_errors import DISK, LoadingError, memory_errors_in_words, 
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
 from cliptune.model.lora import trainable_share
 from cliptune.timing import measured, section, step_done
+from cliptune.training.head.stage import start_from_fitted_head
 from cliptune.training.optim import lr_factor
 from cliptune.training.reporting import (
     TrainingBar,
@@ -30,6 +31,7 @@ from cliptune.training.run import Run
 from cliptune.training.saving import save
 from cliptune.training.setup import set_up
 from cliptune.training.start import (
+    as_begun,
     check_folder,
     go_on_from,
     start_afresh,
@@ -97,6 +99,8 @@ def train(
         locked(output_dir) as lock,
     ):
         last = starting_point(output_dir, resume=resume, overwrite=overwrite)
+        if last is not None:
+            settings = as_begun(settings, last)
         if last is not None and lock.held:  # a stop may have come between a save and this
             prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
         run = set_up(settings, progress=progress, last=last, photos=photos)
@@ -112,6 +116,10 @@ def train(
         try:
             if last is None:
                 run.progress.baseline = measure_baseline(run)
+                run.progress.rounds = run.batches.rounds
+                if settings.training.recipe == "head_first":
+                    start_from_fitted_head(run, progress=progress)
+                    save_fitted_head(run)
             with measured(output_dir / "trace.json" if profile else None) as watch:
                 stopped_early = fit(run, progress=progress, after_epoch=after_epoch)
         finally:
@@ -125,7 +133,7 @@ def train(
         best=best_of(checkpoints),
         last=checkpoints[-1] if checkpoints else None,
         baseline_accuracy=done.baseline.get("accuracy"),
-        epochs=len(done.history),
+        epochs=done.epoch,
         updates=done.update,
         stopped_early=stopped_early,
         train_seconds=done.train_seconds,
@@ -176,6 +184,17 @@ def fit(run: Run, *, progress: bool = True, after_epoch: AfterEpoch | None = Non
             if asked_to_stop(run, stop) and not over:
                 raise Interrupted(how_to_go_on(run))
     return False
+
+
+def save_fitted_head(run: Run) -> None:
+    """Measure on val what the head says before any adapter, and save it as epoch 0."""
+    validation = validate(run)
+    metrics = validation.metrics
+    row = epoch_row(run.progress, metrics) | {"epoch": 0}
+    run.progress.history.append(row)
+    log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=True))
+    log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
+    save(run, "checkpoint-epoch-0", validation)
 
 
 def _update(

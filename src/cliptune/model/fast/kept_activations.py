@@ -106,12 +106,12 @@ class FrozenStates:
 
 
 def reused(
-    frozen: FrozenStates | None, batch: Batch, pixels_BCHW: torch.Tensor, *, view: int = 0
+    frozen: FrozenStates | None, batch: Batch, pixels_BCHW: torch.Tensor
 ) -> AbstractContextManager[tuple[torch.Tensor, LayerStates | None]]:
     """`frozen.reused` for a batch, its pixels on the device; without `frozen`, just the pixels."""
     if frozen is None:
         return nullcontext((pixels_BCHW, None))
-    return frozen.reused(pixels_BCHW, batch.indices, view=view)
+    return frozen.reused(pixels_BCHW, batch.indices, view=batch.view)
 
 
 def first_adapted(model: Any) -> int:

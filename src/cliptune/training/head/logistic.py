@@ -42,21 +42,28 @@ def directions(features_ND: Floats) -> Floats:
     return result
 
 
-def coordinates(features_ND: Floats) -> Coordinates:
-    """Each number of a feature over its standard deviation; then as `Coordinates` says."""
-    centre_D = features_ND.mean(axis=0)
-    deviations_D = features_ND.std(axis=0)
+def coordinates(features_ND: Floats, *, projection_DH: Floats | None = None) -> Coordinates:
+    """Each number of a feature over its standard deviation; then as `Coordinates` says.
+
+    With `projection_DH` those numbers are what it was made of, as far as it tells: before a
+    projection they have scales of their own, which it mixes.
+    """
+    back_DH = None if projection_DH is None else np.linalg.pinv(np.float64(projection_DH)).T
+    points_NH = features_ND if back_DH is None else features_ND @ back_DH
+    deviations_H = points_NH.std(axis=0)
     # A number that never changes says nothing; almost never: hardly more than the others.
-    scale_D = np.maximum(deviations_D, 1e-3 * np.median(deviations_D))
-    scale_D[scale_D == 0] = 1.0
-    centred_ND = (features_ND - centre_D) / scale_D
-    energy = np.sqrt((centred_ND**2).sum(axis=1).mean())
+    scale_H = np.maximum(deviations_H, 1e-3 * np.median(deviations_H))
+    scale_H[scale_H == 0] = 1.0
+    centred_NH = (points_NH - points_NH.mean(axis=0)) / scale_H
+    energy = np.sqrt((centred_NH**2).sum(axis=1).mean())
     if energy > 0:
-        centred_ND, scale_D = centred_ND / energy, scale_D * energy
-    _, lengths_R, axes_RD = np.linalg.svd(centred_ND, full_matrices=False)
-    axes_RD = axes_RD[lengths_R > 1e-7 * max(1e-300, lengths_R.max(initial=0.0))]
-    points_NR = np.hstack([centred_ND @ axes_RD.T, np.ones((len(features_ND), 1))])
-    return Coordinates(points_NR, centre_D, axes_RD.T / scale_D[:, None])
+        centred_NH, scale_H = centred_NH / energy, scale_H * energy
+    squares_R, axes_HR = np.linalg.eigh(centred_NH.T @ centred_NH)
+    axes_HR = axes_HR[:, squares_R > 1e-12 * max(1e-300, squares_R.max(initial=0.0))]
+    points_NR = np.hstack([centred_NH @ axes_HR, np.ones((len(features_ND), 1))])
+    axes_HR /= scale_H[:, None]
+    axes_DR = axes_HR if back_DH is None else back_DH @ axes_HR
+    return Coordinates(points_NR, features_ND.mean(axis=0), axes_DR)
 
 
 def fit_logistic(

@@ -1,0 +1,1 @@
+"""The head that frozen features give before any adapter, fitted by cross-validation."""

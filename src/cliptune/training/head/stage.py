@@ -1,0 +1,127 @@
+"""The first stage of a run: a head fitted on the frozen backbone's features of its photos."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
+
+from cliptune.data.folder import Sample
+from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.errors import ImageError, listing
+from cliptune.model.classifier import FittedHead, predict_logits
+from cliptune.text import counted
+from cliptune.timing import section
+from cliptune.training.head.fitting import HeadFit, fit_head
+from cliptune.training.run import Run
+
+log = logging.getLogger(__name__)
+
+MOST_PHOTOS = 20_000  # a head of so few numbers learns nothing more from further ones
+
+
+def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
+    """Fit the head of `run` on one view of each training photo, and put it in its place.
+
+    The adapters are fresh, so the features are the frozen backbone's. Each process computes all
+    of them and takes the head of the first, so that rounding cannot part them.
+
+    Raises `ImageError` for a photo that cannot be read any more.
+    """
+    head = run.classifier.head
+    assert isinstance(head, FittedHead)
+    started = time.perf_counter()
+    with section("head"):
+        features_ND, labels_N = _features(run, progress=progress)
+        projection = getattr(run.backbone.model, "visual_projection", None)
+        fit = fit_head(
+            features_ND,
+            labels_N,
+            run.zero_shot.features.cpu().double().numpy(),
+            run.zero_shot.logit_scale.exp().item(),
+            seed=run.settings.seed,
+            projection_DH=None if projection is None else _weight(projection),
+            with_text=run.settings.model.head == "text",
+            class_names=run.class_names,
+        )
+        (fit,) = broadcast_object_list([fit])
+    put_in(head, fit)
+    held_out = fit.held_out
+    run.progress.head = {
+        "photos": len(labels_N),
+        "folds": held_out.folds,
+        "accuracy": held_out.accuracy,
+        "zero_shot_accuracy": held_out.zero_shot_accuracy,
+        "share": fit.share,
+        "seconds": time.perf_counter() - started,
+    }
+    log.info("%s", _in_words(fit, len(labels_N), time.perf_counter() - started))
+
+
+@torch.no_grad()
+def put_in(head: FittedHead, fit: HeadFit) -> None:
+    """Let `head` answer as `fit` does."""
+    weights_CD = torch.from_numpy(fit.weights_CD / head.logit_scale.exp().item())
+    head.share.fill_(fit.share)
+    head.fitted.copy_(weights_CD - fit.share * head.features.cpu().double())
+    head.bias.copy_(torch.from_numpy(fit.bias_C))
+    head.offset.zero_()
+
+
+def _features(run: Run, *, progress: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 features (N, D) and labels (N,) of the photos the head is fitted on."""
+    samples = some_of_each(run.train_samples, most=MOST_PHOTOS, seed=run.settings.seed)
+    data, training = run.settings.data, run.settings.training
+    loader = make_loader(
+        PhotoDataset(samples, run.backbone.preprocess), batch_size=training.batch_size,
+        num_workers=data.num_workers, read_timeout=data.read_timeout,
+    )  # fmt: skip
+    shown = progress and run.accelerator.is_main_process
+    said = predict_logits(
+        [run.classifier],
+        tqdm(loader, desc="head", unit="batch", leave=False, disable=None if shown else True),
+        run.accelerator.device,
+        autocast=run.accelerator.autocast,
+    )
+    if said.unreadable and data.on_bad_image == "error":
+        lines = listing([str(fault) for fault in said.unreadable])
+        raise ImageError(f"unreadable images met while the head was fitted:\n{lines}")
+    return said.features[0], said.labels
+
+
+def some_of_each(samples: Sequence[Sample], *, most: int, seed: int) -> list[Sample]:
+    """All of `samples`; of more than `most`, as many of each class as fit, by lot, in order."""
+    if len(samples) <= most:
+        return list(samples)
+    labels_N = np.array([sample.label for sample in samples])
+    each = max(1, most // len(np.unique(labels_N)))
+    lots = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
+    by_class = lots[np.argsort(labels_N[lots], kind="stable")]
+    starts = np.searchsorted(labels_N[by_class], labels_N[by_class])
+    chosen = by_class[np.arange(len(samples)) - starts < each]
+    return [samples[i] for i in sorted(chosen)]
+
+
+def _weight(projection: torch.nn.Module) -> np.ndarray:
+    """(D, H) of a projection, frozen below its adapter where it has one."""
+    layer: torch.nn.Module = getattr(projection, "base_layer", projection)
+    return np.asarray(layer.get_parameter("weight").detach().cpu().double().numpy())
+
+
+def _in_words(fit: HeadFit, photos: int, seconds: float) -> str:
+    held_out = fit.held_out
+    measured = f"zero-shot on these {100 * held_out.zero_shot_accuracy:.1f} %"
+    if held_out.accuracy is not None:
+        measured = (
+            f"top-1 {100 * held_out.accuracy:.1f} % in {held_out.folds}-fold cross-validation, "
+            f"{measured}"
+        )
+    return (
+        f"head on frozen features of {counted(photos, 'photo')}, {seconds:.1f} s: {measured}; "
+        f"{held_out.note}"
+    )
