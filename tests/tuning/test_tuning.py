@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def found(
             "data.num_workers": 0,
             "training.batch_size": 8,
             "training.num_epochs": 1,
+            "training.min_updates": 0,
             "output.output_dir": str(folder / "run"),
             "output.log_dir": str(folder / "logs"),
             "hardware.device": "cpu",
@@ -200,7 +202,7 @@ def test_a_trial_worse_than_half_of_those_before_is_given_up(
         study.add_trial(
             optuna.trial.create_trial(
                 params=first.drawn, distributions=study.trials[0].distributions, value=9.0,
-                intermediate_values={5: 0.002, 10: 0.001}, user_attrs={"runs": [run]},
+                intermediate_values={5: 0.0, 10: 0.0}, user_attrs={"runs": [run]},
             )
         )  # fmt: skip
     assert searched(settings, folder, 6, resume=True).trials[5].state == "pruned"
@@ -235,6 +237,12 @@ def test_a_trial_by_folds_has_the_mean_loss_out_of_fold(settings: Settings, tmp_
     expected = np.average([record["val_loss"] for record in records], weights=weights)
     assert first.val_loss == pytest.approx(expected)
     assert tuning.num_apart == 6
+
+
+def test_without_val_and_without_folds_the_remedy_is_folds(photos: Path) -> None:
+    train, val = load_training_splits(photos, val_ratio=0.1, seed=0)
+    with pytest.raises(UserError, match=r"no val.*--folds 5"):
+        make_parts(train, replace(val, samples=()), folds=None, seed=0)
 
 
 def test_too_many_folds_are_refused_with_the_class_that_is_too_small(
@@ -295,7 +303,10 @@ def test_a_gain_is_one_only_where_its_interval_leaves_0_out(
     assert Proof(9, 1.0, 0.8, 0.5, 0.6, Estimate(*gain)).verdict == verdict
 
 
-def test_every_range_holds_the_default_and_both_ends_are_settings(settings: Settings) -> None:
+def test_every_range_holds_the_default_and_both_ends_are_settings(
+    overrides: dict[str, Any],
+) -> None:
+    settings = load_settings(overrides=overrides | {"training.min_updates": 150})
     found = ranges(settings)
     assert found.keys() == {each.key for each in SPACE}
     for key, space in found.items():

@@ -45,7 +45,7 @@ def tune(
     plain: Plain = False,
     debug: Debug = False,
 ) -> None:
-    """Search for the settings that suit your photos: rank, rate, epochs, decay, augmentation.
+    """Search for the settings that suit your photos: rank, rate, epochs, augmentation and others.
 
     Trials are compared by val, or by --folds where val is small. Half of val is set apart and says
     at the end what the best gains over the default. Needs: pip install 'cliptune\\[tune]'

@@ -25,10 +25,15 @@ def make_parts(train: Split, val: Split, *, folds: int | None, seed: int) -> Par
     With `folds`, train and that rest are cut into as many, of each class alike, and each run
     learns from all but one and is measured on that one: every photo chooses.
 
-    Raises `UserError` where a class has too few photos for `folds`.
+    Raises `UserError` where a class has too few photos for `folds`, and without val and folds.
     """
     choosing, apart = (replace(val, samples=part) for part in _dealt(val.samples, 2, seed=seed))
     if folds is None:
+        if not choosing.samples:
+            raise UserError(
+                "tune: there is no val, by which trials are compared. Compare them by "
+                "cross-validation over train: --folds 5."
+            )
         return Parts(((train, choosing),), apart)
     pool = train.samples + choosing.samples
     counts = np.bincount([sample.label for sample in pool], minlength=len(train.class_names))

@@ -18,7 +18,7 @@ class Searched:
     """
 
     key: str
-    title: str  # of a column: at most 6 wide
+    title: str  # of a column: at most 7 wide
     low: float
     high: float
     of_default: bool = False  # `low` and `high` are multiples of the default
@@ -30,6 +30,7 @@ SPACE = (
     Searched("lora.r", "rank", 2, 64, log=True),
     Searched("training.learning_rate", "rate", 2e-5, 5e-3, log=True),
     Searched("training.num_epochs", "epochs", 0.5, 2, of_default=True, log=True),
+    Searched("training.min_updates", "updates", 0.33, 3, of_default=True, log=True),
     Searched("training.weight_decay", "decay", 1e-4, 1.0, log=True),
     Searched("data.augmentation.crop_scale", "crop", 0.3, 1.0, needs="data.augmentation.enabled"),
     Searched("data.augmentation.color", "color", 0.0, 0.4, needs="data.augmentation.enabled"),

@@ -148,19 +148,19 @@ class _Search:
             share = (row["epoch"] or 0) / settings.training.num_epochs
             bar.advance(number, row, share=(len(done) + share) / len(self.parts.runs))
             if not several:  # by tenths of a run: trials have different numbers of epochs
-                self._report(trial, row["val_loss"], step=int(10 * share))
+                self._report(trial, _loss(row), step=int(10 * share))
 
         try:
             for place in range(len(done), len(self.parts.runs)):
                 result = self._train(settings, number, place, after_epoch)
                 best = result.best
-                if best is None or best.record.metrics.get("val_loss") is None:
+                if best is None or _loss(best.record.metrics) is None:
                     raise TrainingError("no epoch has a val loss that is a finite number")
                 done = [
                     *done,
                     {
                         "checkpoint": best.path.name,
-                        "val_loss": best.record.metrics["val_loss"],
+                        "val_loss": _loss(best.record.metrics),
                         "val_accuracy": best.val_accuracy,
                         "val_photos": len(self.parts.runs[place][1]),
                     },
@@ -258,6 +258,11 @@ def _trial(frozen: Any) -> Trial:
         seconds=frozen.user_attrs.get("seconds"),
         fault=frozen.user_attrs.get("fault"),
     )
+
+
+def _loss(figures: Mapping[str, float | None]) -> float | None:
+    """The loss on val by which a run chooses among its epochs: scaled, where it is by that."""
+    return figures.get("val_scaled_loss", figures.get("val_loss"))
 
 
 def _mean(runs: list[dict[str, Any]], key: str) -> float:
