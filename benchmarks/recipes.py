@@ -1,7 +1,7 @@
 """Ways that people cite to make a classifier of CLIP's frozen features, to compare ours with.
 
 Each takes a `Cell` and gives logits of its test photos. Strengths are chosen on val, as in the
-papers; `stack` alone cross-validates over train and val together and fits on both.
+papers; `stack` cross-validates over train and val together and fits on both, as ours does of few.
 
 Shape suffixes: N photos, C classes, D projected feature, H pooled feature.
 """
@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch.nn.functional import cross_entropy, log_softmax, normalize, one_hot, softplus
 
 from cliptune.training.head.fitting import fit_head
+from cliptune.training.head.stage import VAL_JOINS
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Photos:
 
     pooled_NH: torch.Tensor
     labels_N: torch.Tensor
+
+    def only(self, places: torch.Tensor) -> Photos:
+        """Those at `places`."""
+        return Photos(self.pooled_NH[places], self.labels_N[places])
 
     def __add__(self, other: Photos) -> Photos:
         return Photos(
@@ -185,27 +190,20 @@ def stack(cell: Cell) -> torch.Tensor:
 
 
 def ours(cell: Cell) -> torch.Tensor:
-    """`cliptune.training.head_fitting.fit_head` on train; val is not looked at."""
-    return _ours(cell, cell.train)
-
-
-def ours_with_val(cell: Cell) -> torch.Tensor:
-    """The same on train and val together, as `stack` fits."""
-    return _ours(cell, cell.train + cell.val)
+    """What `cliptune train` begins with: val joins where photos are few."""
+    joins = len(cell.val.labels_N) * VAL_JOINS >= len(cell.train.labels_N)
+    photos = cell.train + cell.val if joins else cell.train
+    head = fit_head(
+        cell.projected(photos).numpy(), photos.labels_N.numpy(), cell.text_CD.numpy(), cell.scale,
+        seed=cell.seed, projection_DH=cell.projection_DH.numpy(),
+    )  # fmt: skip
+    return torch.from_numpy(head.logits(cell.projected(cell.test).double().numpy()))
 
 
 RECIPES: dict[str, Recipe] = {
     "zero-shot": zero_shot, "probe": probe, "textprobe": text_probe, "wise": wise, "tip_f": tip_f,
-    "prolip": prolip, "stack": stack, "ours": ours, "ours + val": ours_with_val,
+    "prolip": prolip, "stack": stack, "our head": ours,
 }  # fmt: skip
-
-
-def _ours(cell: Cell, photos: Photos) -> torch.Tensor:
-    head = fit_head(
-        cell.projected(photos).numpy(), photos.labels_N.numpy(), cell.text_CD.numpy(), cell.scale,
-        seed=cell.seed,
-    )  # fmt: skip
-    return torch.from_numpy(head.logits(cell.projected(cell.test).double().numpy()))
 
 
 def _text_head(cell: Cell, strength: float) -> torch.Tensor:

@@ -200,6 +200,7 @@ def overrides(clip_folder: Path, photos: Path, tmp_path: Path) -> dict[str, Any]
         "training.batch_size": 8,
         "training.num_epochs": 2,
         "training.min_updates": 0,
+        "training.val_in_head": "never",  # then what is saved is what val was measured by
         "output.output_dir": str(tmp_path / "run"),
         "output.log_dir": str(tmp_path / "logs"),
         "hardware.device": "cpu",

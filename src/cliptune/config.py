@@ -127,6 +127,7 @@ class EarlyStoppingSettings(Section):
 class TrainingSettings(Section):
     recipe: Literal["head_first", "plain"] = "head_first"
     min_updates: Annotated[int, Field(ge=0)] = 150
+    val_in_head: Literal["few_photos", "never"] = "few_photos"
     num_epochs: Annotated[int, Field(ge=1)] = 10
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5.0e-4
     batch_size: Annotated[int, Field(ge=1)] = 32

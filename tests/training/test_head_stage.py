@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
-from cliptune import Predictor
+from cliptune import Predictor, evaluate
 from cliptune.config import load_settings
 from cliptune.data.folder import Sample
 from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.errors import DataError
 from cliptune.model.checkpoint import HEAD, read_checkpoint
 from cliptune.model.classifier import Classifier, FittedHead, predict_logits
 from cliptune.model.loaded import LoadedCheckpoint
@@ -24,7 +25,7 @@ from cliptune.training.head.stage import put_in, some_of_each, start_from_fitted
 from cliptune.training.run import Run
 from cliptune.training.setup import set_up
 from cliptune.training.train import train
-from conftest import distance, names, tensors
+from conftest import distance, make_photos, names, tensors
 
 Overrides = dict[str, Any]
 CPU = torch.device("cpu")
@@ -72,12 +73,11 @@ def test_checkpoint_0_predicts_as_scikit_learn_fitted_to_the_same_objective(
     ).fit(points_NH, labels_N)
     expected_NC = torch.from_numpy(part.weight * theirs.decision_function(points_NH)).softmax(1)
 
-    found = load_classifier(read_checkpoint(Path(overrides["output.output_dir"], *EPOCH_0)))
+    found = load_classifier(
+        read_checkpoint(Path(overrides["output.output_dir"], "checkpoint-epoch-0"))
+    )
     ours_NC = torch.from_numpy(said_of(found, run)[0]).softmax(1)
     torch.testing.assert_close(ours_NC.double(), expected_NC, atol=1e-4, rtol=0)
-
-
-EPOCH_0 = ("checkpoint-epoch-0",)
 
 
 def test_the_module_answers_as_the_fit_does(overrides: Overrides) -> None:
@@ -145,12 +145,13 @@ def test_a_checkpoint_without_its_head_is_refused_not_guessed(overrides: Overrid
         Predictor(result.last.path)
 
 
+@pytest.mark.parametrize("val_in_head", ["never", "few_photos"])
 def test_a_run_that_goes_on_from_epoch_0_ends_to_the_bit_as_one_that_did_not_stop(
-    overrides: Overrides, tmp_path: Path
+    overrides: Overrides, tmp_path: Path, val_in_head: str
 ) -> None:
     import shutil
 
-    overrides |= {"training.min_updates": 12}
+    overrides |= {"training.min_updates": 12, "training.val_in_head": val_in_head}
     whole = train(load_settings(overrides=overrides), progress=False)
     stopped = tmp_path / "stopped"
     for name in names(whole.output_dir):
@@ -164,6 +165,65 @@ def test_a_run_that_goes_on_from_epoch_0_ends_to_the_bit_as_one_that_did_not_sto
     assert distance(tensors(again.last.path), tensors(whole.last.path)) == 0
     ours, theirs = (load_file(end.last.path / HEAD) for end in (again, whole) if end.last)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_where_photos_are_few_checkpoints_hold_a_head_that_val_is_in_and_val_is_measured_without(
+    overrides: Overrides, tmp_path: Path
+) -> None:
+    ends = {}
+    for choice in ("never", "few_photos"):
+        folder = str(tmp_path / choice)
+        more = {"training.val_in_head": choice, "output.output_dir": folder}
+        ends[choice] = train(load_settings(overrides=overrides | more), progress=False)
+    for one, other in zip(*(end.history for end in ends.values()), strict=True):
+        figures = {key for key in one if "loss" in key or "accuracy" in key}
+        assert [one[key] for key in figures] == [other[key] for key in figures]
+    run = set_up(load_settings(overrides=overrides | more), progress=False)
+    samples = [*run.train_samples, *run.val_samples]
+    photos = make_loader(PhotoDataset(samples, run.backbone.preprocess), batch_size=8)
+    features_ND = predict_logits([run.classifier], photos, CPU).features[0]
+    fit = fit_head(
+        features_ND, np.array([sample.label for sample in samples]),
+        run.zero_shot.features.numpy(), run.zero_shot.logit_scale.exp().item(), seed=42,
+        projection_DH=run.backbone.model.visual_projection.weight.detach().numpy(),
+    )  # fmt: skip
+    with_val, without = (
+        said_of(load_classifier(read_checkpoint(end.output_dir / "checkpoint-epoch-0")), run)[0]
+        for end in reversed(ends.values())
+    )
+    expected = fit.logits(said_of(run.classifier, run)[1])
+    np.testing.assert_allclose(with_val, expected, atol=1e-3)
+    assert np.abs(with_val - without).max() > 1e-2
+    found = ends["few_photos"].last
+    assert found is not None
+    assert found.record.val_in_head
+    seen = evaluate(
+        found.path, split="val", output_dir=None, num_workers=0, baseline=False, progress=False
+    ).seen
+    assert seen is not None
+    assert seen.trained_on == 12
+
+
+def test_one_photo_a_class_and_no_val_gives_a_classifier_and_says_so(
+    overrides: Overrides, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "one"
+    make_photos(folder, counts={"train": 1, "test": 4})
+    overrides |= {"data.data_dir": str(folder)}
+    with caplog.at_level("INFO"):
+        result = train(load_settings(overrides=overrides), progress=False)
+    assert "no photo is left for val" in caplog.text
+    assert "too few photos to hold any out" in caplog.text
+    assert names(result.output_dir) == ["checkpoint-epoch-0"]
+    assert result.best is not None
+    assert result.epochs == 0
+    paths = sorted((folder / "test").rglob("*.png"))
+    predictions = Predictor(result.output_dir).predict_batch(paths)
+    right = [p.label == path.parent.name for p, path in zip(predictions, paths, strict=True)]
+    assert sum(right) > 0.8 * len(right)
+    plain = load_settings(overrides=overrides | {"training.recipe": "plain"})
+    with pytest.raises(DataError, match="no photo left for val"):
+        train(plain, overwrite=True, progress=False)
 
 
 def test_few_photos_get_as_many_updates_as_are_asked_for_in_other_views(

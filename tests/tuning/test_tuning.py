@@ -234,7 +234,7 @@ def test_a_trial_by_folds_has_the_mean_loss_out_of_fold(settings: Settings, tmp_
     records = [read_checkpoint(path).record.metrics for path in runs]
     weights = [record["val_images"] for record in records]
     assert sum(weights) == tuning.num_choosing == 30
-    expected = np.average([record["val_loss"] for record in records], weights=weights)
+    expected = np.average([record["val_scaled_loss"] for record in records], weights=weights)
     assert first.val_loss == pytest.approx(expected)
     assert tuning.num_apart == 6
 

@@ -81,6 +81,8 @@ class Record(BaseModel):
     epoch: int  # finished epochs
     update: int  # finished optimizer updates
     strength: float = 1.0  # of what was learned since the fitted head, the share that counts
+    val_in_head: bool = False  # then the val figures are those of a head that val is not in
+    without_val: bool = False  # there was no photo to measure on
     metrics: dict[str, float | int | None]
     answers: Answers | None = None  # fitted on val, where it was measured at this point
     history: list[str] = []  # classes added and removed since training, in words
@@ -247,9 +249,14 @@ def best_checkpoint(run_dir: Path) -> Checkpoint | None:
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The one with the highest val accuracy, then the lowest val loss, then the earliest."""
+    """The one with the highest val accuracy, then the lowest val loss, then the earliest.
+
+    Of a run that began with a fitted head: that with the lowest scaled log loss on val. A few
+    dozen photos tell little by accuracy. Without val, the fitted head itself.
+    """
     measured = [c for c in checkpoints if c.val_accuracy is not None]
-    return min(measured, key=_rank, default=None)
+    unmeasured = [c for c in checkpoints if c.record.without_val]
+    return min(measured, key=_rank, default=unmeasured[-1] if unmeasured else None)
 
 
 def prune_checkpoints(run_dir: Path, *, keep: int) -> list[Path]:
@@ -294,7 +301,11 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _rank(checkpoint: Checkpoint) -> tuple[float, float, int]:
-    loss = checkpoint.record.metrics.get("val_loss")
+    metrics = checkpoint.record.metrics
+    if "val_scaled_loss" in metrics:
+        scaled = metrics["val_scaled_loss"]
+        return float("inf") if scaled is None else scaled, 0.0, checkpoint.record.update
+    loss = metrics.get("val_loss")
     accuracy = checkpoint.val_accuracy
     assert accuracy is not None
     return -accuracy, float("inf") if loss is None else float(loss), checkpoint.record.update

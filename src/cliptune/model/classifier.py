@@ -5,7 +5,7 @@ Shape suffixes: B batch, N photos, C classes, D feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +54,9 @@ class TextHead(nn.Module):
         return linear(normalize(features_BD, dim=-1), self.logit_scale.exp() * weights_CD)
 
 
+FITTED = ("share", "fitted", "bias")
+
+
 class FittedHead(nn.Module):
     """A head fitted on frozen features (`cliptune.training.head`), and what it learns since.
 
@@ -79,6 +82,16 @@ class FittedHead(nn.Module):
         self.register_buffer("fitted", torch.zeros_like(features_CD))
         self.register_buffer("bias", torch.zeros(len(features_CD)))
         self.register_buffer("strength", torch.ones(()))
+
+    def fitted_tensors(self) -> dict[str, torch.Tensor]:
+        """Copies of what was fitted."""
+        return {name: getattr(self, name).clone() for name in FITTED}
+
+    @torch.no_grad()
+    def set_fitted(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the place of what was fitted; what was learned since stays."""
+        for name in FITTED:
+            getattr(self, name).copy_(tensors[name])
 
     def weights(self, features_CD: torch.Tensor | None = None) -> torch.Tensor:
         """(C, D) class weights, from fresh text features or the stored ones."""

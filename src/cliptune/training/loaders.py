@@ -23,7 +23,9 @@ from cliptune.text import counted
 log = logging.getLogger(__name__)
 
 
-def load_photos(data: DataSettings, *, seed: int, progress: bool) -> tuple[Split, Split]:
+def load_photos(
+    data: DataSettings, *, recipe: str, seed: int, progress: bool
+) -> tuple[Split, Split]:
     """The train and val splits, each file decoded once to find the unreadable ones.
 
     Raises `ImageError` listing all of them, unless `data.on_bad_image` is "skip".
@@ -43,21 +45,31 @@ def load_photos(data: DataSettings, *, seed: int, progress: bool) -> tuple[Split
         bad = {fault.path for fault in unreadable}
         train, val = without(train, bad), without(val, bad)
     cause = "without the unreadable images " if unreadable else ""
-    _refuse_nothing_left(data.data_dir, train, val, cause=cause)
+    _refuse_nothing_left(data.data_dir, train, val, cause=cause, recipe=recipe)
     log.info(
         "%s: %s, %s, %s", data.data_dir, counted(len(train.class_names), "class"),
         counted(len(train), "training photo"), counted(len(val), "validation photo"),
     )  # fmt: skip
-    if val.missing_classes:
+    if not val.samples:
+        log.warning(
+            "no photo is left for val: the head is fitted, and no adapters are trained, since "
+            "nothing would tell whether they help. Two photos of a class or a val/ folder give val."
+        )
+    elif val.missing_classes:
         log.warning("val has no photos of: %s", ", ".join(val.missing_classes))
     return train, val
 
 
-def _refuse_nothing_left(folder: Path, train: Split, val: Split, *, cause: str) -> None:
-    """Raise `DataError` where a class has nothing to learn from, or val holds no photo."""
+def _refuse_nothing_left(
+    folder: Path, train: Split, val: Split, *, cause: str, recipe: str
+) -> None:
+    """Raise `DataError` where a class has nothing to learn from, or val has no photo and must.
+
+    A head can be fitted without val.
+    """
     left = {sample.label for sample in train.samples}
     empty = [name for label, name in enumerate(train.class_names) if label not in left]
-    if empty or not val.samples:
+    if empty or (not val.samples and recipe == "plain"):
         raise DataError(
             f"{folder}: {cause}there is no photo left for "
             f"{', '.join(empty) if empty else 'val'}. Each class needs at least two photos, "
@@ -92,7 +104,7 @@ def make_loaders(
     augmentation = augmentation_by(data.augmentation)
     train_set = PhotoDataset(train.samples, preprocess, augmentation=augmentation, seed=seed)
     val_set = PhotoDataset(val.samples, preprocess)
-    if data.cache:
+    if data.cache and val.samples:
         cache_dir = data.cache_dir or default_cache_dir()
         limit, progress = data.cache_limit * MIB, accelerator.is_main_process
         val_set.keep_decoded(cache_dir, limit_bytes=limit, progress=progress)

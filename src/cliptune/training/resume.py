@@ -47,7 +47,7 @@ CHANGEABLE = (
 
 
 # Settings that earlier versions did not have.
-_NEW = {"training.recipe", "training.min_updates"}
+_NEW = {"training.recipe", "training.min_updates", "training.val_in_head"}
 
 PythonRandom = tuple[int, tuple[int, ...], float | None]  # as `random.getstate` gives it
 NumpyRandom = tuple[str, list[int], int, int, float]  # as `np.random.get_state` does, but a list
@@ -81,16 +81,18 @@ def save_resume(
     *,
     optimizer: torch.optim.Optimizer,
     random_states: Sequence[dict[str, torch.Tensor]],
+    own_head: Mapping[str, torch.Tensor],
 ) -> None:
     """Write `resume/` into the checkpoint folder.
 
-    `random_states` are those of torch in each process, as `torch_random` gives them.
+    `random_states` are those of torch in each process, as `torch_random` gives them; `own_head`
+    what the run's fitted head holds in the place of that in the checkpoint, if it is another.
     """
     folder = checkpoint / "resume"
     folder.mkdir()
     text = json.dumps(asdict(state), indent=1)
     (folder / "state.json").write_text(text, encoding="utf-8", newline="\n")
-    tensors = _optimizer_tensors(optimizer)
+    tensors = _optimizer_tensors(optimizer) | {f"head.{k}": v for k, v in own_head.items()}
     for process, states in enumerate(random_states):
         tensors |= {f"random.{process}.{kind}": state for kind, state in states.items()}
     write_tensors(folder / "tensors.safetensors", tensors)
@@ -124,6 +126,16 @@ def precision_before(checkpoint: Path, device: torch.device, *, mixed: bool) -> 
     that goes on must not change its numbers with it.
     """
     return read_resume(checkpoint).precision.get(device.type) if mixed else None
+
+
+def read_own_head(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """What the run's fitted head held in the place of that in the checkpoint; empty if the same."""
+    tensors = read_tensors(checkpoint / "resume" / "tensors.safetensors")
+    return {
+        name.removeprefix("head."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("head.")
+    }
 
 
 def restore_training(

@@ -32,8 +32,6 @@ class Progress:
     epoch_updates: int = 0  # finished updates of the running epoch
     update: int = 0  # finished updates in all
     baseline: dict[str, float | int | None] = field(default_factory=dict)
-    # The head fitted first: how, and its figures (accuracies are fractions). Empty without one.
-    head: dict[str, float | int | None] = field(default_factory=dict)
     # One row for each epoch, that of a head fitted first too, as epoch 0; None for what is not
     # known, or not finite.
     history: list[dict[str, float | None]] = field(default_factory=list)
@@ -65,6 +63,7 @@ class Run:
     class_names: tuple[str, ...]
     names: GivenNames  # what classes.yaml calls them
     train_samples: Sequence[Sample]
+    val_samples: Sequence[Sample]
     zero_shot: TextHead
     classifier: Classifier  # the bare module
     model: nn.Module  # the same, prepared by accelerate: for forward and backward
@@ -76,8 +75,15 @@ class Run:
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
     photo_sums: PhotoSums | None = None  # in the process that saves
+    # What checkpoints hold of the fitted head in the place of its own, where val is in theirs.
+    delivered: dict[str, torch.Tensor] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there is any photo to measure on."""
+        return bool(self.val_samples)
 
     @property
     def trained(self) -> list[nn.Parameter]:

@@ -8,7 +8,7 @@ import platform
 import random
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,9 @@ from cliptune._version import __version__
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
 from cliptune.evaluation.statistics.intervals import wilson_interval
-from cliptune.evaluation.statistics.metrics import SplitMetrics
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
-from cliptune.model.classifier import Predictions
+from cliptune.model.classifier import FittedHead, Predictions
 from cliptune.text import counted, no_markup
 from cliptune.timing import section
 from cliptune.training.reporting import finite
@@ -46,19 +45,19 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     fitted on it.
     """
     random_states = gather_object([torch_random()])  # of each process
+    head = run.classifier.head
+    own_head = head.fitted_tensors() if isinstance(head, FittedHead) and run.delivered else {}
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
-    metrics, answers, means_CD, strength = None, None, None, 1.0
-    with weakened(run, validation):
+    answers, means_CD = None, None
+    with as_delivered(run, validation):
         run.classifier.refresh_text_features()
         if validation is not None:
-            metrics, said, strength = (
-                validation.metrics, validation.predictions, validation.strength
-            )  # fmt: skip
+            said = validation.predictions
             means_CD = class_means(said.features[0], said.labels, num_classes=len(run.class_names))
             answers = fitted_answers(run, said)
-    record = make_record(run, metrics, answers, strength=strength)
+    record = make_record(run, validation, answers)
 
     def write_extras(folder: Path) -> None:
         settings = run.settings.to_dict()
@@ -79,23 +78,37 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             python_random=random.getstate(),
             numpy_random=numpy_random(),
         )
-        save_resume(folder, state, optimizer=run.optimizer, random_states=random_states)
+        save_resume(
+            folder, state, optimizer=run.optimizer, random_states=random_states, own_head=own_head
+        )
 
-    with section("checkpoint"), weakened(run, validation):
+    with section("checkpoint"), as_delivered(run, validation):
         write_checkpoint(
             output.output_dir / name, run.classifier, record, means_CD=means_CD,
             photo_sums=run.photo_sums, write_extras=write_extras,
         )  # fmt: skip
         prune_checkpoints(output.output_dir, keep=output.save_total_limit)
-    if metrics is not None:
+    if validation is not None:
         draw_curves(run)
 
 
-def weakened(run: Run, validation: Validation | None) -> AbstractContextManager[None]:
-    """While open, the classifier answers, and is written, at the strength val was measured at."""
-    if validation is None or validation.strength == 1:
-        return nullcontext()
-    return run.classifier.at_strength(validation.strength)
+@contextmanager
+def as_delivered(run: Run, validation: Validation | None) -> Iterator[None]:
+    """While open, the classifier is what its checkpoint holds.
+
+    That is at the strength val was measured at, and with the head that val is in, if it joins.
+    """
+    head = run.classifier.head
+    if not isinstance(head, FittedHead):
+        yield
+        return
+    own = head.fitted_tensors()
+    try:
+        head.set_fitted(run.delivered or own)
+        with run.classifier.at_strength(validation.strength if validation else 1.0):
+            yield
+    finally:
+        head.set_fitted(own)
 
 
 def fitted_answers(run: Run, said: Predictions) -> Answers | None:
@@ -131,9 +144,7 @@ def _system_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def make_record(
-    run: Run, metrics: SplitMetrics | None, answers: Answers | None, *, strength: float = 1.0
-) -> Record:
+def make_record(run: Run, validation: Validation | None, answers: Answers | None) -> Record:
     """What `cliptune.json` says of the run at this point."""
     source = run.backbone.source
     baseline = run.progress.baseline
@@ -141,13 +152,16 @@ def make_record(
         "baseline_val_accuracy": baseline.get("accuracy"),
         "baseline_val_top5_accuracy": baseline.get("top5_accuracy"),
     }
-    if metrics is not None:
+    if validation is not None:
+        metrics = validation.metrics
         figures |= {
             "val_loss": finite(metrics.loss),
             "val_accuracy": metrics.accuracy,
             "val_top5_accuracy": metrics.top5_accuracy,
             "val_images": metrics.num_images,
         }
+        if isinstance(run.classifier.head, FittedHead):
+            figures["val_scaled_loss"] = finite(validation.scaled_loss)
     return Record(
         class_names=list(run.class_names),
         display_names=run.names.display,
@@ -161,7 +175,9 @@ def make_record(
         preprocess=run.backbone.preprocess.to_dict(),
         epoch=run.progress.epoch,
         update=run.progress.update,
-        strength=strength,
+        strength=validation.strength if validation else 1.0,
+        val_in_head=bool(run.delivered),
+        without_val=not run.has_val,
         metrics=figures,
         answers=answers,
         versions={"cliptune": __version__, "python": platform.python_version()}

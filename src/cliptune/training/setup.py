@@ -55,7 +55,9 @@ def set_up(
     """
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
-    train, val = photos or load_photos(settings.data, seed=settings.seed, progress=progress)
+    train, val = photos or load_photos(
+        settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
+    )
     names = read_names(settings.data.data_dir, train.class_names)
     precision = choose_precision(settings.hardware, device, last)
     accelerator = make_accelerator(settings.output, device, precision=precision)
@@ -101,6 +103,7 @@ def set_up(
         class_names=train.class_names,
         names=names,
         train_samples=train.samples,
+        val_samples=val.samples,
         zero_shot=zero_shot.to(accelerator.device),
         classifier=accelerator.unwrap_model(model),
         model=model,

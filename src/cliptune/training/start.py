@@ -20,6 +20,7 @@ from cliptune.training.resume import (
     check_settings_agree,
     flat_settings,
     photo_digest,
+    read_own_head,
     read_resume,
     restore_training,
 )
@@ -151,6 +152,9 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     head.load_state_dict(load_head(last.path, last.record).state_dict())
     if isinstance(head, FittedHead):
         head.strength.fill_(1)  # less in a checkpoint that answers better so
+        if own := read_own_head(last.path):
+            run.delivered = head.fitted_tensors()
+            head.set_fitted(own)
     restore_training(last.path, state, run.optimizer, process=run.accelerator.process_index)
     if run.accelerator.scaler is not None and state.scaler:
         run.accelerator.scaler.load_state_dict(state.scaler)

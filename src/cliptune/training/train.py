@@ -15,6 +15,7 @@ from cliptune.errors import Interrupted
 from cliptune.evaluation.plots import best_epoch
 from cliptune.foreign_errors import DISK, LoadingError, memory_errors_in_words, resource_errors
 from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
+from cliptune.model.classifier import FittedHead
 from cliptune.model.lora import trainable_share
 from cliptune.timing import measured, section, step_done
 from cliptune.training.head.stage import start_from_fitted_head
@@ -115,13 +116,14 @@ def train(
         start_trackers(run)
         try:
             if last is None:
-                run.progress.baseline = measure_baseline(run)
+                if run.has_val:
+                    run.progress.baseline = measure_baseline(run)
                 run.progress.rounds = run.batches.rounds
                 if settings.training.recipe == "head_first":
                     start_from_fitted_head(run, progress=progress)
                     save_fitted_head(run)
             with measured(output_dir / "trace.json" if profile else None) as watch:
-                stopped_early = fit(run, progress=progress, after_epoch=after_epoch)
+                stopped_early = run.has_val and fit(run, progress=progress, after_epoch=after_epoch)
         finally:
             run.accelerator.end_training()
 
@@ -188,9 +190,12 @@ def fit(run: Run, *, progress: bool = True, after_epoch: AfterEpoch | None = Non
 
 def save_fitted_head(run: Run) -> None:
     """Measure on val what the head says before any adapter, and save it as epoch 0."""
+    if not run.has_val:
+        save(run, "checkpoint-epoch-0", None)
+        return
     validation = validate(run)
     metrics = validation.metrics
-    row = epoch_row(run.progress, metrics) | {"epoch": 0}
+    row = epoch_row(run.progress, metrics, scaled_loss=validation.scaled_loss) | {"epoch": 0}
     run.progress.history.append(row)
     log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=True))
     log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
@@ -268,7 +273,8 @@ def _finish_epoch(run: Run) -> None:
     state = run.progress
     validation = validate(run)
     metrics = validation.metrics
-    row = epoch_row(state, metrics)
+    decides = validation.scaled_loss if isinstance(run.classifier.head, FittedHead) else None
+    row = epoch_row(state, metrics, scaled_loss=decides)
     if not state.photos:
         log.warning(
             "epoch %d: not one of its %d updates could be used: the weights are those of before, "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import asdict, dataclass, replace
 
 from accelerate.utils import broadcast_object_list
 
+from cliptune.evaluation.statistics.calibration import scaled_log_loss
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
 from cliptune.model.classifier import Classifier, FittedHead, Predictions, predict_logits
 from cliptune.model.lora import can_be_weakened
@@ -26,11 +26,13 @@ STRENGTHS = (1.0, 0.5)
 class Validation:
     """Val at one point of a run: its figures, and what was said of each of its photos.
 
-    `strength` is the share of what was learned that counts in them.
+    `scaled_loss` is the log loss at the best temperature, in nats. `strength` is the share of what
+    was learned that counts in all of them.
     """
 
     metrics: SplitMetrics
     predictions: Predictions
+    scaled_loss: float
     strength: float = 1.0
 
 
@@ -50,12 +52,13 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
 def validate(run: Run) -> Validation:
     """Val without adapters' dropout or augmentation: figures, and what was said of each photo.
 
-    After a fitted head, at the strength of least log loss: the mean of two weights, the start and
-    what was learned from there, often answers better than either (WiSE-FT, arXiv 2109.01903).
+    After a fitted head, at the strength of least scaled log loss: the mean of two weights, the
+    start and what was learned from there, often answers better than either (WiSE-FT, arXiv
+    2109.01903).
     """
     with section("validation"):
         found = [_at_strength(run, strength) for strength in strengths(run)]
-        best = min(found, key=lambda each: finite(each.metrics.loss) or math.inf)
+        best = min(found, key=lambda each: each.scaled_loss)
     # Every process measures all of val; they must not part over a rounding when to stop.
     agreed: list[Validation] = broadcast_object_list([best])
     return agreed[0]
@@ -82,4 +85,5 @@ def _measured(run: Run, classifier: Classifier) -> Validation:
         autocast=run.accelerator.autocast,
         frozen=run.frozen_val,
     )
-    return Validation(split_metrics(predictions.logits[0], predictions.labels), predictions)
+    said = predictions.logits[0], predictions.labels
+    return Validation(split_metrics(*said), predictions, scaled_log_loss(*said))

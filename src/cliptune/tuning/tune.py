@@ -74,7 +74,9 @@ def tune(
     if not spaces:
         raise UserError("tune: there is nothing to search: every setting of the search is fixed.")
     with _alone(output_dir, resume=resume, overwrite=overwrite):
-        train_split, val_split = load_photos(settings.data, seed=settings.seed, progress=progress)
+        train_split, val_split = load_photos(
+            settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
+        )
         parts = make_parts(train_split, val_split, folds=folds, seed=settings.seed)
         identity = {
             key: value

@@ -19,7 +19,8 @@ FORMAT_VERSION = 1
 class Trial:
     """One attempt. Losses are nats, accuracies fractions, times seconds; None: not known.
 
-    `val_loss` of a pruned trial is that at which it was given up; no trial is compared by it.
+    `val_loss` is that by which a run chooses among its epochs; after a fitted head, at the best
+    temperature. Of a pruned trial it is that at which it was given up: none is compared by it.
     """
 
     number: int

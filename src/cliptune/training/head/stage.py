@@ -18,10 +18,12 @@ from cliptune.model.classifier import FittedHead, predict_logits
 from cliptune.text import counted
 from cliptune.timing import section
 from cliptune.training.head.fitting import HeadFit, fit_head
+from cliptune.training.head.logistic import Floats, Labels
 from cliptune.training.run import Run
 
 log = logging.getLogger(__name__)
 
+VAL_JOINS = 4  # where val has at least one photo for so many of train
 MOST_PHOTOS = 20_000  # a head of so few numbers learns nothing more from further ones
 
 
@@ -29,7 +31,9 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     """Fit the head of `run` on one view of each training photo, and put it in its place.
 
     The adapters are fresh, so the features are the frozen backbone's. Each process computes all
-    of them and takes the head of the first, so that rounding cannot part them.
+    of them and takes the head of the first, so that rounding cannot part them. Where val joins,
+    checkpoints are given a head fitted on its photos, too; the run goes on with one that has not
+    seen them, by which val is measured.
 
     Raises `ImageError` for a photo that cannot be read any more.
     """
@@ -37,30 +41,47 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     assert isinstance(head, FittedHead)
     started = time.perf_counter()
     with section("head"):
-        features_ND, labels_N = _features(run, progress=progress)
-        projection = getattr(run.backbone.model, "visual_projection", None)
-        fit = fit_head(
-            features_ND,
-            labels_N,
-            run.zero_shot.features.cpu().double().numpy(),
-            run.zero_shot.logit_scale.exp().item(),
-            seed=run.settings.seed,
-            projection_DH=None if projection is None else _weight(projection),
-            with_text=run.settings.model.head == "text",
-            class_names=run.class_names,
+        features_ND, labels_N = _features(run, run.train_samples, progress=progress)
+        fit = _fit(run, features_ND, labels_N)
+        put_in(head, fit)
+        if val_joins(run):
+            own = head.fitted_tensors()
+            val_ND, val_N = _features(run, run.val_samples, progress=False)
+            fit = _fit(run, np.concatenate([features_ND, val_ND]), np.append(labels_N, val_N))
+            put_in(head, fit)
+            run.delivered = head.fitted_tensors()
+            head.set_fitted(own)
+            if run.photo_sums is not None:  # val was learned from
+                run.photo_sums = run.photo_sums.with_others(run.photo_sums.val, run.photo_sums.val)
+    photos = len(fit.held_out.photos_N)
+    log.info("%s", _in_words(fit, photos, time.perf_counter() - started))
+    if run.delivered:
+        log.info(
+            "val joins the head of checkpoints, since photos are few; val figures are those of a "
+            "head without it, and lean to the low side"
         )
-        (fit,) = broadcast_object_list([fit])
-    put_in(head, fit)
-    held_out = fit.held_out
-    run.progress.head = {
-        "photos": len(labels_N),
-        "folds": held_out.folds,
-        "accuracy": held_out.accuracy,
-        "zero_shot_accuracy": held_out.zero_shot_accuracy,
-        "share": fit.share,
-        "seconds": time.perf_counter() - started,
-    }
-    log.info("%s", _in_words(fit, len(labels_N), time.perf_counter() - started))
+
+
+def val_joins(run: Run) -> bool:
+    """Whether heads of checkpoints are fitted on val, too: it is worth more there than apart."""
+    few = len(run.val_samples) * VAL_JOINS >= len(run.train_samples)
+    return run.settings.training.val_in_head == "few_photos" and few and run.has_val
+
+
+def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
+    projection = getattr(run.backbone.model, "visual_projection", None)
+    fit = fit_head(
+        features_ND,
+        labels_N,
+        run.zero_shot.features.cpu().double().numpy(),
+        run.zero_shot.logit_scale.exp().item(),
+        seed=run.settings.seed,
+        projection_DH=None if projection is None else _weight(projection),
+        with_text=run.settings.model.head == "text",
+        class_names=run.class_names,
+    )
+    agreed: list[HeadFit] = broadcast_object_list([fit])
+    return agreed[0]
 
 
 @torch.no_grad()
@@ -73,9 +94,9 @@ def put_in(head: FittedHead, fit: HeadFit) -> None:
     head.offset.zero_()
 
 
-def _features(run: Run, *, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 features (N, D) and labels (N,) of the photos the head is fitted on."""
-    samples = some_of_each(run.train_samples, most=MOST_PHOTOS, seed=run.settings.seed)
+def _features(run: Run, samples: Sequence[Sample], *, progress: bool) -> tuple[Floats, Labels]:
+    """Float32 features (N, D) and labels (N,) of as many of `samples` as a head is fitted on."""
+    samples = some_of_each(samples, most=MOST_PHOTOS, seed=run.settings.seed)
     data, training = run.settings.data, run.settings.training
     loader = make_loader(
         PhotoDataset(samples, run.backbone.preprocess), batch_size=training.batch_size,
