@@ -7,12 +7,14 @@ before anything heavy is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -124,6 +126,40 @@ class EarlyStoppingSettings(Section):
     min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.001
 
 
+def _known_weights(given: Any) -> Any:
+    """`given` for `training.class_weights`; refused in one sentence, not once for each kind."""
+    kinds = ("none", "balanced")
+    if isinstance(given, dict):
+        bad = {
+            name: weight
+            for name, weight in given.items()
+            if not isinstance(name, str) or not is_positive(weight)
+        }
+        if not bad:
+            return given
+        name, weight = next(iter(bad.items()))
+        found = f"{name!r}: {weight!r}"
+    elif isinstance(given, str) and given in kinds:
+        return given
+    else:
+        found = repr(given)[:120]
+    raise ValueError(
+        f"training.class_weights: found {found}; expected none, balanced, or weights above 0 by "
+        "class name, such as {collie: 2.5} (a name that looks like a number in quotes)"
+    )
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a finite number above 0."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and isfinite(value) and value > 0  # type: ignore[arg-type, operator]
+
+
+ClassWeights = Annotated[
+    Literal["none", "balanced"] | dict[Text, float], BeforeValidator(_known_weights)
+]
+
+
 class TrainingSettings(Section):
     recipe: Literal["head_first", "plain"] = "head_first"
     min_updates: Annotated[int, Field(ge=0)] = 150
@@ -138,6 +174,9 @@ class TrainingSettings(Section):
     cache_activations: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: Annotated[int, Field(ge=1)] = 10
+    class_weights: ClassWeights = "none"
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 0.0
     lr_scheduler: SchedulerSettings = SchedulerSettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 
@@ -249,6 +288,16 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         )
     if value("training", "cache_activations") is True:
         faults += _not_cacheable(value)
+    evening_out = {
+        "training.class_weights 'balanced'": value("training", "class_weights") == "balanced",
+        "training.sampling 'balanced'": value("training", "sampling") == "balanced",
+        "training.logit_adjustment": is_positive(value("training", "logit_adjustment")),
+    }
+    if len(both := [what for what, applies in evening_out.items() if applies]) > 1:
+        faults.append(
+            f"{' beside '.join(both)}: each makes up for uneven classes, and together they favour "
+            "the rare ones; keep one of them"
+        )
     return faults
 
 

@@ -22,6 +22,7 @@ CHOICES: list[Overrides] = [
     {"lora.towers": "both", "hardware.fast": False},
     {"model.patch_dropout": 0.5},
     {"lora.use_dora": True, "lora.bias": "lora_only"},
+    {"training.sampling": "balanced", "training.class_weights": {"amber": 3.0}},
     {"training.cache_activations": True, "lora.last_layers": 1, "data.augmentation.views": 1},
 ]
 

@@ -330,9 +330,15 @@ def test_record_and_card_hold_real_figures(overrides: Overrides) -> None:
     assert not list(result.last.path.rglob("*.pt")) + list(result.last.path.rglob("*.bin"))
 
 
-def test_two_processes_step_like_one(overrides: Overrides, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "choice", [{}, {"training.sampling": "balanced", "training.class_weights": {"amber": 2.0}}]
+)
+def test_two_processes_step_like_one(
+    overrides: Overrides, tmp_path: Path, choice: Overrides
+) -> None:
     """One process with batches of 8; two that take 2 of every 4 photos, twice for each update."""
     overrides |= {"lora.towers": "both", "model.patch_dropout": 0.25, "training.batch_size": 8}
+    overrides |= choice
     one = train(load_settings(overrides=overrides), progress=False)
     overrides |= {"output.output_dir": str(tmp_path / "two")}
     overrides |= {"training.batch_size": 4, "training.gradient_accumulation_steps": 2}

@@ -15,6 +15,7 @@ from cliptune.commands.options import (
     Device,
     OnBadImage,
     Plain,
+    PriorGiven,
     SplitName,
     SplitsFolder,
     as_given,
@@ -33,6 +34,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Photos of none of the classes: how many are told from known ones."),
     ] = None,
+    prior: PriorGiven = None,
     corruptions: Annotated[
         bool, typer.Option("--corruptions", help="Measure on blurred, noisy, … photos, too.")
     ] = False,
@@ -58,6 +60,7 @@ def evaluate(
         split=split,
         output_dir=output_dir,
         unknown=unknown,
+        prior=prior,
         corruptions=corruptions,
         batch_size=batch_size,
         baseline=baseline,
@@ -68,7 +71,8 @@ def evaluate(
         command=as_given(
             "evaluate", checkpoint=checkpoint, data_dir=data_dir, split=split,
             batch_size=batch_size, unknown=unknown, on_bad_image=on_bad_image, device=device,
-            base_model=base_model, corruptions=corruptions, no_baseline=not baseline, plain=plain,
+            base_model=base_model, prior=prior, corruptions=corruptions,
+            no_baseline=not baseline, plain=plain,
         ),
     )  # fmt: skip
     evaluation_summary(evaluation, output_dir)

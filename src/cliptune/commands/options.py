@@ -23,6 +23,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BaseModelName = Annotated[
     str | None, typer.Option(help="Where the base model lies now, if it was moved.")
 ]
+PriorGiven = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        metavar="PRIOR",
+        help="How frequent classes are where that is not as in training: uniform, a file of "
+        "'name: share' lines, or name=share,name=share.",
+    ),
+]
 Plain = Annotated[
     bool, typer.Option("--plain", help="Compute by transformers and PEFT alone, unfused.")
 ]

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import BaseModelName, CheckpointPath, Debug, Device, Plain, Profile
+from cliptune.commands.options import (
+    BaseModelName,
+    CheckpointPath,
+    Debug,
+    Device,
+    Plain,
+    PriorGiven,
+    Profile,
+)
 
 
 def predict(
@@ -23,6 +31,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="A file to write: .txt, .csv, .json or .jsonl.")
     ] = None,
+    prior: PriorGiven = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
     device: Device = "auto",
     base_model: BaseModelName = None,
@@ -40,6 +49,7 @@ def predict(
         image_dir=image_dir,
         top_k=top_k,
         output=output,
+        prior=prior,
         batch_size=batch_size,
         device=device,
         base_model=base_model,

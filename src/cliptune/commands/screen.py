@@ -89,7 +89,9 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     lines: list[tuple[str, str]] = []
     before, after = result.baseline_accuracy, best.val_accuracy if best else None
     if before is not None and after is not None:
-        lines.append(("val accuracy", f"{before:.1%} zero-shot → {after:.1%} best"))
+        first = result.history[0]
+        head = f"{first['val_accuracy']:.1%} fitted head → " if first["epoch"] == 0 else ""
+        lines.append(("val accuracy", f"{before:.1%} zero-shot → {head}{after:.1%} best"))
     early = ", stopped early: val no longer improved" if result.stopped_early else ""
     lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
     speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
@@ -151,6 +153,7 @@ def predict_to_screen_or_file(
     image_dir: Path | None,
     top_k: int,
     output: Path | None,
+    prior: str | None,
     batch_size: int,
     device: str,
     base_model: str | None,
@@ -169,8 +172,9 @@ def predict_to_screen_or_file(
     from cliptune.timing import measured
 
     predictor = Predictor(
-        checkpoint, device=device, batch_size=batch_size, base_model=base_model, fast=fast
-    )
+        checkpoint, device=device, batch_size=batch_size, base_model=base_model, prior=prior,
+        fast=fast,
+    )  # fmt: skip
     trace = Path("cliptune_trace.json") if profile else None
     with measured(trace) as watch:
         unreadable = _show_or_write(predictor, paths, top_k=top_k, output=output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Key(NamedTuple):
-    """Which photo, in which of its views: what a sampler hands to the dataset."""
+    """Which photo, in which of its views: what a sampler hands to the dataset.
+
+    `turn` counts from 0 how often the photo came in this round before.
+    """
 
     view: int
     photo: int
+    turn: int = 0
 
 
 class Item(NamedTuple):
@@ -113,7 +118,7 @@ class PhotoDataset(Dataset[Item | Unreadable]):
 
     def __getitem__(self, key: Key | int) -> Item | Unreadable:
         """The photo, or what is wrong with its file."""
-        view, index = key if isinstance(key, tuple) else (0, key)
+        view, index, turn = key if isinstance(key, Key) else Key(0, key)
         sample = self.samples[index]
         image_HWC = self.store[index] if self.store is not None else None
         try:
@@ -125,8 +130,10 @@ class PhotoDataset(Dataset[Item | Unreadable]):
         if self.augmentation is None:
             pixels = np.ascontiguousarray(image_HWC.transpose(2, 0, 1))
         else:
-            repeated = view % (self.augmentation.views or view + 1)
-            rng = np.random.default_rng([self.seed, repeated, index])
+            views = self.augmentation.views
+            drawn = (view % views, index, 0) if views else (view, index, turn)
+            # numpy fills up with zeros: a turn of 0 draws as if it were not there.
+            rng = np.random.default_rng([self.seed, *drawn])
             with section("augment"):
                 pixels = self.augmentation.pixels(image_HWC, self.preprocess, rng)
         return Item(torch.from_numpy(pixels), sample.label, index, view)
@@ -197,13 +204,41 @@ def round_order(num_samples: int, *, seed: int, view: int) -> list[int]:
     return order
 
 
+def balanced_order(labels_N: Sequence[int], *, seed: int, view: int) -> list[int]:
+    """N photos, each class equally often to within one, that depend on (seed, view) alone.
+
+    Of a class with too many photos chance takes some, another part in each round; the photos of
+    one with too few come equally often, to within one.
+    """
+    rng = np.random.default_rng([seed, view])
+    classes = rng.permutation(np.unique(labels_N))  # the first of them get what is left over
+    each, more = divmod(len(labels_N), len(classes))
+    chosen = [
+        np.resize(rng.permutation(np.flatnonzero(np.equal(labels_N, label))), each + (place < more))
+        for place, label in enumerate(classes)
+    ]
+    order: list[int] = rng.permutation(np.concatenate(chosen)).tolist()
+    return order
+
+
+def in_turns(order: Sequence[int]) -> list[tuple[int, int]]:
+    """(photo, how often it came before) for each photo of `order`."""
+    seen: Counter[int] = Counter()
+    turns = []
+    for photo in order:
+        turns.append((photo, seen[photo]))
+        seen[photo] += 1
+    return turns
+
+
 class EpochBatches(Sampler[list[Key]]):
     """The batches of one epoch at a time: set `epoch` and `start` before iterating.
 
     An epoch goes through all photos `rounds` times, each time in another order and view; a batch
-    is of one round. `start` is the batch to begin with, for going on in the middle of an epoch.
-    With several processes, each takes every `num_processes`-th photo of each batch, so that their
-    number does not change which photos share an update.
+    is of one round. With `balanced`, the label of each photo, a round has as many photos, and
+    classes come equally often. `start` is the batch to begin with, for going on in the middle of an
+    epoch. With several processes, each takes every `num_processes`-th photo of each batch, so that
+    their number does not change which photos share an update.
     """
 
     def __init__(
@@ -212,11 +247,13 @@ class EpochBatches(Sampler[list[Key]]):
         *,
         batch_size: int,
         seed: int,
+        balanced: Sequence[int] | None = None,
         rounds: int = 1,
         process: int = 0,
         processes: int = 1,
     ) -> None:
         self.num_samples = num_samples
+        self.balanced = balanced
         self.batch_size = batch_size
         self.rounds = rounds
         self.seed = seed
@@ -233,12 +270,18 @@ class EpochBatches(Sampler[list[Key]]):
         for batch in range(self.start, len(self)):
             view, place = self.epoch * self.rounds + batch // of_round, batch % of_round
             if place == 0 or batch == self.start:
-                order = round_order(self.num_samples, seed=self.seed, view=view)
-            members = order[place * self.batch_size : (place + 1) * self.batch_size]
+                turns = self._turns(view)
+            members = turns[place * self.batch_size : (place + 1) * self.batch_size]
             # Every process needs a photo, and the same number of them, to step together.
             padded = -(-len(members) // self.processes) * self.processes
             members = (members * self.processes)[:padded]
-            yield [Key(view, index) for index in members[self.process :: self.processes]]
+            yield [Key(view, *member) for member in members[self.process :: self.processes]]
+
+    def _turns(self, view: int) -> list[tuple[int, int]]:
+        """(photo, how often it came before) of a round."""
+        if self.balanced is None:
+            return in_turns(round_order(self.num_samples, seed=self.seed, view=view))
+        return in_turns(balanced_order(self.balanced, seed=self.seed, view=view))
 
 
 def make_loader(

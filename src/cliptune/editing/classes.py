@@ -116,6 +116,7 @@ def with_class(
         display_names=record.display_names | ({name: display_name} if display_name else {}),
         prompt_names=record.prompt_names | ({name: given} if given else {}),
         factors=_factors_with_mean,
+        prior=None,  # how frequent it is, no training has said
         event=f"class '{name}' added from {source}",
     )
     return ClassParts(changed, head, means_CD)
@@ -160,6 +161,7 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
         display_names={k: v for k, v in record.display_names.items() if k != name},
         prompt_names={k: v for k, v in record.prompt_names.items() if k != name},
         factors=lambda factors: factors[:index] + factors[index + 1 :],
+        prior=None if record.prior is None else record.prior[:index] + record.prior[index + 1 :],
         event=f"class '{name}' removed",
     )
     return ClassParts(changed, head, means_CD)
@@ -249,6 +251,7 @@ def _changed(
     display_names: dict[str, str],
     prompt_names: dict[str, list[str]],
     factors: Any,
+    prior: list[float] | None,
     event: str,
 ) -> Record:
     """`record` with other classes. Figures of val go: they were those of the classes before."""
@@ -267,6 +270,7 @@ def _changed(
             "display_names": display_names,
             "prompt_names": prompt_names,
             "metrics": {},
+            "prior": prior,
             "answers": None if answers is None else Answers.model_dump(answers),
             "history": [*record.history, event],
         }

@@ -39,7 +39,6 @@ from cliptune.model.answers import (
     Floats,
     ScoreName,
     all_known_scores,
-    scaled_logits,
 )
 from cliptune.model.attention import has_class_token
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
@@ -47,6 +46,7 @@ from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.device import resolve_device
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_photo_sums, saved_settings
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def evaluate(
     split: str = "test",
     output_dir: Path | str | None = "outputs/evaluation",
     unknown: Path | str | None = None,
+    prior: Prior | None = None,
     corruptions: bool = False,
     batch_size: int = 32,
     num_workers: int = 2,
@@ -75,10 +76,13 @@ def evaluate(
 
     `data_dir` defaults to the one it was trained on. With `baseline`, zero-shot CLIP is measured
     on the same photos. `unknown` is a folder of photos of none of the classes: how many of them
-    are told from known ones. With `corruptions`, the photos are measured again after blur, noise
-    and the like, at three strengths (22 passes in all). `fast` lets towers compute in fewer
-    operations where that gives the same. Writes the report's files to `output_dir` unless that
-    is None; `command` is the line that measures the same again, for whoever reads the page.
+    are told from known ones. `prior` says how frequent classes are where that is not as in
+    training: "uniform", a share for each class name, or a file of such; zero-shot, and what is
+    measured of photos made worse, stay without it. With `corruptions`, the photos are measured
+    again after blur, noise and the like, at three strengths (22 passes in all). `fast` lets towers
+    compute in fewer operations where that gives the same. Writes the report's files to `output_dir`
+    unless that is None; `command` is the line that measures the same again, for whoever reads the
+    page.
 
     Raises `CheckpointError`, `DataError`, and `ImageError` listing every unreadable photo.
     """
@@ -94,7 +98,7 @@ def evaluate(
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
     unknown_photos = [] if unknown is None else photos_below(Path(unknown), "--unknown")
-    answers, means_CD = load_answers(found)
+    answers, means_CD = load_answers(found, prior=prior)
     with memory_errors_in_words(batch_size):
         loaded = measuring.loaded(found)
         predicted = _predict(
@@ -256,7 +260,7 @@ def _known_or_not(
 
     def scores(predictions: Predictions) -> Mapping[ScoreName, Floats]:
         return all_known_scores(
-            scaled_logits(answers, predictions.logits[0]), predictions.features[0],
+            answers.scale(predictions.logits[0]), predictions.features[0],
             weights_CD=predicted.weights_CD, means_CD=means_CD,
         )  # fmt: skip
 

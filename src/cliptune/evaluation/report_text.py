@@ -177,6 +177,7 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
                 f"{percent(after.value)} % after"
             )
         texts.append(f"Probabilities were scaled {how} fitted on val{note}{change}.")
+        texts += prior_in_words(answers)
     if evaluation.none_of_these is not None:
         texts += _none_of_these(evaluation.none_of_these, answers)
     if (worse := evaluation.robustness) is not None:
@@ -187,6 +188,13 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
             f"{means[0]} % right on average{beside}."
         )
     return texts
+
+
+def prior_in_words(answers: Answers | None) -> list[str]:
+    """A sentence, where another prior than training's was asked for."""
+    if answers is None or answers.shifts is None:
+        return []
+    return ["This model answers for classes as frequent as --prior says, not as in training."]
 
 
 def _none_of_these(found: NoneOfThese, answers: Answers | None) -> list[str]:

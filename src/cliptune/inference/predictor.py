@@ -25,6 +25,7 @@ from cliptune.hints import not_there
 from cliptune.model.answers import Answered, answered
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import resolve_device
+from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section, step_done
 
@@ -89,8 +90,10 @@ class Predictor:
     """The classifier of a checkpoint (or the best of a run folder), adapters merged.
 
     Its probabilities are scaled as the checkpoint's `answers` say (None for one without).
-    `base_model` says where the base model lies now, if it was moved since training; `fast` lets
-    towers compute in fewer operations where that gives the same. Raises `CheckpointError` when
+    `base_model` says where the base model lies now, if it was moved since training; `prior` how
+    frequent classes are where that is not as in training: "uniform", a share for each class name,
+    or a file of such. `fast` lets towers compute in fewer operations where that gives the same.
+    Raises `CheckpointError` when
     the checkpoint is missing, damaged or belongs to another base model.
     """
 
@@ -102,6 +105,7 @@ class Predictor:
         batch_size: int = 32,
         base_model: str | None = None,
         cache_dir: str | Path | None = None,
+        prior: Prior | None = None,
         fast: bool = True,
     ) -> None:
         found = resolve_checkpoint(user_path(checkpoint))
@@ -114,7 +118,7 @@ class Predictor:
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
-        self.answers, self._means_CD = load_answers(found)
+        self.answers, self._means_CD = load_answers(found, prior=prior)
 
     def __repr__(self) -> str:
         return (

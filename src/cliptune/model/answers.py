@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Logits = NDArray[np.floating[Any]]
 Features = NDArray[np.floating[Any]]
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ScoreName = Literal["probability", "energy", "weights", "photos"]
 SCORE_NAMES: dict[ScoreName, str] = {
@@ -36,6 +37,11 @@ class Answers(BaseModel):
     Logits are divided by `temperature`, or multiplied by `factors`, one for each class. A photo
     whose `score` is below `threshold` shows none of the classes: on the `num_images` validation
     photos that kept a share of `kept`, at least the `share` asked for.
+
+    Where classes are as frequent as another prior than training's says, `shifts` are added to the
+    logits so scaled, the logarithms of the one over the other (Saerens et al., Neural Computation
+    2002; Menon et al., ICLR 2021). The score stays that without them: whether a photo shows one of
+    the classes is no question of which are frequent.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -48,9 +54,10 @@ class Answers(BaseModel):
     share: float
     kept: float
     num_images: int
+    shifts: tuple[Finite, ...] | None = None  # for each class, of `--prior`; never saved
 
     def scale(self, logits_NC: Logits) -> Floats:
-        """(N, C) logits whose softmax are calibrated probabilities."""
+        """(N, C) logits whose softmax are calibrated probabilities, by the prior of training."""
         logits = np.asarray(logits_NC, dtype=np.float64)
         scaled: Floats = (
             logits / self.temperature if self.factors is None else logits * np.array(self.factors)
@@ -104,18 +111,24 @@ def answered(
 
     Raises `ValueError` where the score is `photos` and there are no means.
     """
-    scaled_NC = scaled_logits(answers, logits_NC)
     if answers is None:
-        return Answered(scaled_NC, None, None)
+        return Answered(scaled_logits(None, logits_NC), None, None)
     scores_N = known_scores(
-        answers.score, scaled_NC, features_ND, weights_CD=weights_CD, means_KD=means_CD
+        answers.score,
+        answers.scale(logits_NC),
+        features_ND,
+        weights_CD=weights_CD,
+        means_KD=means_CD,
     )
-    return Answered(scaled_NC, scores_N, answers.knows(scores_N))
+    return Answered(scaled_logits(answers, logits_NC), scores_N, answers.knows(scores_N))
 
 
 def scaled_logits(answers: Answers | None, logits_NC: Logits) -> Floats:
-    """(N, C) float64 logits, scaled as `answers` says; as they are without."""
-    return np.asarray(logits_NC, np.float64) if answers is None else answers.scale(logits_NC)
+    """(N, C) float64 logits, scaled and shifted as `answers` says; as they are without."""
+    if answers is None:
+        return np.asarray(logits_NC, np.float64)
+    scaled_NC = answers.scale(logits_NC)
+    return scaled_NC if answers.shifts is None else scaled_NC + np.array(answers.shifts)
 
 
 def all_known_scores(

@@ -64,7 +64,7 @@ class Record(BaseModel):
 
     `display_names` and `prompt_names` have those classes alone that are not called by default:
     `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`,
-    `history` and `lower_case`: their prompts were taken as they were written.
+    `prior`, `history` and `lower_case`: their prompts were taken as they were written.
     """
 
     model_config = ConfigDict(strict=True)
@@ -85,6 +85,7 @@ class Record(BaseModel):
     without_val: bool = False  # there was no photo to measure on
     metrics: dict[str, float | int | None]
     answers: Answers | None = None  # fitted on val, where it was measured at this point
+    prior: list[Annotated[float, Field(gt=0)]] | None = None  # each class's share of training
     history: list[str] = []  # classes added and removed since training, in words
     versions: dict[str, str]
 

@@ -21,6 +21,7 @@ from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Chec
 from cliptune.model.classifier import Classifier, Head, LinearHead, empty_head
 from cliptune.model.fast.encoder import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
+from cliptune.model.prior import Prior, answers_for
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +104,13 @@ def texts_say_nothing(features_CD: torch.Tensor) -> bool:
     return len(rows) > 1 and bool(torch.allclose(rows, rows[:1].expand_as(rows), atol=1e-5))
 
 
-def load_answers(checkpoint: Checkpoint) -> tuple[Answers | None, NDArray[np.float32] | None]:
+def load_answers(
+    checkpoint: Checkpoint, *, prior: Prior | None = None
+) -> tuple[Answers | None, NDArray[np.float32] | None]:
     """How the checkpoint answers, and its class means (C, D), where it holds them.
 
-    Raises `CheckpointError` when they do not fit its classes or one another.
+    With `prior`, as where classes are so frequent. Raises `CheckpointError` when they do not fit
+    its classes or one another, and `UserError` for a `prior` that cannot be answered for.
     """
     path, answers = checkpoint.path, checkpoint.record.answers
     count = len(checkpoint.record.class_names)
@@ -114,6 +118,8 @@ def load_answers(checkpoint: Checkpoint) -> tuple[Answers | None, NDArray[np.flo
         raise CheckpointError(
             f"{path / RECORD}: answers has {len(answers.factors)} factors for {count} classes."
         )
+    if prior is not None:
+        answers = answers_for(prior, checkpoint)
     if not (path / MEANS).is_file():
         if answers is not None and answers.score == "photos":
             raise CheckpointError(f"{path / MEANS}: missing, and {RECORD} scores photos by it.")

@@ -98,6 +98,9 @@ def make_loaders(
         batch_size=training.batch_size,
         rounds=rounds_for(len(train), training),
         seed=seed,
+        balanced=[sample.label for sample in train.samples]
+        if training.sampling == "balanced"
+        else None,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )

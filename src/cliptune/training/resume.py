@@ -48,6 +48,12 @@ CHANGEABLE = (
 
 # Settings that earlier versions did not have.
 _NEW = {"training.recipe", "training.min_updates", "training.val_in_head"}
+# And those by which a run of before them was trained as by these values.
+_BEFORE: dict[str, object] = {
+    "training.class_weights": "none",
+    "training.sampling": "uniform",
+    "training.logit_adjustment": 0.0,
+}
 
 PythonRandom = tuple[int, tuple[int, ...], float | None]  # as `random.getstate` gives it
 NumpyRandom = tuple[str, list[int], int, int, float]  # as `np.random.get_state` does, but a list
@@ -182,7 +188,7 @@ def check_settings_agree(
     checkpoint: Path, saved: dict[str, object], now: dict[str, object]
 ) -> None:
     """Raise `SettingsError` where a resumed run would not be the same run."""
-    before, after = flat_settings(saved), flat_settings(now)
+    before, after = (_completed(flat_settings(values)) for values in (saved, now))
     for key in _NEW - before.keys():  # earlier versions had no such key, and nothing changed
         before[key] = after.get(key)
     changed = [
@@ -195,6 +201,12 @@ def check_settings_agree(
             f"{checkpoint}: the run to resume had other settings:\n{listing(changed)}\n"
             "Give the same settings to go on, or start a new run in another --output-dir."
         )
+
+
+def _completed(flat: dict[str, object]) -> dict[str, object]:
+    """With the settings of `_BEFORE` where there is nothing of or under such a key."""
+    there = tuple(key for key in _BEFORE if any(f"{each}.".startswith(f"{key}.") for each in flat))
+    return {key: value for key, value in _BEFORE.items() if key not in there} | flat
 
 
 def photo_digest(samples: Sequence[Sample]) -> PhotoDigest:

@@ -22,6 +22,7 @@ from cliptune.model.dropout import PhotoKeys
 from cliptune.model.fast.kept_activations import FrozenStates
 from cliptune.training.events import EventFiles
 from cliptune.training.optim import epochs_without_gain
+from cliptune.training.uneven import UnevenLoss
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Run:
     train_loader: DataLoader[Any]
     val_loader: DataLoader[Any]
     keys: PhotoKeys  # whose dropout masks are drawn
+    loss: UnevenLoss
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
     photo_sums: PhotoSums | None = None  # in the process that saves

@@ -35,6 +35,7 @@ from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import precision_before
 from cliptune.training.run import Run
+from cliptune.training.uneven import uneven_loss
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def set_up(
     train, val = photos or load_photos(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
+    loss = uneven_loss(settings.training, train)
     names = read_names(settings.data.data_dir, train.class_names)
     precision = choose_precision(settings.hardware, device, last)
     accelerator = make_accelerator(settings.output, device, precision=precision)
@@ -112,6 +114,7 @@ def set_up(
         train_loader=train_loader,
         val_loader=val_loader,
         keys=keys,
+        loss=loss.to(accelerator.device),
         frozen=frozen,
         frozen_val=frozen_val,
         photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,

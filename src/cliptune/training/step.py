@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from cliptune.data.loading import Batch
 from cliptune.errors import ImageError, TrainingError, listing
@@ -28,9 +27,10 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
 
     None where loss or gradient was not finite and the settings say to leave such updates out.
 
-    Each photo weighs the same, and has the same dropout masks, however the group is cut into
-    micro-batches: the gradient is that of the mean loss over the whole group. Where memory runs
-    out, micro-batches are cut in half, for the rest of the run, and the update is taken again.
+    Each photo weighs what `Run.loss` says of its class, and has the same dropout masks, however
+    the group is cut into micro-batches: the gradient is that of the loss summed over the whole
+    group, divided by its number of photos. Where memory runs out, micro-batches are cut in half,
+    for the rest of the run, and the update is taken again.
     """
     accelerator, optimizer = run.accelerator, run.optimizer
     run.model.train()
@@ -113,7 +113,7 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
                 reused(run.frozen, batch, pixels) as (given, states),
             ):
                 logits_BC = run.model(given, states=states)
-                loss = cross_entropy(logits_BC, labels, reduction="sum")
+                loss = run.loss.summed(logits_BC, labels)
             with section("backward"):
                 accelerator.backward(loss / total)
         sums += _outcome(loss.detach(), logits_BC.detach(), labels)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from cliptune.errors import DataError, named
 from cliptune.training.head.logistic import (
@@ -47,6 +48,8 @@ STRENGTHS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of the pull, from strong to 
 # Without held-out photos: what cross-validation chose where there were some, at 2 and 4 a class.
 USUAL_STRENGTH = 2e-3
 USUAL_SHARE = 0.8  # of zero-shot, times how much it deserves on these photos
+_SMALL = 50_000_000  # products in a pass over the photos
+_FEW = 1_000_000
 _ENOUGH = 8  # photos held out at least, or nothing can be chosen by them
 
 
@@ -114,7 +117,12 @@ class _Problem:
     labels_N: Labels
     zero_NC: Floats
     text_CD: Floats  # times the scale of cosines
+    shifts_C: Floats
     plan: Plan
+
+    def loss(self, logits_NC: Floats, among_N: NDArray[np.bool_]) -> float:
+        """The log loss of these photos, with what training adds to logits."""
+        return log_loss(logits_NC[among_N] + self.shifts_C, self.labels_N[among_N])
 
 
 def fit_head(
@@ -126,6 +134,7 @@ def fit_head(
     seed: int,
     projection_DH: Floats | None = None,
     with_text: bool = True,
+    shifts_C: Floats | None = None,
     class_names: Sequence[str] | None = None,
     plan: Plan | None = None,
 ) -> HeadFit:
@@ -133,26 +142,36 @@ def fit_head(
 
     `text_features_CD` have length 1; `logit_scale` is the factor of cosines, not its logarithm.
     Features are standardised before `projection_DH`, where the model has one. Without `with_text`
-    the head takes nothing of zero-shot CLIP. The folds depend on `seed` and the features alone;
-    nothing else is random.
+    the head takes nothing of zero-shot CLIP. Every loss adds `shifts_C` to the logits, which then
+    answer without them (`cliptune.training.uneven`). The folds depend on `seed` and the features
+    alone; nothing else is random.
 
     Raises `DataError` for a class without a photo, or a feature that is not finite.
     """
     classes = len(text_features_CD)
     features_ND = np.asarray(features_ND, dtype=np.float64)
     labels_N = np.asarray(labels_N, dtype=np.int64)
+    work = len(features_ND) * classes * min(features_ND.shape)
     _refuse(features_ND, labels_N, class_names or [f"class {i}" for i in range(classes)])
-    points_ND = directions(features_ND)
     text_CD = logit_scale * np.asarray(text_features_CD, dtype=np.float64)
-    given = _Problem(
-        space=coordinates(points_ND, projection_DH=projection_DH),
-        labels_N=labels_N,
-        zero_NC=points_ND @ text_CD.T,
-        text_CD=text_CD,
-        plan=plan or plan_for(len(features_ND), features_ND.shape[1], classes),
-    )
-    counts_C = np.bincount(labels_N, minlength=classes)
-    held_N = counts_C[labels_N] > 1
+    # Hundreds of small products: a second thread would wait more than it works, and beside other
+    # programs cost ten times the time.
+    with threadpool_limits(1 if work < _SMALL else None):
+        points_ND = directions(features_ND)
+        given = _Problem(
+            space=coordinates(points_ND, projection_DH=projection_DH),
+            labels_N=labels_N,
+            zero_NC=points_ND @ text_CD.T,
+            text_CD=text_CD,
+            shifts_C=np.zeros(classes) if shifts_C is None else shifts_C,
+            plan=plan or plan_for(work),
+        )
+        return _fitted(given, features_ND, seed=seed, with_text=with_text)
+
+
+def _fitted(given: _Problem, features_ND: Floats, *, seed: int, with_text: bool) -> HeadFit:
+    labels_N = given.labels_N
+    held_N = np.bincount(labels_N)[labels_N] > 1
     if held_N.sum() < max(_ENOUGH, len(labels_N) / 2):
         return _without_holding_out(given, with_text=with_text)
     # By what is on the photos: neither their order nor that of classes changes the folds.
@@ -163,14 +182,16 @@ def fit_head(
     return _mixed(given, folds_FN, held_N, with_text=with_text)
 
 
-def plan_for(photos: int, dim: int, classes: int) -> Plan:
-    """Work that takes seconds for some thousand photos and minutes for a thousand classes."""
-    work = photos * classes * min(dim, photos)
+def plan_for(work: int) -> Plan:
+    """What takes seconds for some thousand photos and minutes for a thousand classes.
+
+    `work` is the product of photos, classes and numbers of a feature.
+    """
     if work > 1_000_000_000:
         return Plan(2, 1, (1e-3, 3e-4, 1e-4, 3e-5), 20, 1e-4)
-    if work > 50_000_000:
+    if work > _SMALL:
         return Plan(3, 1, STRENGTHS[1:], 40, 1e-4)
-    return Plan(5, 3 if photos <= 200 else 1, STRENGTHS, 100, 1e-4)
+    return Plan(5, 3 if work < _FEW else 1, STRENGTHS, 100, 1e-4)
 
 
 def choose_strength(
@@ -190,13 +211,14 @@ def choose_strength(
             for fold in range(folds_N.max() + 1):
                 out_N = folds_N == fold
                 weights_CR = fit_logistic(
-                    points_NR[~out_N], labels_N[~out_N], offset_NC[~out_N], strength=strength,
+                    points_NR[~out_N], labels_N[~out_N], offset_NC[~out_N] + given.shifts_C,
+                    strength=strength,
                     start_CR=starts.get((repeat, fold)), tolerance=plan.tolerance, steps=plan.steps,
                 )  # fmt: skip
                 starts[repeat, fold] = weights_CR
                 answers_FNC[repeat, out_N] += points_NR[out_N] @ weights_CR.T
         held_N = folds_FN[0] >= 0
-        loss = float(np.mean([log_loss(a_NC[held_N], labels_N[held_N]) for a_NC in answers_FNC]))
+        loss = float(np.mean([given.loss(answers_NC, held_N) for answers_NC in answers_FNC]))
         if loss >= best_loss:
             break
         best_loss, best, best_FNC = loss, strength, answers_FNC
@@ -216,24 +238,28 @@ def _mixed(
     start_K = np.array([float(share == shares[-1]) for share in shares])
     if with_text:
         heads_KNC, start_K = np.concatenate([zero_NC[None], heads_KNC]), np.array([0.0, *start_K])
-    weights_K = fit_weights(heads_KNC[:, held_N], labels_N[held_N], start_K=start_K)
+    weights_K = fit_weights(
+        heads_KNC[:, held_N], labels_N[held_N], start_K=start_K, shifts_C=given.shifts_C
+    )
     held_out_NC = zero_NC.copy()
     for fold in range(folds_FN[0].max() + 1):  # mixed by weights that the photo had no say in
         out_N = folds_FN[0] == fold
         rest_N = held_N & ~out_N
-        own_K = fit_weights(heads_KNC[:, rest_N], labels_N[rest_N], start_K=start_K)
+        own_K = fit_weights(
+            heads_KNC[:, rest_N], labels_N[rest_N], start_K=start_K, shifts_C=given.shifts_C
+        )
         held_out_NC[out_N] = np.tensordot(own_K, heads_KNC[:, out_N], axes=1)
     labels, zero = labels_N[held_N], zero_NC[held_N]
     note = ""
-    if with_text and log_loss(held_out_NC[held_N], labels) > log_loss(zero, labels):
+    if with_text and given.loss(held_out_NC, held_N) > given.loss(zero_NC, held_N):
         weights_K = np.eye(len(weights_K))[0]
         held_out_NC, note = zero_NC, "; none of it answers better than zero-shot, which stays"
     folds = int(folds_FN.max()) + 1
     held_out = HeldOut(
         logits_NC=held_out_NC, photos_N=held_N, folds=folds,
         accuracy=accuracy(held_out_NC[held_N], labels),
-        log_loss=log_loss(held_out_NC[held_N], labels),
-        zero_shot_accuracy=accuracy(zero, labels), zero_shot_log_loss=log_loss(zero, labels),
+        log_loss=given.loss(held_out_NC, held_N), zero_shot_accuracy=accuracy(zero, labels),
+        zero_shot_log_loss=given.loss(zero_NC, held_N),
         note=f"chosen by {folds}-fold cross-validation{note}",
     )  # fmt: skip
     zero_shot_weight = float(weights_K[0]) if with_text else 0.0
@@ -243,11 +269,12 @@ def _mixed(
 def _without_holding_out(given: _Problem, *, with_text: bool) -> HeadFit:
     """Where most classes have one photo: zero-shot has seen none, and can be judged by all."""
     zero_NC, labels_N = given.zero_NC, given.labels_N
-    share = USUAL_SHARE * deserved_share(zero_NC, labels_N) if with_text else 0.0
+    deserved = deserved_share(zero_NC, labels_N, shifts_C=given.shifts_C) if with_text else 0.0
+    share = USUAL_SHARE * deserved
     held_out = HeldOut(
         logits_NC=zero_NC, photos_N=np.zeros(len(labels_N), dtype=bool), folds=0,
         accuracy=None, log_loss=None, zero_shot_accuracy=accuracy(zero_NC, labels_N),
-        zero_shot_log_loss=log_loss(zero_NC, labels_N),
+        zero_shot_log_loss=log_loss(zero_NC + given.shifts_C, labels_N),
         note=f"too few photos to hold any out: the usual pull, and {share:.2f} of zero-shot, by "
         "how it answers these photos",
     )  # fmt: skip
@@ -269,8 +296,9 @@ def _assembled(
         if weight == 0:
             continue
         own_CR = fit_logistic(
-            given.space.points_NR, given.labels_N, share * given.zero_NC, strength=strength,
-            tolerance=given.plan.tolerance / 10, steps=2 * given.plan.steps,
+            given.space.points_NR, given.labels_N, share * given.zero_NC + given.shifts_C,
+            strength=strength, tolerance=given.plan.tolerance / 10,
+            steps=2 * given.plan.steps,
         )  # fmt: skip
         own_CD, own_C = given.space.on_features(own_CR)
         zero_share += weight * share

@@ -51,9 +51,14 @@ def accuracy(logits_NC: Floats, labels_N: Labels) -> float:
 
 
 def fit_weights(
-    answers_KNC: Floats, labels_N: Labels, *, start_K: Floats, pull: float = _PULL
+    answers_KNC: Floats,
+    labels_N: Labels,
+    *,
+    start_K: Floats,
+    shifts_C: Floats | float = 0.0,
+    pull: float = _PULL,
 ) -> Floats:
-    """(K,) weights, none negative, of least log loss of the weighted sum of logits.
+    """(K,) weights, none negative, of least log loss of the weighted sum of logits and `shifts_C`.
 
     `pull` holds them to `start_K` as `pull`/N · |weights - start|² more nats: the fewer the
     photos, the more.
@@ -61,9 +66,10 @@ def fit_weights(
     photos = len(labels_N)
     flat_KM = answers_KNC.reshape(len(answers_KNC), -1)
     own_KN = answers_KNC[:, np.arange(photos), labels_N]
+    shifts_C = np.broadcast_to(shifts_C, answers_KNC.shape[-1])
 
     def loss_and_gradient(weights_K: Floats) -> tuple[float, Floats]:
-        logits_NC = (weights_K @ flat_KM).reshape(photos, -1)
+        logits_NC = (weights_K @ flat_KM).reshape(photos, -1) + shifts_C
         logits_NC -= logits_NC.max(axis=1, keepdims=True)
         np.exp(logits_NC, out=logits_NC)
         logits_NC /= logits_NC.sum(axis=1, keepdims=True)
@@ -81,11 +87,11 @@ def fit_weights(
     return weights_K
 
 
-def deserved_share(zero_NC: Floats, labels_N: Labels) -> float:
+def deserved_share(zero_NC: Floats, labels_N: Labels, *, shifts_C: Floats | float = 0.0) -> float:
     """The factor of zero-shot logits, from 0 to 1, of least log loss, pulled to 1 by one nat."""
     photos = len(labels_N)
     found = minimize_scalar(
-        lambda share: photos * log_loss(share * zero_NC, labels_N) + (1 - share) ** 2,
+        lambda share: photos * log_loss(share * zero_NC + shifts_C, labels_N) + (1 - share) ** 2,
         bounds=(0, 1), method="bounded",
     )  # fmt: skip
     return float(found.x)

@@ -78,6 +78,7 @@ def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
         seed=run.settings.seed,
         projection_DH=None if projection is None else _weight(projection),
         with_text=run.settings.model.head == "text",
+        shifts_C=run.loss.shifts_for(labels_N),
         class_names=run.class_names,
     )
     agreed: list[HeadFit] = broadcast_object_list([fit])
