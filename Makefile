@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench torture mutants clean
+.PHONY: demo test test-slow lint bench accuracy torture mutants clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -32,6 +32,11 @@ $(READY): pyproject.toml constraints.txt
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py
 
+# Classifiers from few photos beside the recipes that people cite; half an hour on two cores.
+# On photos: .venv/bin/python benchmarks/accuracy.py --model CLIP --data FOLDER PROMPT
+accuracy: $(READY)
+	$(BIN)/python benchmarks/accuracy.py --output-dir accuracy_run
+
 # Kills, failing disks, hostile files, long runs; three quarters of an hour on two cores. Needs gcc.
 torture: $(READY)
 	$(BIN)/python benchmarks/torture/run.py
@@ -44,5 +49,5 @@ mutants: $(READY)
 	$(BIN)/python -m mutmut results
 
 clean:
-	rm -rf $(VENV) demo_run mutants build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) demo_run accuracy_run mutants build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
 	find src tests code scripts -name __pycache__ -type d -prune -exec rm -rf {} +

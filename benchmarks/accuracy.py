@@ -1,5 +1,6 @@
 """Classifiers from few photos: ours beside zero-shot and the recipes that people cite, in pairs.
 
+    make accuracy                                      on drawings, by the demo's own small CLIP
     python benchmarks/accuracy.py --model MODEL \\
         --data dogs10 "a photo of a {}, a type of dog." \\
         --data flowers5 "a photo of a {}, a type of flower."
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +33,8 @@ from trained import RUNS, Task, logits_after
 
 from cliptune.data.folder import Sample, load_split, load_training_splits
 from cliptune.data.reading import read_image
+from cliptune.demo.drawings import draw_dataset
+from cliptune.demo.run import COUNTS, HOME
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.prompts import zero_shot_weights
 
@@ -137,10 +141,10 @@ def table(results: dict[str, dict[str, Scores]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="a CLIP: folder or name on the hub")
     parser.add_argument(
-        "--data", nargs=2, action="append", required=True, metavar=("FOLDER", "PROMPT")
+        "--model", default=str(HOME / "model"), help="a CLIP: folder, or name on the hub"
     )
+    parser.add_argument("--data", nargs=2, action="append", metavar=("FOLDER", "PROMPT"))
     parser.add_argument("--shots", nargs="*", type=int, default=[1, 4, 16, 100])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument(
@@ -149,6 +153,16 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    with tempfile.TemporaryDirectory() as scratch:
+        if given.data is None:
+            folder = Path(scratch) / "drawings"
+            draw_dataset(folder, counts=COUNTS, seed=0)
+            given.data = [(str(folder), "a photo of a {}, a type of dog.")]
+        measure_all(given)
+
+
+def measure_all(given: argparse.Namespace) -> None:
+    """Every cell in its turn; what is known so far is written after each."""
     backbone = load_backbone(given.model)
     backbone.model.eval()
     given.output_dir.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,9 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     lines: list[tuple[str, str]] = []
     before, after = result.baseline_accuracy, best.val_accuracy if best else None
     if before is not None and after is not None:
-        lines.append(("val accuracy", f"{before:.1%} zero-shot → {after:.1%} best"))
+        first = result.history[0]
+        head = f"{first['val_accuracy']:.1%} fitted head → " if first["epoch"] == 0 else ""
+        lines.append(("val accuracy", f"{before:.1%} zero-shot → {head}{after:.1%} best"))
     early = ", stopped early: val no longer improved" if result.stopped_early else ""
     lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
     speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"

@@ -198,6 +198,14 @@ def model_card(run: Run, record: Record) -> str:
     lora = run.settings.lora
     classes = ", ".join(no_markup(_class_in_words(name, record)) for name in record.class_names)
     epochs, updates = counted(record.epoch, "epoch"), counted(record.update, "update")
+    how = ""
+    if record.strength != 1:
+        how += f"\nOf what was learned since the head was fitted, {record.strength:g} counts."
+    if record.val_in_head:
+        how += (
+            "\nIts head was fitted on the validation photos, too; the figures below are those of "
+            "a head\nthat has not seen them."
+        )
     return f"""---
 base_model: {record.base_model.name}
 library_name: peft
@@ -209,7 +217,7 @@ tags: [cliptune, lora, clip]
 
 LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.target_modules)} of the
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
-{__version__} after {epochs} ({updates}, seed {run.settings.seed}).
+{__version__} after {epochs} ({updates}, seed {run.settings.seed}).{how}
 
 | validation split, {count} photos | zero-shot | this checkpoint |
 |---|---|---|

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from cliptune.errors import DataError, named
 from cliptune.training.head.logistic import (
@@ -47,6 +48,8 @@ STRENGTHS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of the pull, from strong to 
 # Without held-out photos: what cross-validation chose where there were some, at 2 and 4 a class.
 USUAL_STRENGTH = 2e-3
 USUAL_SHARE = 0.8  # of zero-shot, times how much it deserves on these photos
+_SMALL = 50_000_000  # products in a pass over the photos
+_FEW = 1_000_000
 _ENOUGH = 8  # photos held out at least, or nothing can be chosen by them
 
 
@@ -148,19 +151,27 @@ def fit_head(
     classes = len(text_features_CD)
     features_ND = np.asarray(features_ND, dtype=np.float64)
     labels_N = np.asarray(labels_N, dtype=np.int64)
+    work = len(features_ND) * classes * min(features_ND.shape)
     _refuse(features_ND, labels_N, class_names or [f"class {i}" for i in range(classes)])
-    points_ND = directions(features_ND)
     text_CD = logit_scale * np.asarray(text_features_CD, dtype=np.float64)
-    given = _Problem(
-        space=coordinates(points_ND, projection_DH=projection_DH),
-        labels_N=labels_N,
-        zero_NC=points_ND @ text_CD.T,
-        text_CD=text_CD,
-        shifts_C=np.zeros(classes) if shifts_C is None else shifts_C,
-        plan=plan or plan_for(len(features_ND), features_ND.shape[1], classes),
-    )
-    counts_C = np.bincount(labels_N, minlength=classes)
-    held_N = counts_C[labels_N] > 1
+    # Hundreds of small products: a second thread would wait more than it works, and beside other
+    # programs cost ten times the time.
+    with threadpool_limits(1 if work < _SMALL else None):
+        points_ND = directions(features_ND)
+        given = _Problem(
+            space=coordinates(points_ND, projection_DH=projection_DH),
+            labels_N=labels_N,
+            zero_NC=points_ND @ text_CD.T,
+            text_CD=text_CD,
+            shifts_C=np.zeros(classes) if shifts_C is None else shifts_C,
+            plan=plan or plan_for(work),
+        )
+        return _fitted(given, features_ND, seed=seed, with_text=with_text)
+
+
+def _fitted(given: _Problem, features_ND: Floats, *, seed: int, with_text: bool) -> HeadFit:
+    labels_N = given.labels_N
+    held_N = np.bincount(labels_N)[labels_N] > 1
     if held_N.sum() < max(_ENOUGH, len(labels_N) / 2):
         return _without_holding_out(given, with_text=with_text)
     # By what is on the photos: neither their order nor that of classes changes the folds.
@@ -171,14 +182,16 @@ def fit_head(
     return _mixed(given, folds_FN, held_N, with_text=with_text)
 
 
-def plan_for(photos: int, dim: int, classes: int) -> Plan:
-    """Work that takes seconds for some thousand photos and minutes for a thousand classes."""
-    work = photos * classes * min(dim, photos)
+def plan_for(work: int) -> Plan:
+    """What takes seconds for some thousand photos and minutes for a thousand classes.
+
+    `work` is the product of photos, classes and numbers of a feature.
+    """
     if work > 1_000_000_000:
         return Plan(2, 1, (1e-3, 3e-4, 1e-4, 3e-5), 20, 1e-4)
-    if work > 50_000_000:
+    if work > _SMALL:
         return Plan(3, 1, STRENGTHS[1:], 40, 1e-4)
-    return Plan(5, 3 if photos <= 200 else 1, STRENGTHS, 100, 1e-4)
+    return Plan(5, 3 if work < _FEW else 1, STRENGTHS, 100, 1e-4)
 
 
 def choose_strength(
