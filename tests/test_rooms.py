@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation.statistics",
         "evaluation",
         "training editing inference",
+        "tuning",
         "demo",
         "commands",
         "cli",

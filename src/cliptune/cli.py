@@ -21,6 +21,7 @@ from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
 from cliptune.commands.remove_class import remove_class
 from cliptune.commands.train import train
+from cliptune.commands.tune import tune
 
 app = typer.Typer(
     name="cliptune",
@@ -67,6 +68,11 @@ app.command(epilog="Example: cliptune check data/dogs --output outputs/check")(c
 app.command(epilog="Example: cliptune train --config config.yaml --set training.num_epochs=5")(
     train
 )
+app.command(
+    epilog="Example: cliptune tune data/dogs --trials 30 --minutes 60\n\n"
+    "Example: cliptune tune data/few --trials 20 --folds 5 --set training.num_epochs=10\n\n"
+    "Then: cliptune train --config outputs/tuning/best_config.yaml"
+)(tune)
 app.command(epilog="Example: cliptune evaluate --checkpoint outputs/lora_finetuning --split test")(
     evaluate
 )

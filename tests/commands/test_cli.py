@@ -54,7 +54,7 @@ def test_the_version_is_shown() -> None:
     assert (done.returncode, done.stdout) == (0, "cliptune 0.1.0\n")
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "evaluate", "predict", "demo"])
+@pytest.mark.parametrize("command", ["prepare", "train", "tune", "evaluate", "predict", "demo"])
 def test_each_help_has_an_example_within_eighty_columns(command: str) -> None:
     done = cliptune(command, "--help")
     assert done.returncode == 0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.predictor import Predictor
     from cliptune.training.reporting import TrainResult
+    from cliptune.tuning.tuning import Tuning
 
 
 def quiet_libraries(*, debug: bool) -> None:
@@ -109,6 +110,17 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     if best:
         words = ["--checkpoint", best.path, "--data-dir", settings.data.data_dir]
         print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
+
+
+def tuning_summary(tuning: Tuning) -> None:
+    """The table of a search, what its best is worth, and the command that trains with it."""
+    from cliptune.tuning.text import tuning_text
+
+    folder = tuning.output_dir
+    print(f"\n{tuning_text(tuning)}\n\nPicture: {folder / 'tuning.png'}")
+    if tuning.best is not None and tuning.best is not tuning.default:
+        words = ["--config", folder / "best_config.yaml"]
+        print(f"\nTrain with the best settings:\n  {command('cliptune', 'train', *words)}")
 
 
 def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:

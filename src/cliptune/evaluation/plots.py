@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -224,6 +225,70 @@ def plot_robustness(
         figure.suptitle(title, fontsize=12)
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+
+
+@dataclass(frozen=True)
+class SearchedSetting:
+    """A setting, and its value in each trial of a search."""
+
+    name: str
+    values: Sequence[float | None]
+    log: bool
+
+
+def plot_search(
+    numbers: Sequence[int],
+    losses: Sequence[float],
+    complete: Sequence[bool],
+    settings: Sequence[SearchedSetting],
+    path: Path,
+    *,
+    default_loss: float | None,
+    best: int | None,
+) -> None:
+    """Val loss of each trial (nats) in their order, then against each of `settings`.
+
+    Trials that are not `complete` are hollow, at the loss at which they were given up. `best` is
+    the number of a trial.
+    """
+    # One that diverged would press the others flat: it stands at the upper edge.
+    top = 2 * max(min(losses), default_loss or 0.0)
+    places, low = np.array(numbers), np.minimum(losses, top)
+    whole = np.array(complete, dtype=bool)
+    panels = [SearchedSetting("trial", places.tolist(), log=False), *settings]
+    with _picture(path, 2.9 * len(panels) + 0.8, 3.4, panels=len(panels)) as (figure, grid):
+        for axes, setting in zip(np.ravel(grid), panels, strict=True):
+            x = np.array([_known(value) for value in setting.values])
+            axes.plot(x[whole], low[whole], "o", color=BLUE, ms=5, label="trial")
+            axes.plot(x[~whole], low[~whole], "o", color=GREY, mfc="none", ms=5, label="given up")
+            if best is not None:
+                here = places == best
+                axes.plot(x[here], low[here], "*", color=GREEN, ms=14, label="best")
+            if default_loss is not None:
+                axes.axhline(default_loss, color=ORANGE, ls="--", label="default settings")
+            if setting.log:
+                _log_axis(axes, x)
+            axes.set_xlabel(setting.name)
+            axes.grid(color=GRID)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelleft=setting is panels[0])
+        first = np.ravel(grid)[0]
+        first.set_ylabel(f"val loss (nats{f', up to {top:.2g}' if max(losses) > top else ''})")
+        first.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        handles = first.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def _log_axis(axes: Any, values: NDArray[np.float64]) -> None:
+    """A logarithmic x axis with plain numbers at its ticks: powers need mathematical text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    wide = np.nanmax(values) >= 50 * np.nanmin(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from cliptune.config import (
 )
 from cliptune.data.classes_file import read_names
 from cliptune.data.decoded import MIB, default_cache_dir
+from cliptune.data.folder import Split
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead, TextHead
@@ -39,15 +40,23 @@ from cliptune.training.uneven import uneven_loss
 log = logging.getLogger(__name__)
 
 
-def set_up(settings: Settings, *, progress: bool = True, last: Checkpoint | None = None) -> Run:
+def set_up(
+    settings: Settings,
+    *,
+    progress: bool = True,
+    last: Checkpoint | None = None,
+    photos: tuple[Split, Split] | None = None,
+) -> Run:
     """Photos, model and optimizer by `settings`; nothing is written yet.
+
+    `photos` are train and val, where they are not to be looked for.
 
     A run that goes on from `last` computes in the precision it began in, and lower-cases prompts
     where it did.
     """
     check_trackers(settings.output.trackers)
     device = resolve_device(settings.hardware.device)
-    train, val = load_photos(
+    train, val = photos or load_photos(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
     loss = uneven_loss(settings.training, train)

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,7 +66,11 @@ def locked(folder: Path) -> Iterator[RunLock]:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that any of `STOP_SIGNALS` sets; a second Ctrl-C leaves at once."""
+    """An event that any of `STOP_SIGNALS` sets; a second Ctrl-C leaves at once.
+
+    Inside another such context that one's event is set, too: what comes after the run must not
+    begin.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -74,13 +79,9 @@ def stop_requests() -> Iterator[threading.Event]:
     # SIGCHLD, too: while training, dead loading processes are told of where photos are awaited.
     touched = [*signals, *([signal.SIGCHLD] if hasattr(signal, "SIGCHLD") else [])]
     previous = {number: signal.getsignal(number) for number in touched}
-
-    def request(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            _leave_at_once()
-        elif not stop.is_set():
-            stop.set()
-            log.warning("stopping after this update, to save; Ctrl-C once more leaves at once")
+    outer = previous[signal.SIGINT]
+    others = outer.args[0] if isinstance(outer, partial) and outer.func is _request else ()
+    request = partial(_request, (stop, *others))
 
     for number in signals:
         signal.signal(number, request)
@@ -89,6 +90,16 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _request(stops: Sequence[threading.Event], number: int, frame: Any) -> None:
+    """The handler of a signal that asks to stop."""
+    if stops[0].is_set() and number == signal.SIGINT:
+        _leave_at_once()
+    elif not stops[0].is_set():
+        for stop in stops:
+            stop.set()
+        log.warning("stopping after this update, to save; Ctrl-C once more leaves at once")
 
 
 def save_and_stop(run: Run) -> NoReturn:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from cliptune.config import Settings
+from cliptune.data.folder import Split
 from cliptune.data.loading import Batch
 from cliptune.errors import Interrupted
 from cliptune.evaluation.plots import best_epoch
@@ -52,6 +53,9 @@ from cliptune.training.validation import measure_baseline, validate
 
 log = logging.getLogger(__name__)
 
+# Called with the figures of each epoch, once its checkpoint is saved; what it raises ends the run.
+AfterEpoch = Callable[[Mapping[str, float | None]], None]
+
 
 def train(
     settings: Settings,
@@ -61,6 +65,8 @@ def train(
     progress: bool = True,
     profile: bool = False,
     base_model: str | None = None,
+    photos: tuple[Split, Split] | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> TrainResult:
     """Train a classifier by `settings`; checkpoints and curves go to `output.output_dir`.
 
@@ -69,7 +75,8 @@ def train(
     whole checkpoint there; `overwrite` allows starting anew in a folder that already holds a run.
     `progress` shows a bar (or lines, off a terminal). `profile` tells where the time went, in
     `TrainResult.profile` and a trace; photos are then decoded in the main process, where they
-    can be timed.
+    can be timed. `photos` are train and val in the place of those in `data.data_dir`, known to be
+    readable.
 
     Raises `UserError` for faults of settings, data or model, before anything is written;
     `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, SIGTERM or SIGUSR1,
@@ -97,7 +104,7 @@ def train(
             settings = as_begun(settings, last)
         if last is not None and lock.held:  # a stop may have come between a save and this
             prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
-        run = set_up(settings, progress=progress, last=last)
+        run = set_up(settings, progress=progress, last=last, photos=photos)
         lock.acquire()
         if last is not None:
             go_on_from(run, last)
@@ -116,7 +123,7 @@ def train(
                     start_from_fitted_head(run, progress=progress)
                     save_fitted_head(run)
             with measured(output_dir / "trace.json" if profile else None) as watch:
-                stopped_early = fit(run, progress=progress) if run.has_val else False
+                stopped_early = run.has_val and fit(run, progress=progress, after_epoch=after_epoch)
         finally:
             run.accelerator.end_training()
 
@@ -141,7 +148,7 @@ def train(
     )
 
 
-def fit(run: Run, *, progress: bool = True) -> bool:
+def fit(run: Run, *, progress: bool = True, after_epoch: AfterEpoch | None = None) -> bool:
     """Train until the last epoch or until val stops improving; True for the latter."""
     settings, state = run.settings, run.progress
     num_epochs = settings.training.num_epochs
@@ -173,6 +180,8 @@ def fit(run: Run, *, progress: bool = True) -> bool:
                 if not stop.wait(1):
                     save_and_fail(run, error)
                 save_and_stop(run)
+            if after_epoch:
+                after_epoch(state.history[-1])
             over = state.epoch == num_epochs or run.gain_is_over()
             if asked_to_stop(run, stop) and not over:
                 raise Interrupted(how_to_go_on(run))

@@ -1,0 +1,87 @@
+"""What the choice is worth: the best trial against the default on photos that chose nothing.
+
+Of many trials the lowest val loss is low by luck, too, and the epoch of each run was chosen by the
+same photos. On photos set apart both are what they are. N photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from cliptune.config import Settings
+from cliptune.data.folder import Sample
+from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.model.answers import scaled_logits
+from cliptune.model.checkpoint import read_checkpoint
+from cliptune.model.device import resolve_device
+from cliptune.model.measuring import Measuring
+from cliptune.model.restore import load_answers
+from cliptune.tuning.tuning import Proof
+
+Floats = NDArray[np.float64]
+
+
+def prove(
+    default: Sequence[Path],
+    best: Sequence[Path],
+    samples: Sequence[Sample],
+    settings: Settings,
+    *,
+    progress: bool,
+) -> Proof:
+    """The checkpoints of the best trial against those of the default on `samples`.
+
+    Of a trial of several runs each photo has the mean of its models' losses.
+    """
+    measuring = Measuring(
+        device=resolve_device(settings.hardware.device), batch_size=settings.training.batch_size,
+        num_workers=settings.data.num_workers, fast=settings.hardware.fast, progress=progress,
+    )  # fmt: skip
+    default_loss_N, default_right_N = _measured(default, samples, measuring)
+    best_loss_N, best_right_N = _measured(best, samples, measuring)
+    return Proof(
+        num_photos=len(samples),
+        default_loss=float(default_loss_N.mean()),
+        best_loss=float(best_loss_N.mean()),
+        default_accuracy=float(default_right_N.mean()),
+        best_accuracy=float(best_right_N.mean()),
+        gain=mean_difference(default_loss_N, best_loss_N),
+    )
+
+
+def mean_difference(a_N: Floats, b_N: Floats) -> Estimate | None:
+    """The mean of A less B over the same photos, with its 95 % interval; None below two photos.
+
+    Student's: differences lean to neither side as losses do, and for them it covers more than
+    Hall's transformation (of 60 pairs of gamma losses, shape 0.3 and 0.1: 94 and 90 % against 89
+    and 82 %).
+    """
+    from scipy.stats import t as student
+
+    difference_N, count = a_N - b_N, len(a_N)
+    if count < 2:
+        return None
+    value = float(difference_N.mean())
+    half = float(student.ppf(0.975, count - 1) * difference_N.std(ddof=1) / np.sqrt(count))
+    return Estimate(value, value - half, value + half)
+
+
+def _measured(
+    checkpoints: Sequence[Path], samples: Sequence[Sample], measuring: Measuring
+) -> tuple[Floats, Floats]:
+    """(N,) loss in nats and share right of each photo, means over the checkpoints."""
+    losses, rights = [], []
+    for path in checkpoints:
+        checkpoint = read_checkpoint(path)
+        classifier = measuring.loaded(checkpoint).tuned().to(measuring.device)
+        said = measuring.predict([classifier], samples, "photos set apart")
+        scaled_NC = scaled_logits(load_answers(checkpoint)[0], said.logits[0])
+        truth_N1 = said.labels[:, None]
+        losses.append(-np.take_along_axis(log_softmax(scaled_NC, axis=1), truth_N1, axis=1)[:, 0])
+        rights.append(scaled_NC.argmax(axis=1) == said.labels)
+    return np.mean(losses, axis=0), np.mean(rights, axis=0)

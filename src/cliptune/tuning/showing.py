@@ -1,0 +1,62 @@
+"""What a search tells while it goes: a bar on a terminal, a line for each trial elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from cliptune.training.reporting import clock
+from cliptune.tuning.tuning import Trial
+
+log = logging.getLogger(__name__)
+
+
+class TrialsBar:
+    """Progress over all trials, by the epochs of each."""
+
+    def __init__(self, trials: int, done: int, *, shown: bool) -> None:
+        self.trials, self.done, self.best = trials, done, ""
+        self._bar = tqdm(
+            total=trials,
+            initial=done,
+            dynamic_ncols=True,
+            disable=None if shown else True,  # None: a bar only on a terminal
+            bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, number: int, row: Mapping[str, float | None], *, share: float) -> None:
+        """An epoch of the trial `number` is done, with these figures, and `share` of the trial."""
+        self._bar.set_description_str(f"trial {number}/{self.trials - 1}", refresh=False)
+        loss = "–" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
+        self._bar.set_postfix_str(f"epoch {row['epoch']:g}, val {loss}{self.best}", refresh=False)
+        self._bar.update(self.done + share - self._bar.n)
+
+    def finish(self, trial: Trial, best: Trial | None) -> None:
+        """A trial is over; `best` is the best so far."""
+        if best is not None:
+            self.best = f"; best {best.val_loss:.3f}, trial {best.number}"
+        self.done += 1
+        self._bar.update(self.done - self._bar.n)
+        figures = "" if trial.val_loss is None else f"  val loss {trial.val_loss:.3f}"
+        if trial.val_accuracy is not None:
+            figures += f" {trial.val_accuracy:.1%}"
+        spent = "" if trial.seconds is None else f"  {clock(trial.seconds)}"
+        log.info(
+            "trial %d/%d  %s%s%s%s", trial.number, self.trials - 1, trial.state, figures, spent,
+            self.best,
+        )  # fmt: skip

@@ -1,0 +1,99 @@
+"""A search in words, at 80 columns."""
+
+from __future__ import annotations
+
+from cliptune.evaluation.statistics.words import percent
+from cliptune.text import counted, wrap
+from cliptune.training.reporting import clock
+from cliptune.tuning.space import title_of
+from cliptune.tuning.tuning import Trial, Tuning
+
+MOST = 25  # trials in the table
+COLUMNS = 6  # settings in it
+
+
+def tuning_text(tuning: Tuning) -> str:
+    """The table of trials, and what the best is worth."""
+    best, default = tuning.best, tuning.default
+    done = [trial for trial in tuning.trials if trial.state != "running"]
+    order = {"complete": 0, "pruned": 1, "failed": 2}
+    done.sort(key=lambda t: (order[t.state], t.val_loss is None, t.val_loss or 0.0, t.number))
+    shown = done[:MOST]
+    if default is not None and default not in shown:
+        shown.append(default)
+    keys = [key for key in tuning.importances if key in tuning.spaces]
+    keys = [*keys, *(key for key in tuning.spaces if key not in keys)][:COLUMNS]
+    titles = "".join(f"{title_of(key):>8}" for key in keys)
+    lines = [f" trial    loss  top-1    time{titles}"]
+    lines += [_row(tuning, trial, keys) for trial in shown]
+    if len(done) > len(shown):
+        lines.append(f"  … and {len(done) - len(shown)} more, in tuning.json")
+    photos = counted(tuning.num_choosing, "photo")
+    how = f"out of {tuning.folds} folds" if tuning.folds else "of val"
+    marks = {
+        "pruned": "p: pruned, at a point where half of the trials before were better.",
+        "failed": "f: failed; tuning.json says why.",
+    }
+    said = [words for state, words in marks.items() if any(t.state == state for t in shown)]
+    about = f"Loss and top-1 (%): on {photos} {how}, which choose. Trial 0: the default settings."
+    lines += ["", wrap(" ".join([about, *said]))]
+    if tuning.importances:
+        shares = ", ".join(f"{title_of(k)} {v:.0%}" for k, v in tuning.importances.items())
+        lines += ["", wrap(f"What matters, of what was tried: {shares}.")]
+    if best is None:
+        faults = "; ".join({trial.fault for trial in done if trial.fault})
+        return "\n".join([*lines, "", wrap(f"No trial came to its end. {faults}".strip())])
+    return "\n".join([*lines, "", *map(wrap, _verdict(tuning, best))])
+
+
+def _row(tuning: Tuning, trial: Trial, keys: list[str]) -> str:
+    def cell(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    numbers = tuning.numbers_of(trial)
+    mark = {"pruned": "p", "failed": "f"}.get(trial.state, "*" if trial is tuning.best else " ")
+    accuracy = None if trial.val_accuracy is None else 100 * trial.val_accuracy
+    spent = "–" if trial.seconds is None else clock(trial.seconds)
+    settings = "".join(f"{_short(numbers.get(key)):>8}" for key in keys)
+    figures = f"{cell(trial.val_loss, '.3f'):>8}{cell(accuracy, '.1f'):>7}{spent:>8}"
+    return f"{mark}{trial.number:>5}{figures}{settings}"
+
+
+def _short(value: float | None) -> str:
+    """A setting in a column of the table: two digits of what is no whole number."""
+    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.2g}"
+
+
+def _verdict(tuning: Tuning, best: Trial) -> list[str]:
+    """What the best is worth, a paragraph each."""
+    default, proof = tuning.default, tuning.proof
+    if best is default:
+        return ["No trial has a lower loss than the default settings: keep them."]
+    if default is None:
+        return [f"Best: trial {best.number}. The default settings failed: nothing to compare with."]
+    chosen = (
+        f"Best: trial {best.number}, val loss {best.val_loss:.3f} against {default.val_loss:.3f} "
+        f"of the default. The lowest of {counted(len(tuning.trials), 'trial')} is low by luck, too."
+    )
+    if proof is None:
+        return [f"{chosen} No photos were set apart to say how much of that is."]
+    photos = counted(proof.num_photos, "photo")
+    losses = f"{proof.best_loss:.3f} against {proof.default_loss:.3f}"
+    gain = ""
+    if proof.gain is not None:
+        gain = (
+            f": a gain of {proof.gain.value:+.3f} (95 %: {proof.gain.low:+.3f} to "
+            f"{proof.gain.high:+.3f})"
+        )
+    told = (
+        f"Out of sample, on {photos} of val that chose nothing, loss {losses}{gain}; top-1 "
+        f"{percent(proof.best_accuracy)} against {percent(proof.default_accuracy)} %."
+    )
+    meaning = {
+        "better": "It is better than the default, on photos like these; another seed of training "
+        "may move both.",
+        "worse": "It is worse than the default, though val chose it: keep the default.",
+        "indistinguishable": "That is not distinguishable from nothing: more photos in val would "
+        "tell, or the default is as good.",
+    }[proof.verdict]
+    return [chosen, told, meaning]
