@@ -49,7 +49,8 @@ def answers_for(prior: Prior, checkpoint: Checkpoint) -> Answers:
     if record.answers is None:
         raise CheckpointError(
             f"{checkpoint.path}: --prior cannot be answered for: its probabilities are not "
-            "calibrated, since val was not measured when it was saved. Use a checkpoint-epoch-N."
+            "calibrated, since val was not measured when it was saved. Use one of its run that "
+            "was, or leave out --prior."
         )
     trained_C = np.array(record.prior) / sum(record.prior)
     shares_C = prior_shares(prior, record.class_names, trained_C)
