@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -114,16 +115,14 @@ def train(
                 start_afresh(run)
         run.accelerator.wait_for_everyone()
         start_trackers(run)
+        trace = output_dir / "trace.json" if profile else None
         try:
-            if last is None:
-                if run.has_val:
-                    run.progress.baseline = measure_baseline(run)
-                run.progress.rounds = run.batches.rounds
-                if settings.training.recipe == "head_first":
-                    start_from_fitted_head(run, progress=progress)
-                    save_fitted_head(run)
-            with measured(output_dir / "trace.json" if profile else None) as watch:
-                stopped_early = run.has_val and fit(run, progress=progress, after_epoch=after_epoch)
+            with stop_requests() as stop, measured(trace) as watch:
+                if last is None:
+                    begin(run, progress=progress)
+                stopped_early = run.has_val and fit(
+                    run, stop, progress=progress, after_epoch=after_epoch
+                )
         finally:
             run.accelerator.end_training()
 
@@ -148,7 +147,23 @@ def train(
     )
 
 
-def fit(run: Run, *, progress: bool = True, after_epoch: AfterEpoch | None = None) -> bool:
+def begin(run: Run, *, progress: bool = True) -> None:
+    """What comes before the first update: zero-shot CLIP on val, and the head that is fitted."""
+    if run.has_val:
+        run.progress.baseline = measure_baseline(run)
+    run.progress.rounds = run.batches.rounds
+    if run.settings.training.recipe == "head_first":
+        start_from_fitted_head(run, progress=progress)
+        save_fitted_head(run)
+
+
+def fit(
+    run: Run,
+    stop: threading.Event,
+    *,
+    progress: bool = True,
+    after_epoch: AfterEpoch | None = None,
+) -> bool:
     """Train until the last epoch or until val stops improving; True for the latter."""
     settings, state = run.settings, run.progress
     num_epochs = settings.training.num_epochs
@@ -160,7 +175,7 @@ def fit(run: Run, *, progress: bool = True, after_epoch: AfterEpoch | None = Non
         every=settings.evaluation.logging_steps,
         shown=progress and run.accelerator.is_main_process,
     )
-    with bar, stop_requests() as stop:
+    with bar:
         while state.epoch < num_epochs:
             if run.gain_is_over():
                 return True
