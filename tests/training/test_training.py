@@ -268,8 +268,8 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(overrides: Over
 
 def test_one_photo_a_class_without_val_is_explained(overrides: Overrides, tmp_path: Path) -> None:
     data = make_photos(tmp_path / "one", counts={"train": 1})
-    settings = load_settings(overrides=overrides | {"data.data_dir": str(data)})
-    overrides |= {"training.recipe": "plain"}
+    overrides |= {"data.data_dir": str(data), "training.recipe": "plain"}
+    settings = load_settings(overrides=overrides)
     with pytest.raises(DataError, match="at least two photos") as caught:
         train(settings, progress=False)
     assert "unreadable" not in str(caught.value)
