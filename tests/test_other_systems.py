@@ -134,6 +134,7 @@ def test_a_whole_run_needs_nothing_that_windows_lacks(
             overrides=overrides
             | {"data.data_dir": str(data), "training.num_epochs": 1, "training.batch_size": 4}
             | {"training.cache_activations": True, "lora.last_layers": 1}
+            | {"training.recipe": "plain"}
             | {"data.augmentation.enabled": False}
         )
     )

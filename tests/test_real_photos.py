@@ -33,6 +33,8 @@ def run_dir(small_clip: Path, dogs10: Path, tmp_path_factory: pytest.TempPathFac
             "data.data_dir": str(folder / "dogs"),
             "data.num_workers": 0,
             "training.num_epochs": 1,
+            "training.min_updates": 0,
+            "training.val_in_head": "never",
             "output.output_dir": str(folder / "run"),
             "output.log_dir": str(folder / "logs"),
             "hardware.device": "cpu",

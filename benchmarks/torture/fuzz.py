@@ -64,7 +64,7 @@ def images(count: int, folder: Path, *, seed: int = 0, photos: Path | None = Non
         loaded = data[0]
         if isinstance(loaded, Unreadable):
             _in_words(loaded.reason)
-        elif loaded[1:] != (7, 0) or loaded[0].shape != (3, 32, 32):
+        elif loaded[1:] != (7, 0, 0) or loaded[0].shape != (3, 32, 32):
             raise Fault(f"the loader gave {loaded[1:]}, {loaded[0].shape}")
         if image is None:
             return False

@@ -45,6 +45,7 @@ def trained(folder: Path, model: Path, photos: Path, **changes: Any) -> Path:
             "model.name": str(model),
             "data.data_dir": str(photos),
             "data.num_workers": 0,
+            "training.recipe": "plain",  # a fitted head would know them all
             "training.num_epochs": 1,
             "training.batch_size": 8,
             "output.output_dir": str(folder / "run"),

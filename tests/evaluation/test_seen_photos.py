@@ -35,6 +35,8 @@ def run_on(
         "data.data_dir": str(photos),
         "data.num_workers": 0,
         "training.num_epochs": 1,
+        "training.min_updates": 0,
+        "training.val_in_head": "never",
         "training.batch_size": 8,
         "output.output_dir": str(folder / "run"),
         "output.log_dir": str(folder / "logs"),

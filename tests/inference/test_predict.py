@@ -28,6 +28,7 @@ def run_dir(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFa
             "data.data_dir": str(photos),
             "data.num_workers": 0,
             "training.num_epochs": 4,
+            "training.min_updates": 0,
             "training.learning_rate": 1e-2,
             "training.batch_size": 8,
             "output.output_dir": str(folder / "run"),
@@ -223,6 +224,8 @@ def test_val_without_a_folder_is_the_part_of_train_that_training_held_out(
             "data.data_dir": str(data),
             "data.num_workers": 0,
             "data.val_ratio": 0.3,
+            "training.val_in_head": "never",
+            "training.min_updates": 0,
             "training.num_epochs": 1,
             "hardware.mixed_precision": False,
             "output.output_dir": str(tmp_path / "run"),
@@ -239,7 +242,7 @@ def test_val_without_a_folder_is_the_part_of_train_that_training_held_out(
         progress=False,
     )
     assert evaluation.tuned.num_images == 9
-    assert evaluation.accuracy == result.history[0]["val_accuracy"]
-    assert evaluation.before_scaling.log_loss.value == pytest.approx(
-        result.history[0]["val_loss"], rel=1e-4
-    )
+    assert result.best is not None
+    (row,) = [row for row in result.history if row["epoch"] == result.best.record.epoch]
+    assert evaluation.accuracy == row["val_accuracy"]
+    assert evaluation.before_scaling.log_loss.value == pytest.approx(row["val_loss"], rel=1e-4)

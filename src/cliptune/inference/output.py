@@ -27,7 +27,7 @@ Result = Prediction | Unreadable
 def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     """A small bar chart of the probabilities, at most `width` columns wide."""
     longest = min(30, max(columns(score.name) for score in prediction.scores))
-    room = width - longest - 12
+    room = width - longest - 13
     lines = []
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
