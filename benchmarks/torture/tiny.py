@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 SETTINGS: dict[str, Any] = {
     "training.num_epochs": 3,
+    "training.min_updates": 0,
     "training.batch_size": 4,
     "training.gradient_accumulation_steps": 2,
     "training.early_stopping.enabled": False,
