@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cliptune.errors import DataError
 from cliptune.training.head import mixture
+from cliptune.training.head.cross_validation import STRENGTHS, Plan
 from cliptune.training.head.fitting import HeadFit, fit_head
 from cliptune.training.head.logistic import coordinates, directions, fit_logistic
 from cliptune.training.head.mixture import fit_weights, log_loss
@@ -238,3 +239,22 @@ def test_features_are_standardised_before_the_projection_as_far_as_it_tells(dim)
         ours.points_NR @ weights_CR.T,
         atol=1e-8,
     )
+
+
+def test_each_fold_has_a_head_that_answers_as_is_said_of_photos_held_out():
+    features_ND, labels_N, text_CD = made(12)
+    once = Plan(5, 1, STRENGTHS, 100, 1e-6)
+    head = fit_head(features_ND, labels_N, text_CD, SCALE, seed=0, plan=once)
+    heads = head.without_folds
+    points_ND = directions(features_ND)
+    found_NC = np.einsum("nd,ncd->nc", points_ND, heads.weights_KCD[heads.folds_N])
+    found_NC += heads.bias_KC[heads.folds_N]
+    np.testing.assert_allclose(found_NC, head.held_out.logits_NC, atol=1e-6)
+
+
+def test_where_zero_shot_stays_nothing_was_seen_and_no_fold_needs_a_head_of_its_own():
+    rng = np.random.default_rng(0)
+    features_ND, labels_N = rng.normal(size=(40, 6)), rng.permutation(np.arange(40) % 4)
+    head = fit_head(features_ND, labels_N, np.eye(4, 6), 1e-3, seed=0)  # labels by chance
+    assert "zero-shot, which stays" in head.held_out.note
+    assert head.without_folds is None

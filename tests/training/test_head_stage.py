@@ -20,7 +20,10 @@ from cliptune.model.checkpoint import HEAD, read_checkpoint
 from cliptune.model.classifier import Classifier, FittedHead, predict_logits
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import load_classifier
-from cliptune.training.head.fitting import fit_head
+from cliptune.training.head.fitting import FoldHeads, fit_head
+from cliptune.training.head.folds import shifts_of
+from cliptune.training.head.logistic import directions
+from cliptune.training.head.mixture import accuracy, log_loss
 from cliptune.training.head.stage import put_in, some_of_each, start_from_fitted_head
 from cliptune.training.run import Run
 from cliptune.training.setup import set_up
@@ -257,9 +260,59 @@ def test_the_plain_recipe_starts_from_zero_shot_and_writes_no_epoch_0(
 def test_of_very_many_photos_as_many_of_each_class_are_taken() -> None:
     labels = [0] * 50 + [1] * 3 + [2] * 20
     samples = [Sample(Path(f"{i}.jpg"), label) for i, label in enumerate(labels)]
-    few = some_of_each(samples, most=30, seed=1)
-    assert [sum(sample.label == label for sample in few) for label in range(3)] == [10, 3, 10]
-    assert few == sorted(few, key=samples.index)
-    assert few == some_of_each(samples, most=30, seed=1)
-    assert few != some_of_each(samples, most=30, seed=2)
-    assert some_of_each(samples, most=73, seed=1) == samples
+    few = list(some_of_each(samples, most=30, seed=1))
+    assert [sum(samples[i].label == label for i in few) for label in range(3)] == [10, 3, 10]
+    assert few == sorted(few)
+    assert few == list(some_of_each(samples, most=30, seed=1))
+    assert few != list(some_of_each(samples, most=30, seed=2))
+    assert list(some_of_each(samples, most=73, seed=1)) == list(range(73))
+
+
+def test_adapters_learn_against_heads_that_have_not_seen_the_photo(overrides: Overrides) -> None:
+    """Before any update, on plain views, training loss and accuracy are the held-out ones."""
+    overrides |= {
+        "data.augmentation.enabled": False, "training.learning_rate": 1e-12,
+        "training.num_epochs": 1, "lora.lora_dropout": 0.0,
+    }  # fmt: skip
+    result = train(load_settings(overrides=overrides), progress=False)
+    run = set_up(load_settings(overrides=overrides), progress=False)
+    _, features_ND = said_of(run.classifier, run)
+    labels_N = np.array([sample.label for sample in run.train_samples])
+    fit = fit_head(
+        features_ND, labels_N, run.zero_shot.features.numpy(),
+        run.zero_shot.logit_scale.exp().item(), seed=42,
+        projection_DH=run.backbone.model.visual_projection.weight.detach().numpy(),
+    )  # fmt: skip
+    heads = fit.without_folds
+    assert heads is not None
+    assert heads.folds_N.min() == 0
+    logits_NC = np.stack([
+        directions(features_ND)[i] @ heads.weights_KCD[fold].T + heads.bias_KC[fold]
+        for i, fold in enumerate(heads.folds_N)
+    ])  # fmt: skip
+    row = result.history[-1]
+    assert row["train_loss"] == pytest.approx(log_loss(logits_NC, labels_N), rel=1e-3)
+    assert row["train_accuracy"] == pytest.approx(accuracy(logits_NC, labels_N))
+    assert log_loss(fit.logits(features_ND), labels_N) < 0.98 * row["train_loss"]
+
+
+def test_photos_that_no_fold_holds_out_are_trained_against_the_head_itself(
+    overrides: Overrides,
+) -> None:
+    run = set_up(load_settings(overrides=overrides), progress=False)
+    head = run.classifier.head
+    assert isinstance(head, FittedHead)
+    rng = np.random.default_rng(0)
+    classes, dim = head.fitted.shape
+    heads = FoldHeads(
+        weights_KCD=rng.normal(size=(2, classes, dim)), bias_KC=rng.normal(size=(2, classes)),
+        folds_N=np.array([1, -1, 0]),
+    )  # fmt: skip
+    shifts = shifts_of(heads, head, np.array([0, 2, 3]), num_photos=5)
+    features_BD = torch.from_numpy(rng.normal(size=(5, dim))).float()
+    found = head(features_BD, head.weights(), shifts.of(torch.arange(5))).detach().numpy()
+    own = head(features_BD, head.weights()).detach().numpy()
+    np.testing.assert_array_equal(found[[1, 2, 4]], own[[1, 2, 4]])
+    for place, fold in ((0, 1), (3, 0)):
+        expected = directions(features_BD.numpy())[place] @ heads.weights_KCD[fold].T
+        np.testing.assert_allclose(found[place], expected + heads.bias_KC[fold], atol=1e-4)

@@ -371,7 +371,7 @@ def test_a_state_that_no_run_wrote_is_refused_with_its_key(
         numpy_random=numpy_random(),
     )
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
-    save_resume(tmp_path, state, optimizer=optimizer, random_states=[torch_random()], own_head={})
+    save_resume(tmp_path, state, optimizer=optimizer, random_states=[torch_random()], heads={})
     assert read_resume(tmp_path) == state
     rewrite_state(tmp_path, **change)
     with pytest.raises(CheckpointError, match=rf"state\.json: damaged: .*{fault}"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +57,22 @@ class TextHead(nn.Module):
 FITTED = ("share", "fitted", "bias")
 
 
+class HeadShifts(NamedTuple):
+    """K changes of a head, (K, C, D) to its weights and (K, C) to its bias; (B,) whose is which."""
+
+    weights_KCD: torch.Tensor
+    bias_KC: torch.Tensor
+    places_B: torch.Tensor
+
+    def logits(self, directions_BD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """(B, C) what they add to the logits; the head's weights count `scale` times."""
+        changes, classes, dim = self.weights_KCD.shape
+        all_BM = linear(directions_BD, scale * self.weights_KCD.view(-1, dim))
+        all_BKC = all_BM.view(-1, changes, classes) + self.bias_KC
+        own: torch.Tensor = all_BKC[torch.arange(len(all_BKC), device=all_BM.device), self.places_B]
+        return own
+
+
 class FittedHead(nn.Module):
     """A head fitted on frozen features (`cliptune.training.head`), and what it learns since.
 
@@ -98,10 +114,16 @@ class FittedHead(nn.Module):
         features = self.features if features_CD is None else features_CD
         return self.share * features + self.fitted + self.strength * self.offset
 
-    def forward(self, features_BD: torch.Tensor, weights_CD: torch.Tensor) -> torch.Tensor:
-        """(B, C) logits."""
-        scaled_CD = self.logit_scale.exp() * weights_CD
-        return linear(normalize(features_BD, dim=-1), scaled_CD, self.bias)
+    def forward(
+        self,
+        features_BD: torch.Tensor,
+        weights_CD: torch.Tensor,
+        shifts: HeadShifts | None = None,
+    ) -> torch.Tensor:
+        """(B, C) logits, by the head that `shifts` make of this for each photo."""
+        scale, directions_BD = self.logit_scale.exp(), normalize(features_BD, dim=-1)
+        logits_BC = linear(directions_BD, scale * weights_CD, self.bias)
+        return logits_BC if shifts is None else logits_BC + shifts.logits(directions_BD, scale)
 
 
 class LinearHead(nn.Module):
@@ -210,13 +232,15 @@ class Classifier(nn.Module):
         weights_CD: torch.Tensor | None = None,
         *,
         states: LayerStates | None = None,
+        shifts: HeadShifts | None = None,
     ) -> torch.Tensor:
         """(B, C) float32 logits from uint8 pixels (B, 3, H, W).
 
         `weights_CD` saves computing the class weights again where they do not change.
-        `states`, of a fused image tower, are taken up or left by this forward.
+        `states`, of a fused image tower, are taken up or left by this forward. `shifts` make
+        another fitted head for each photo.
         """
-        return self.answer(pixels_BCHW, weights_CD, states=states)[0]
+        return self.answer(pixels_BCHW, weights_CD, states=states, shifts=shifts)[0]
 
     def answer(
         self,
@@ -224,13 +248,15 @@ class Classifier(nn.Module):
         weights_CD: torch.Tensor | None = None,
         *,
         states: LayerStates | None = None,
+        shifts: HeadShifts | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(float32 logits (B, C), float32 image features (B, D)); arguments as in `forward`."""
         features_BD = self.image_features(pixels_BCHW, states=states)
         weights = self.class_weights() if weights_CD is None else weights_CD
         with torch.autocast(features_BD.device.type, enabled=False):
             features_BD = features_BD.float()
-            logits: torch.Tensor = self.head(features_BD, weights.float())
+            others = () if shifts is None else (shifts,)
+            logits: torch.Tensor = self.head(features_BD, weights.float(), *others)
         return logits, features_BD
 
 

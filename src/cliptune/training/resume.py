@@ -87,18 +87,21 @@ def save_resume(
     *,
     optimizer: torch.optim.Optimizer,
     random_states: Sequence[dict[str, torch.Tensor]],
-    own_head: Mapping[str, torch.Tensor],
+    heads: Mapping[str, Mapping[str, torch.Tensor]],
 ) -> None:
     """Write `resume/` into the checkpoint folder.
 
-    `random_states` are those of torch in each process, as `torch_random` gives them; `own_head`
-    what the run's fitted head holds in the place of that in the checkpoint, if it is another.
+    `random_states` are those of torch in each process, as `torch_random` gives them. `heads`: under
+    "head" what the run's fitted head holds in the place of that in the checkpoint, if it is
+    another, and under "folds" what photos are trained against.
     """
     folder = checkpoint / "resume"
     folder.mkdir()
     text = json.dumps(asdict(state), indent=1)
     (folder / "state.json").write_text(text, encoding="utf-8", newline="\n")
-    tensors = _optimizer_tensors(optimizer) | {f"head.{k}": v for k, v in own_head.items()}
+    tensors = _optimizer_tensors(optimizer)
+    for kind, values in heads.items():
+        tensors |= {f"{kind}.{name}": value for name, value in values.items()}
     for process, states in enumerate(random_states):
         tensors |= {f"random.{process}.{kind}": state for kind, state in states.items()}
     write_tensors(folder / "tensors.safetensors", tensors)
@@ -134,13 +137,13 @@ def precision_before(checkpoint: Path, device: torch.device, *, mixed: bool) -> 
     return read_resume(checkpoint).precision.get(device.type) if mixed else None
 
 
-def read_own_head(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """What the run's fitted head held in the place of that in the checkpoint; empty if the same."""
+def read_heads(checkpoint: Path, kind: str) -> dict[str, torch.Tensor]:
+    """What `save_resume` was given of `heads` under `kind`; empty where there was none."""
     tensors = read_tensors(checkpoint / "resume" / "tensors.safetensors")
     return {
-        name.removeprefix("head."): tensor
+        name.removeprefix(f"{kind}."): tensor
         for name, tensor in tensors.items()
-        if name.startswith("head.")
+        if name.startswith(f"{kind}.")
     }
 
 

@@ -21,6 +21,7 @@ from cliptune.model.classifier import Classifier, TextHead
 from cliptune.model.dropout import PhotoKeys
 from cliptune.model.fast.kept_activations import FrozenStates
 from cliptune.training.events import EventFiles
+from cliptune.training.head.folds import FoldShifts
 from cliptune.training.optim import epochs_without_gain
 from cliptune.training.uneven import UnevenLoss
 
@@ -79,6 +80,7 @@ class Run:
     photo_sums: PhotoSums | None = None  # in the process that saves
     # What checkpoints hold of the fitted head in the place of its own, where val is in theirs.
     delivered: dict[str, torch.Tensor] = field(default_factory=dict)
+    fold_shifts: FoldShifts | None = None  # of the fitted head, for photos it was fitted on
     progress: Progress = field(default_factory=Progress)
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
 

@@ -46,7 +46,8 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     """
     random_states = gather_object([torch_random()])  # of each process
     head = run.classifier.head
-    own_head = head.fitted_tensors() if isinstance(head, FittedHead) and run.delivered else {}
+    fitted = head.fitted_tensors() if isinstance(head, FittedHead) and run.delivered else {}
+    folds = run.fold_shifts.tensors() if run.fold_shifts else {}
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
@@ -79,8 +80,9 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             numpy_random=numpy_random(),
         )
         save_resume(
-            folder, state, optimizer=run.optimizer, random_states=random_states, own_head=own_head
-        )
+            folder, state, optimizer=run.optimizer, random_states=random_states,
+            heads={"head": fitted, "folds": folds},
+        )  # fmt: skip
 
     with section("checkpoint"), as_delivered(run, validation):
         write_checkpoint(

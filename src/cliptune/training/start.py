@@ -14,13 +14,14 @@ from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
 from cliptune.model.classifier import FittedHead
 from cliptune.model.restore import load_head, load_photo_sums, read_adapter
 from cliptune.text import command, counted
+from cliptune.training.head.folds import shifts_from
 from cliptune.training.resume import (
     check_photos_agree,
     check_prompt_names_agree,
     check_settings_agree,
     flat_settings,
     photo_digest,
-    read_own_head,
+    read_heads,
     read_resume,
     restore_training,
 )
@@ -152,7 +153,8 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     head.load_state_dict(load_head(last.path, last.record).state_dict())
     if isinstance(head, FittedHead):
         head.strength.fill_(1)  # less in a checkpoint that answers better so
-        if own := read_own_head(last.path):
+        run.fold_shifts = shifts_from(read_heads(last.path, "folds"), run.accelerator.device)
+        if own := read_heads(last.path, "head"):
             run.delivered = head.fitted_tensors()
             head.set_fitted(own)
     restore_training(last.path, state, run.optimizer, process=run.accelerator.process_index)

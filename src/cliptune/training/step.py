@@ -112,7 +112,8 @@ def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
                 drawing,
                 reused(run.frozen, batch, pixels) as (given, states),
             ):
-                logits_BC = run.model(given, states=states)
+                shifts = run.fold_shifts.of(batch.indices) if run.fold_shifts else None
+                logits_BC = run.model(given, states=states, shifts=shifts)
                 loss = run.loss.summed(logits_BC, labels)
             with section("backward"):
                 accelerator.backward(loss / total)

@@ -25,14 +25,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cliptune.errors import DataError, named
-from cliptune.training.head.logistic import (
-    Coordinates,
-    Floats,
-    Labels,
-    coordinates,
-    directions,
-    fit_logistic,
-)
+from cliptune.training.head.cross_validation import SMALL, Plan, Problem, choose_strength, plan_for
+from cliptune.training.head.logistic import Floats, Labels, coordinates, directions, fit_logistic
 from cliptune.training.head.mixture import (
     accuracy,
     deserved_share,
@@ -44,24 +38,10 @@ from cliptune.training.head.mixture import (
 # Of the zero-shot logits, the offset of a part. The whole of them was tried and gave less
 # (held-out training photos of ten breeds and five flowers).
 SHARES = (0.0, 0.5)
-STRENGTHS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of the pull, from strong to weak
 # Without held-out photos: what cross-validation chose where there were some, at 2 and 4 a class.
 USUAL_STRENGTH = 2e-3
 USUAL_SHARE = 0.8  # of zero-shot, times how much it deserves on these photos
-_SMALL = 50_000_000  # products in a pass over the photos
-_FEW = 1_000_000
 _ENOUGH = 8  # photos held out at least, or nothing can be chosen by them
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is tried: less where there are many photos or classes."""
-
-    folds: int
-    repeats: int
-    strengths: tuple[float, ...]
-    steps: int
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -93,8 +73,23 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FoldHeads:
+    """Heads that have not seen one fold of the photos each; nor have the weights of their parts.
+
+    `folds_N` says which head that is for a photo; -1: all have seen it.
+    """
+
+    weights_KCD: Floats
+    bias_KC: Floats
+    folds_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadFit:
-    """logits = directions @ weights_CD.T + bias_C; zero-shot CLIP times `share` is part of it."""
+    """logits = directions @ weights_CD.T + bias_C; zero-shot CLIP times `share` is part of it.
+
+    `without_folds` is None where nothing was held out, or nothing was learned.
+    """
 
     share: float
     weights_CD: Floats  # the scale of cosines is in them
@@ -102,27 +97,12 @@ class HeadFit:
     zero_shot_weight: float
     parts: tuple[Part, ...]
     held_out: HeldOut
+    without_folds: FoldHeads | None
 
     def logits(self, features_ND: Floats) -> Floats:
         """(N, C) logits of image features of any length."""
         logits_NC: Floats = directions(features_ND) @ self.weights_CD.T + self.bias_C
         return logits_NC
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """What is fitted: points of the photos, their labels, what zero-shot CLIP says of them."""
-
-    space: Coordinates
-    labels_N: Labels
-    zero_NC: Floats
-    text_CD: Floats  # times the scale of cosines
-    shifts_C: Floats
-    plan: Plan
-
-    def loss(self, logits_NC: Floats, among_N: NDArray[np.bool_]) -> float:
-        """The log loss of these photos, with what training adds to logits."""
-        return log_loss(logits_NC[among_N] + self.shifts_C, self.labels_N[among_N])
 
 
 def fit_head(
@@ -156,9 +136,9 @@ def fit_head(
     text_CD = logit_scale * np.asarray(text_features_CD, dtype=np.float64)
     # Hundreds of small products: a second thread would wait more than it works, and beside other
     # programs cost ten times the time.
-    with threadpool_limits(1 if work < _SMALL else None):
+    with threadpool_limits(1 if work < SMALL else None):
         points_ND = directions(features_ND)
-        given = _Problem(
+        given = Problem(
             space=coordinates(points_ND, projection_DH=projection_DH),
             labels_N=labels_N,
             zero_NC=points_ND @ text_CD.T,
@@ -169,7 +149,7 @@ def fit_head(
         return _fitted(given, features_ND, seed=seed, with_text=with_text)
 
 
-def _fitted(given: _Problem, features_ND: Floats, *, seed: int, with_text: bool) -> HeadFit:
+def _fitted(given: Problem, features_ND: Floats, *, seed: int, with_text: bool) -> HeadFit:
     labels_N = given.labels_N
     held_N = np.bincount(labels_N)[labels_N] > 1
     if held_N.sum() < max(_ENOUGH, len(labels_N) / 2):
@@ -182,58 +162,14 @@ def _fitted(given: _Problem, features_ND: Floats, *, seed: int, with_text: bool)
     return _mixed(given, folds_FN, held_N, with_text=with_text)
 
 
-def plan_for(work: int) -> Plan:
-    """What takes seconds for some thousand photos and minutes for a thousand classes.
-
-    `work` is the product of photos, classes and numbers of a feature.
-    """
-    if work > 1_000_000_000:
-        return Plan(2, 1, (1e-3, 3e-4, 1e-4, 3e-5), 20, 1e-4)
-    if work > _SMALL:
-        return Plan(3, 1, STRENGTHS[1:], 40, 1e-4)
-    return Plan(5, 3 if work < _FEW else 1, STRENGTHS, 100, 1e-4)
-
-
-def choose_strength(
-    given: _Problem, offset_NC: Floats, folds_FN: NDArray[np.int64]
-) -> tuple[float, Floats]:
-    """The strength of least held-out log loss, and its (F, N, C) held-out logits.
-
-    From strong to weak, each fit starting at the one before, until the loss rises.
-    """
-    points_NR, labels_N, plan = given.space.points_NR, given.labels_N, given.plan
-    starts: dict[tuple[int, int], Floats] = {}
-    best_loss, best = float("inf"), plan.strengths[0]
-    best_FNC: Floats = np.empty(0)
-    for strength in plan.strengths:
-        answers_FNC = np.broadcast_to(offset_NC, (len(folds_FN), *offset_NC.shape)).copy()
-        for repeat, folds_N in enumerate(folds_FN):
-            for fold in range(folds_N.max() + 1):
-                out_N = folds_N == fold
-                weights_CR = fit_logistic(
-                    points_NR[~out_N], labels_N[~out_N], offset_NC[~out_N] + given.shifts_C,
-                    strength=strength,
-                    start_CR=starts.get((repeat, fold)), tolerance=plan.tolerance, steps=plan.steps,
-                )  # fmt: skip
-                starts[repeat, fold] = weights_CR
-                answers_FNC[repeat, out_N] += points_NR[out_N] @ weights_CR.T
-        held_N = folds_FN[0] >= 0
-        loss = float(np.mean([given.loss(answers_NC, held_N) for answers_NC in answers_FNC]))
-        if loss >= best_loss:
-            break
-        best_loss, best, best_FNC = loss, strength, answers_FNC
-    return best, best_FNC
-
-
 def _mixed(
-    given: _Problem, folds_FN: NDArray[np.int64], held_N: NDArray[np.bool_], *, with_text: bool
+    given: Problem, folds_FN: NDArray[np.int64], held_N: NDArray[np.bool_], *, with_text: bool
 ) -> HeadFit:
     zero_NC, labels_N = given.zero_NC, given.labels_N
     shares = SHARES if with_text else (0.0,)
     chosen = [choose_strength(given, share * zero_NC, folds_FN) for share in shares]
-    parts = [(share, strength) for share, (strength, _) in zip(shares, chosen, strict=True)]
     # Repeats are averaged: one answer a photo, so that photos count once against the pull.
-    heads_KNC = np.stack([answers_FNC.mean(axis=0) for _, answers_FNC in chosen])
+    heads_KNC = np.stack([each.answers_FNC.mean(axis=0) for each in chosen])
     # To begin with, zero-shot for nothing and of the others the one that starts half-way.
     start_K = np.array([float(share == shares[-1]) for share in shares])
     if with_text:
@@ -242,6 +178,7 @@ def _mixed(
         heads_KNC[:, held_N], labels_N[held_N], start_K=start_K, shifts_C=given.shifts_C
     )
     held_out_NC = zero_NC.copy()
+    own_weights = []
     for fold in range(folds_FN[0].max() + 1):  # mixed by weights that the photo had no say in
         out_N = folds_FN[0] == fold
         rest_N = held_N & ~out_N
@@ -249,10 +186,15 @@ def _mixed(
             heads_KNC[:, rest_N], labels_N[rest_N], start_K=start_K, shifts_C=given.shifts_C
         )
         held_out_NC[out_N] = np.tensordot(own_K, heads_KNC[:, out_N], axes=1)
+        own_weights.append(own_K)
+    without_folds: FoldHeads | None = _without_folds(
+        given, [(share, each.fits_KCR) for share, each in zip(shares, chosen, strict=True)],
+        np.stack(own_weights), folds_FN[0],
+    )  # fmt: skip
     labels, zero = labels_N[held_N], zero_NC[held_N]
     note = ""
     if with_text and given.loss(held_out_NC, held_N) > given.loss(zero_NC, held_N):
-        weights_K = np.eye(len(weights_K))[0]
+        weights_K, without_folds = np.eye(len(weights_K))[0], None
         held_out_NC, note = zero_NC, "; none of it answers better than zero-shot, which stays"
     folds = int(folds_FN.max()) + 1
     held_out = HeldOut(
@@ -262,11 +204,53 @@ def _mixed(
         zero_shot_log_loss=given.loss(zero_NC, held_N),
         note=f"chosen by {folds}-fold cross-validation{note}",
     )  # fmt: skip
+    parts = [
+        Part(share, each.strength, float(weight))
+        for share, each, weight in zip(shares, chosen, weights_K[-len(shares) :], strict=True)
+    ]
     zero_shot_weight = float(weights_K[0]) if with_text else 0.0
-    return _assembled(given, parts, weights_K[-len(parts) :], zero_shot_weight, held_out)
+    return _assembled(given, parts, zero_shot_weight, held_out, without_folds)
 
 
-def _without_holding_out(given: _Problem, *, with_text: bool) -> HeadFit:
+def _without_folds(
+    given: Problem,
+    fits: Sequence[tuple[float, Floats]],
+    weights_KP: Floats,
+    folds_N: NDArray[np.int64],
+) -> FoldHeads:
+    """For each fold, the parts (share, K heads in coordinates) by that fold's own weights.
+
+    P counts parts, before them zero-shot where it is one.
+    """
+    heads = []
+    for fold, weights_P in enumerate(weights_KP):
+        zero_share = weights_P[: -len(fits)].sum()
+        parts = [
+            (weight, share, fits_KCR[fold])
+            for weight, (share, fits_KCR) in zip(weights_P[-len(fits) :], fits, strict=True)
+        ]
+        heads.append(_as_one(given, parts, zero_share))
+    return FoldHeads(
+        weights_KCD=np.stack([weights_CD for _, weights_CD, _ in heads]),
+        bias_KC=np.stack([bias_C for _, _, bias_C in heads]),
+        folds_N=folds_N,
+    )
+
+
+def _as_one(
+    given: Problem, parts: Sequence[tuple[float, float, Floats]], zero_share: float
+) -> tuple[float, Floats, Floats]:
+    """(share of zero-shot, weights (C, D), bias (C,)) of parts: weight, share, head (C, R)."""
+    weights_CD, bias_C = np.zeros_like(given.text_CD), np.zeros(len(given.text_CD))
+    for weight, share, own_CR in parts:
+        own_CD, own_C = given.space.on_features(own_CR)
+        zero_share += weight * share
+        weights_CD += weight * own_CD
+        bias_C += weight * own_C
+    return float(zero_share), weights_CD + zero_share * given.text_CD, bias_C
+
+
+def _without_holding_out(given: Problem, *, with_text: bool) -> HeadFit:
     """Where most classes have one photo: zero-shot has seen none, and can be judged by all."""
     zero_NC, labels_N = given.zero_NC, given.labels_N
     deserved = deserved_share(zero_NC, labels_N, shifts_C=given.shifts_C) if with_text else 0.0
@@ -278,36 +262,34 @@ def _without_holding_out(given: _Problem, *, with_text: bool) -> HeadFit:
         note=f"too few photos to hold any out: the usual pull, and {share:.2f} of zero-shot, by "
         "how it answers these photos",
     )  # fmt: skip
-    return _assembled(given, [(share, USUAL_STRENGTH)], np.ones(1), 0.0, held_out)
+    return _assembled(given, [Part(share, USUAL_STRENGTH, 1.0)], 0.0, held_out, None)
 
 
 def _assembled(
-    given: _Problem,
-    parts: list[tuple[float, float]],
-    weights_K: Floats,
+    given: Problem,
+    parts: Sequence[Part],
     zero_shot_weight: float,
     held_out: HeldOut,
+    without_folds: FoldHeads | None,
 ) -> HeadFit:
     """The parts that count, fitted on all photos, as one head."""
-    zero_share = zero_shot_weight
-    weights_CD, bias_C = np.zeros_like(given.text_CD), np.zeros(len(given.text_CD))
-    kept = []
-    for (share, strength), weight in zip(parts, weights_K, strict=True):
-        if weight == 0:
-            continue
-        own_CR = fit_logistic(
-            given.space.points_NR, given.labels_N, share * given.zero_NC + given.shifts_C,
-            strength=strength, tolerance=given.plan.tolerance / 10,
+    kept = tuple(part for part in parts if part.weight)
+    fits = [
+        fit_logistic(
+            given.space.points_NR, given.labels_N, part.share * given.zero_NC + given.shifts_C,
+            strength=part.strength, tolerance=given.plan.tolerance / 10,
             steps=2 * given.plan.steps,
-        )  # fmt: skip
-        own_CD, own_C = given.space.on_features(own_CR)
-        zero_share += weight * share
-        weights_CD += weight * own_CD
-        bias_C += weight * own_C
-        kept.append(Part(share, strength, float(weight)))
+        )
+        for part in kept
+    ]  # fmt: skip
+    share, weights_CD, bias_C = _as_one(
+        given,
+        [(part.weight, part.share, own_CR) for part, own_CR in zip(kept, fits, strict=True)],
+        zero_shot_weight,
+    )
     return HeadFit(
-        share=float(zero_share), weights_CD=weights_CD + zero_share * given.text_CD,
-        bias_C=bias_C, zero_shot_weight=zero_shot_weight, parts=tuple(kept), held_out=held_out,
+        share=share, weights_CD=weights_CD, bias_C=bias_C, zero_shot_weight=zero_shot_weight,
+        parts=kept, held_out=held_out, without_folds=without_folds,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from cliptune.model.classifier import FittedHead, predict_logits
 from cliptune.text import counted
 from cliptune.timing import section
 from cliptune.training.head.fitting import HeadFit, fit_head
+from cliptune.training.head.folds import shifts_of
 from cliptune.training.head.logistic import Floats, Labels
 from cliptune.training.run import Run
 
@@ -31,9 +32,10 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     """Fit the head of `run` on one view of each training photo, and put it in its place.
 
     The adapters are fresh, so the features are the frozen backbone's. Each process computes all
-    of them and takes the head of the first, so that rounding cannot part them. Where val joins,
-    checkpoints are given a head fitted on its photos, too; the run goes on with one that has not
-    seen them, by which val is measured.
+    of them and takes the heads of the first, so that rounding cannot part them. Adapters are then
+    trained against heads that have not seen the photo (`cliptune.training.head.folds`). Where val
+    joins, checkpoints are given a head fitted on its photos, too; the run goes on with one that
+    has not seen them, by which val is measured.
 
     Raises `ImageError` for a photo that cannot be read any more.
     """
@@ -41,12 +43,16 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     assert isinstance(head, FittedHead)
     started = time.perf_counter()
     with section("head"):
-        features_ND, labels_N = _features(run, run.train_samples, progress=progress)
+        features_ND, labels_N, places_N = _features(run, run.train_samples, progress=progress)
         fit = _fit(run, features_ND, labels_N)
         put_in(head, fit)
+        if fit.without_folds is not None:
+            run.fold_shifts = shifts_of(
+                fit.without_folds, head, places_N, num_photos=len(run.train_samples)
+            )
         if val_joins(run):
             own = head.fitted_tensors()
-            val_ND, val_N = _features(run, run.val_samples, progress=False)
+            val_ND, val_N, _ = _features(run, run.val_samples, progress=False)
             fit = _fit(run, np.concatenate([features_ND, val_ND]), np.append(labels_N, val_N))
             put_in(head, fit)
             run.delivered = head.fitted_tensors()
@@ -95,9 +101,12 @@ def put_in(head: FittedHead, fit: HeadFit) -> None:
     head.offset.zero_()
 
 
-def _features(run: Run, samples: Sequence[Sample], *, progress: bool) -> tuple[Floats, Labels]:
-    """Float32 features (N, D) and labels (N,) of as many of `samples` as a head is fitted on."""
-    samples = some_of_each(samples, most=MOST_PHOTOS, seed=run.settings.seed)
+def _features(
+    run: Run, samples: Sequence[Sample], *, progress: bool
+) -> tuple[Floats, Labels, Labels]:
+    """Float32 features (N, D), labels and places (N,) of as many as a head is fitted on."""
+    places = some_of_each(samples, most=MOST_PHOTOS, seed=run.settings.seed)
+    samples = [samples[place] for place in places]
     data, training = run.settings.data, run.settings.training
     loader = make_loader(
         PhotoDataset(samples, run.backbone.preprocess), batch_size=training.batch_size,
@@ -113,20 +122,20 @@ def _features(run: Run, samples: Sequence[Sample], *, progress: bool) -> tuple[F
     if said.unreadable and data.on_bad_image == "error":
         lines = listing([str(fault) for fault in said.unreadable])
         raise ImageError(f"unreadable images met while the head was fitted:\n{lines}")
-    return said.features[0], said.labels
+    return said.features[0], said.labels, places[said.indices]
 
 
-def some_of_each(samples: Sequence[Sample], *, most: int, seed: int) -> list[Sample]:
-    """All of `samples`; of more than `most`, as many of each class as fit, by lot, in order."""
+def some_of_each(samples: Sequence[Sample], *, most: int, seed: int) -> Labels:
+    """Places of all `samples`; of more than `most`, as many of each class as fit, by lot."""
     if len(samples) <= most:
-        return list(samples)
+        return np.arange(len(samples))
     labels_N = np.array([sample.label for sample in samples])
     each = max(1, most // len(np.unique(labels_N)))
     lots = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
     by_class = lots[np.argsort(labels_N[lots], kind="stable")]
     starts = np.searchsorted(labels_N[by_class], labels_N[by_class])
     chosen = by_class[np.arange(len(samples)) - starts < each]
-    return [samples[i] for i in sorted(chosen)]
+    return np.sort(chosen)
 
 
 def _weight(projection: torch.nn.Module) -> np.ndarray:
