@@ -165,6 +165,8 @@ def test_a_run_that_goes_on_from_epoch_0_ends_to_the_bit_as_one_that_did_not_sto
     assert whole.last is not None
     assert again.last is not None
     assert again.updates == whole.updates == 12
+    criteria = [[row["val_criterion"] for row in end.history] for end in (again, whole)]
+    assert criteria[0] == criteria[1]
     assert distance(tensors(again.last.path), tensors(whole.last.path)) == 0
     ours, theirs = (load_file(end.last.path / HEAD) for end in (again, whole) if end.last)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cliptune.evaluation.corruptions import CORRUPTIONS
 from cliptune.files import whole_file
+from cliptune.model.checkpoint import CRITERIA
 from cliptune.text import columns, counted, shorten
 
 if TYPE_CHECKING:
@@ -163,15 +164,15 @@ Row = TypeVar("Row", bound=Mapping[str, float | None])
 def best_epoch(history: Sequence[Row]) -> Row:
     """The row with the highest val accuracy, then the lowest val loss, then the earliest.
 
-    Where rows have a scaled loss, the lowest of these. The order of checkpoints; a loss that is
+    Where rows have a criterion, the lowest of these. The order of checkpoints; a loss that is
     not known comes last.
     """
 
     def rank(row: Row) -> tuple[float, float, float]:
         loss = _known(row["val_loss"])
-        if "val_scaled_loss" in row:
-            scaled = _known(row["val_scaled_loss"])
-            return inf if isnan(scaled) else scaled, 0.0, _known(row["epoch"])
+        if by := [key for key in CRITERIA if key in row]:
+            criterion = _known(row[by[0]])
+            return inf if isnan(criterion) else criterion, 0.0, _known(row["epoch"])
         return -_known(row["val_accuracy"]), inf if isnan(loss) else loss, _known(row["epoch"])
 
     return min(history, key=rank)

@@ -249,11 +249,16 @@ def best_checkpoint(run_dir: Path) -> Checkpoint | None:
     return best_of(list_checkpoints(run_dir))
 
 
+# What chooses among the epochs of a run that began with a fitted head, today and before.
+CRITERIA = ("val_criterion", "val_scaled_loss")
+
+
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     """The one with the highest val accuracy, then the lowest val loss, then the earliest.
 
-    Of a run that began with a fitted head: that with the lowest scaled log loss on val. A few
-    dozen photos tell little by accuracy. Without val, the fitted head itself.
+    Of a run that began with a fitted head: that of the least criterion on val, a log loss
+    (`training.validation`): a few dozen photos tell little by accuracy. Without val, the fitted
+    head itself.
     """
     measured = [c for c in checkpoints if c.val_accuracy is not None]
     unmeasured = [c for c in checkpoints if c.record.without_val]
@@ -303,9 +308,9 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def _rank(checkpoint: Checkpoint) -> tuple[float, float, int]:
     metrics = checkpoint.record.metrics
-    if "val_scaled_loss" in metrics:
-        scaled = metrics["val_scaled_loss"]
-        return float("inf") if scaled is None else scaled, 0.0, checkpoint.record.update
+    if by := [key for key in CRITERIA if key in metrics]:
+        criterion = metrics[by[0]]
+        return float("inf") if criterion is None else criterion, 0.0, checkpoint.record.update
     loss = metrics.get("val_loss")
     accuracy = checkpoint.val_accuracy
     assert accuracy is not None

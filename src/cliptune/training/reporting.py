@@ -141,11 +141,11 @@ def log_known(run: Run, values: Mapping[str, float | None]) -> None:
 
 
 def epoch_row(
-    state: Progress, metrics: SplitMetrics, *, scaled_loss: float | None = None
+    state: Progress, metrics: SplitMetrics, *, criterion: float | None = None
 ) -> dict[str, float | None]:
     """The figures of the running epoch, whose val has `metrics`; None for what is not known.
 
-    `scaled_loss` is given where it decides which epoch is best. No training figure is known where
+    `criterion` is given where it decides which epoch is best. No training figure is known where
     every update was left out.
     """
 
@@ -161,8 +161,8 @@ def epoch_row(
         "val_accuracy": metrics.accuracy,
         "images_per_second": state.images_per_second,
     }
-    if scaled_loss is not None:
-        row["val_scaled_loss"] = finite(scaled_loss)
+    if criterion is not None:
+        row["val_criterion"] = finite(criterion)
     if metrics.top5_accuracy is not None:
         row["train_top5_accuracy"] = mean(state.top5_correct)
         row["val_top5_accuracy"] = metrics.top5_accuracy

@@ -93,7 +93,7 @@ def save_resume(
 
     `random_states` are those of torch in each process, as `torch_random` gives them. `heads`: under
     "head" what the run's fitted head holds in the place of that in the checkpoint, if it is
-    another, and under "folds" what photos are trained against.
+    another, under "folds" what photos are trained against, and under "losses" those of val.
     """
     folder = checkpoint / "resume"
     folder.mkdir()

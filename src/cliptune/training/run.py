@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -55,6 +57,14 @@ class Progress:
         return self.photos_seen / self.train_seconds if self.train_seconds else None
 
 
+@dataclass(frozen=True)
+class HeadLosses:
+    """(N,) log losses of val's photos, in nats, by the fitted head alone; and which they are."""
+
+    losses_N: NDArray[np.float64]
+    indices_N: NDArray[np.int64]
+
+
 @dataclass
 class Run:
     """Everything one training run works with."""
@@ -81,6 +91,7 @@ class Run:
     # What checkpoints hold of the fitted head in the place of its own, where val is in theirs.
     delivered: dict[str, torch.Tensor] = field(default_factory=dict)
     fold_shifts: FoldShifts | None = None  # of the fitted head, for photos it was fitted on
+    head_losses: HeadLosses | None = None  # before anything else was learned
     progress: Progress = field(default_factory=Progress)
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
 

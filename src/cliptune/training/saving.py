@@ -9,9 +9,11 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from accelerate.utils import gather_object
 
@@ -48,6 +50,9 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     head = run.classifier.head
     fitted = head.fitted_tensors() if isinstance(head, FittedHead) and run.delivered else {}
     folds = run.fold_shifts.tensors() if run.fold_shifts else {}
+    losses = {}
+    if run.head_losses is not None:
+        losses = {key: torch.from_numpy(x) for key, x in asdict(run.head_losses).items()}
     if not run.accelerator.is_main_process:
         return
     output = run.settings.output
@@ -81,7 +86,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
         )
         save_resume(
             folder, state, optimizer=run.optimizer, random_states=random_states,
-            heads={"head": fitted, "folds": folds},
+            heads={"head": fitted, "folds": folds, "losses": losses},
         )  # fmt: skip
 
     with section("checkpoint"), as_delivered(run, validation):
@@ -164,6 +169,7 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
         }
         if isinstance(run.classifier.head, FittedHead):
             figures["val_scaled_loss"] = finite(validation.scaled_loss)
+            figures["val_criterion"] = finite(validation.criterion)
     return Record(
         class_names=list(run.class_names),
         display_names=run.names.display,

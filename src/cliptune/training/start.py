@@ -25,7 +25,7 @@ from cliptune.training.resume import (
     read_resume,
     restore_training,
 )
-from cliptune.training.run import Run
+from cliptune.training.run import HeadLosses, Run
 from cliptune.training.saving import draw_curves
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     if isinstance(head, FittedHead):
         head.strength.fill_(1)  # less in a checkpoint that answers better so
         run.fold_shifts = shifts_from(read_heads(last.path, "folds"), run.accelerator.device)
+        if losses := read_heads(last.path, "losses"):
+            run.head_losses = HeadLosses(**{key: x.numpy() for key, x in losses.items()})
         if own := read_heads(last.path, "head"):
             run.delivered = head.fitted_tensors()
             head.set_fitted(own)

@@ -210,7 +210,7 @@ def save_fitted_head(run: Run) -> None:
         return
     validation = validate(run)
     metrics = validation.metrics
-    row = epoch_row(run.progress, metrics, scaled_loss=validation.scaled_loss) | {"epoch": 0}
+    row = epoch_row(run.progress, metrics, criterion=validation.criterion) | {"epoch": 0}
     run.progress.history.append(row)
     log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=True))
     log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
@@ -288,8 +288,8 @@ def _finish_epoch(run: Run) -> None:
     state = run.progress
     validation = validate(run)
     metrics = validation.metrics
-    decides = validation.scaled_loss if isinstance(run.classifier.head, FittedHead) else None
-    row = epoch_row(state, metrics, scaled_loss=decides)
+    decides = validation.criterion if isinstance(run.classifier.head, FittedHead) else None
+    row = epoch_row(state, metrics, criterion=decides)
     if not state.photos:
         log.warning(
             "epoch %d: not one of its %d updates could be used: the weights are those of before, "

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
 
-from cliptune.evaluation.statistics.calibration import scaled_log_loss
+from cliptune.evaluation.statistics.calibration import scaled_log_losses
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
 from cliptune.model.classifier import Classifier, FittedHead, Predictions, predict_logits
 from cliptune.model.lora import can_be_weakened
 from cliptune.timing import section
 from cliptune.training.reporting import finite, log_known
-from cliptune.training.run import Run
+from cliptune.training.run import HeadLosses, Run
 
 log = logging.getLogger(__name__)
 
 
-# Of what was learned since the fitted head, that may count.
-STRENGTHS = (1.0, 0.5)
+STRENGTHS = (1.0, 0.5)  # of what was learned since the head was fitted, that may count
+DOUBT = 1.64  # standard errors: of a normal variable's values, 95 % are below
 
 
 @dataclass(frozen=True)
 class Validation:
     """Val at one point of a run: its figures, and what was said of each of its photos.
 
-    `scaled_loss` is the log loss at the best temperature, in nats. `strength` is the share of what
-    was learned that counts in all of them.
+    `losses_N` are its log losses at the best temperature, in nats. `strength` is the share of what
+    was learned since the head was fitted that counts in all of them. `criterion` chooses among
+    strengths and epochs, in nats: see `at_worst`.
     """
 
     metrics: SplitMetrics
     predictions: Predictions
-    scaled_loss: float
+    losses_N: NDArray[np.float64]
+    criterion: float
     strength: float = 1.0
+
+    @property
+    def scaled_loss(self) -> float:
+        """The mean of `losses_N`."""
+        return float(self.losses_N.mean())
 
 
 def measure_baseline(run: Run) -> dict[str, float | int | None]:
@@ -52,13 +62,15 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
 def validate(run: Run) -> Validation:
     """Val without adapters' dropout or augmentation: figures, and what was said of each photo.
 
-    After a fitted head, at the strength of least scaled log loss: the mean of two weights, the
+    After a fitted head, at the strength of least `criterion`: the mean of two weights, the
     start and what was learned from there, often answers better than either (WiSE-FT, arXiv
     2109.01903).
     """
     with section("validation"):
         found = [_at_strength(run, strength) for strength in strengths(run)]
-        best = min(found, key=lambda each: each.scaled_loss)
+        best = min(found, key=lambda each: each.criterion)
+        if isinstance(run.classifier.head, FittedHead) and run.progress.update == 0:
+            run.head_losses = HeadLosses(best.losses_N, best.predictions.indices)
     # Every process measures all of val; they must not part over a rounding when to stop.
     agreed: list[Validation] = broadcast_object_list([best])
     return agreed[0]
@@ -68,6 +80,23 @@ def strengths(run: Run) -> tuple[float, ...]:
     """Those to choose from: one alone where there is nothing to weaken, or no way to."""
     learned = isinstance(run.classifier.head, FittedHead) and run.progress.update > 0
     return STRENGTHS if learned and can_be_weakened(run.classifier.model) else (1.0,)
+
+
+def at_worst(now: HeadLosses, head: HeadLosses | None) -> float:
+    """The mean loss `now`, in nats, as high as its gain over the fitted head leaves in doubt.
+
+    That is `DOUBT` standard errors of the paired difference above it: adapters that are no better
+    than the head look so on few photos, at one of many epochs, more often than not. Without losses
+    of the head, the mean itself.
+    """
+    if head is None:
+        return float(now.losses_N.mean())
+    _, ours, theirs = np.intersect1d(now.indices_N, head.indices_N, return_indices=True)
+    losses_N, before_N = now.losses_N[ours], head.losses_N[theirs]
+    if len(losses_N) < 2 or not np.isfinite(losses_N).all() or not np.isfinite(before_N).all():
+        return float(now.losses_N.mean())
+    error = float((losses_N - before_N).std(ddof=1)) / math.sqrt(len(losses_N))
+    return float(losses_N.mean()) + DOUBT * error
 
 
 def _at_strength(run: Run, strength: float) -> Validation:
@@ -86,4 +115,6 @@ def _measured(run: Run, classifier: Classifier) -> Validation:
         frozen=run.frozen_val,
     )
     said = predictions.logits[0], predictions.labels
-    return Validation(split_metrics(*said), predictions, scaled_log_loss(*said))
+    losses = HeadLosses(scaled_log_losses(*said), predictions.indices)
+    criterion = at_worst(losses, run.head_losses)
+    return Validation(split_metrics(*said), predictions, losses.losses_N, criterion)

@@ -134,8 +134,8 @@ def fit_temperature(
     return Temperature(value, float(log_losses(logits_NC / value, labels_N).mean()), note)
 
 
-def scaled_log_loss(logits_NC: Logits, labels_N: Labels) -> float:
-    """The mean log loss, in nats, once a temperature has set how sure the answers are.
+def scaled_log_losses(logits_NC: Logits, labels_N: Labels) -> Floats:
+    """(N,) log losses, in nats, once a temperature has set how sure the answers are.
 
     For choosing among classifiers whose logits have other sizes. What is least is n times the loss
     plus 2 (log T)², two nats for a temperature off by e: few photos, all right, move it little.
@@ -144,14 +144,15 @@ def scaled_log_loss(logits_NC: Logits, labels_N: Labels) -> float:
     from scipy.optimize import minimize_scalar
 
     if not np.isfinite(logits_NC).all():
-        return float("inf")
+        return np.full(len(labels_N), np.inf)
     logits_NC = np.asarray(logits_NC, dtype=np.float64)
 
     def cost(log_t: float) -> float:
         return float(log_losses(logits_NC / np.exp(log_t), labels_N).sum()) + 2 * log_t**2
 
     found = minimize_scalar(cost, bounds=(-3, 3), method="bounded")
-    return float(log_losses(logits_NC / np.exp(found.x), labels_N).mean())
+    losses_N: Floats = log_losses(logits_NC / np.exp(found.x), labels_N)
+    return losses_N
 
 
 def fit_vector(
