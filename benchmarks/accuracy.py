@@ -8,9 +8,10 @@
 Each folder holds train/, val/ and test/. A cell is a folder and a number of shots K: by seed, K
 photos of each class of train and min(K, 4) of val; test is whole. Features are taken once, by
 cliptune's own code. Means over seeds in percent; intervals are 95 % of Student's t over seeds,
-which test photos do not enter: they are the same for all. Writes JSON and a table to --output-dir,
-the JSON after each cell. --recipes names what is tried: features are enough for most, "cliptune
-train", "plain" and "CLIP-LoRA" are whole runs (`trained.py`), minutes each.
+which test photos do not enter: they are the same for all. Writes JSON and a table to --output-dir
+after each cell; --join puts together what several calls wrote. --recipes names what is tried:
+features are enough for most, "cliptune train", "plain" and "CLIP-LoRA" are whole runs
+(`trained.py`), minutes each.
 
 Shape suffixes: N photos, H pooled feature.
 """
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,28 +117,61 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Differences seed by seed, of the seeds that both have."""
+    return [one - other for one, other in zip(ours, theirs, strict=False)]
+
+
+def joined(written: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Cells and columns of several calls; of the same column the later one's."""
+    whole: dict[str, Any] = {"top1_percent": {}, "seconds": {}, "seeds": []}
+    for each in written:
+        whole["seeds"] = max(whole["seeds"], each["seeds"], key=len)
+        for kind in ("top1_percent", "seconds"):
+            for folder, by_shots in each[kind].items():
+                for shots, columns in by_shots.items():
+                    whole[kind].setdefault(folder, {}).setdefault(shots, {}).update(columns)
+    return whole
+
+
 def table(results: dict[str, dict[str, Scores]]) -> str:
     """Markdown: a row for each cell, and paired differences of ours to the best cited one."""
-    first = next(iter(next(iter(results.values())).values()))
-    ours = next(name for name in ("cliptune train", "our head") if name in first)
-    rivals = [name for name in first if name not in NO_RIVALS]
-    heads = " | ".join(first)
-    lines = [f"| folder, shots | {heads} | {ours} − best cited | {ours} − stack |"]
-    lines.append("|---" * (len(first) + 3) + "|")
-    for folder, by_shots in results.items():
-        for shots, scores in by_shots.items():
-            figures = ["{:.1f} ± {:.1f}".format(*mean_and_half_width(x)) for x in scores.values()]
-            best = max(rivals, key=lambda name: np.mean(scores[name]))
-            for rival in (best, "stack"):
-                gaps = np.subtract(scores[ours], scores[rival]) if rival in scores else []
-                shown = "{:+.1f} ± {:.1f}".format(*mean_and_half_width(gaps)) if len(gaps) else "–"
-                figures.append(f"{shown} ({rival})" if rival == best else shown)
-            lines.append(f"| {folder} {shots} | {' | '.join(figures)} |")
+    cells = {
+        f"{folder} {shots}": scores
+        for folder, by_shots in results.items()
+        for shots, scores in by_shots.items()
+    }
+    columns = list(dict.fromkeys(name for scores in cells.values() for name in scores))
+    ours = next(name for name in ("cliptune train", "our head", columns[0]) if name in columns)
+    lines = [
+        f"| folder, shots | {' | '.join(columns)} | {ours} − best cited | {ours} − stack |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for cell, scores in cells.items():
+        shown = [in_words(scores.get(name, []), "{:.1f} ± {:.1f}") for name in columns]
+        rivals = [name for name in scores if name not in NO_RIVALS]
+        best = max(rivals, key=lambda name: np.mean(scores[name]), default="")
+        for rival in (best, "stack"):
+            gaps = paired(scores.get(ours, []), scores.get(rival, []))
+            shown.append(in_words(gaps, "{:+.1f} ± {:.1f}"))
+        shown[-2] += f" ({best})" if best else ""
+        lines.append(f"| {cell} | {' | '.join(shown)} |")
     means = [
-        f"{np.mean([s[name] for by_shots in results.values() for s in by_shots.values()]):.1f}"
-        for name in first
+        f"{np.mean([np.mean(scores[name]) for scores in cells.values()]):.1f}"
+        if all(name in scores for scores in cells.values())
+        else "–"
+        for name in columns
     ]
     return "\n".join([*lines, f"| mean | {' | '.join(means)} | | |", ""])
+
+
+def in_words(values: Sequence[float], kind: str) -> str:
+    """Mean and half interval; a dash for no value, the mean alone for one."""
+    if not len(values):
+        return "–"
+    if len(values) == 1:
+        return kind.partition(" ")[0].format(values[0])
+    return kind.format(*mean_and_half_width(values))
 
 
 def main() -> None:
@@ -150,8 +185,14 @@ def main() -> None:
     parser.add_argument(
         "--recipes", nargs="*", choices=[*RECIPES, *RUNS], default=[*RECIPES, "cliptune train"]
     )
+    parser.add_argument("--join", nargs="*", type=Path, help="accuracy.json of earlier calls")
     parser.add_argument("--output-dir", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
+    if given.join:
+        whole = joined([json.loads(path.read_text(encoding="utf-8")) for path in given.join])
+        write(given.output_dir, whole)
+        print(table(whole["top1_percent"]))
+        return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     with tempfile.TemporaryDirectory() as scratch:
         if given.data is None:
@@ -165,7 +206,6 @@ def measure_all(given: argparse.Namespace) -> None:
     """Every cell in its turn; what is known so far is written after each."""
     backbone = load_backbone(given.model)
     backbone.model.eval()
-    given.output_dir.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Scores]] = {}
     spent: dict[str, dict[str, dict[str, float]]] = {}
     for folder, prompt in given.data:
@@ -177,10 +217,17 @@ def measure_all(given: argparse.Namespace) -> None:
             results[name][str(shots)], spent[name][str(shots)] = scores, seconds
             print(name, shots, {key: round(float(np.mean(x)), 1) for key, x in scores.items()},
                   {key: round(x, 2) for key, x in seconds.items()}, flush=True)  # fmt: skip
-            written = {"top1_percent": results, "seconds": spent, "seeds": given.seeds}
-            (given.output_dir / "accuracy.json").write_text(json.dumps(written, indent=1) + "\n")
-    (given.output_dir / "accuracy.md").write_text(table(results))
+            write(
+                given.output_dir, {"top1_percent": results, "seconds": spent, "seeds": given.seeds}
+            )
     print(table(results))
+
+
+def write(output_dir: Path, whole: dict[str, Any]) -> None:
+    """The figures as JSON and as a table."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "accuracy.json").write_text(json.dumps(whole, indent=1) + "\n")
+    (output_dir / "accuracy.md").write_text(table(whole["top1_percent"]))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from cliptune.evaluation.plots import BLUE, DPI, GREEN, GREY, GRID, ORANGE
 # Of all the columns, those that a picture still tells apart.
 SHOWN = {
     "cliptune train": (BLUE, "-", "o"), "CLIP-LoRA": (ORANGE, "--", "s"),
-    "probe": (GREEN, ":", "^"), "zero_shot": (GREY, "-.", ""),
+    "probe": (GREEN, ":", "^"), "zero-shot": (GREY, "-.", ""),
 }  # fmt: skip
-CALLED = {"probe": "logistic regression on features", "zero_shot": "zero-shot CLIP"}
+CALLED = {"probe": "logistic regression on features", "zero-shot": "zero-shot CLIP"}
 
 
 def draw(results: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> None:

@@ -162,7 +162,7 @@ ClassWeights = Annotated[
 
 class TrainingSettings(Section):
     recipe: Literal["head_first", "plain"] = "head_first"
-    min_updates: Annotated[int, Field(ge=0)] = 150
+    min_updates: Annotated[int, Field(ge=0)] = 100
     val_in_head: Literal["few_photos", "never"] = "few_photos"
     num_epochs: Annotated[int, Field(ge=1)] = 10
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5.0e-4
