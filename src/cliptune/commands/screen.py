@@ -107,6 +107,11 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
     _show("training finished", lines)
     if result.profile:
         print(f"\n{result.profile}")
+    if best and best.record.epoch == 0 and result.epochs:
+        print(
+            "\nThe fitted head stays the best: by val's photos, what adapters learned after it may "
+            "as well\nbe chance. More val photos show smaller gains."
+        )
     if best:
         words = ["--checkpoint", best.path, "--data-dir", settings.data.data_dir]
         print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")

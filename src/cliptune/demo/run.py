@@ -43,7 +43,7 @@ class DemoResult:
         tuned, baseline = self.evaluation.tuned, self.evaluation.baseline
         before = f"{baseline.accuracy:.1%} zero-shot → " if baseline else ""
         return [
-            ("test accuracy", f"{before}{tuned.accuracy:.1%} with LoRA"),
+            ("test accuracy", f"{before}{tuned.accuracy:.1%} tuned"),
             ("time", f"{clock(self.seconds)} in all"),
             ("drawings", str(self.data_dir)),
             ("checkpoint", str(self.checkpoint)),
