@@ -17,10 +17,13 @@ from cliptune.evaluation.plots import BLUE, DPI, GREEN, GREY, GRID, ORANGE
 
 # Of all the columns, those that a picture still tells apart.
 SHOWN = {
-    "cliptune train": (BLUE, "-", "o"), "CLIP-LoRA": (ORANGE, "--", "s"),
+    "cliptune train": (BLUE, "-", "o"), "plain": (ORANGE, "--", "s"),
     "probe": (GREEN, ":", "^"), "zero-shot": (GREY, "-.", ""),
 }  # fmt: skip
-CALLED = {"probe": "logistic regression on features", "zero-shot": "zero-shot CLIP"}
+CALLED = {
+    "plain": "LoRA from zero-shot (plain)", "probe": "logistic regression on features",
+    "zero-shot": "zero-shot CLIP",
+}  # fmt: skip
 
 
 def draw(results: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> None:
@@ -30,12 +33,12 @@ def draw(results: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> N
     for panel, (folder, by_shots) in zip(panels, results.items(), strict=True):
         shots = [int(count) for count in by_shots]
         for name, (colour, dashes, marker) in SHOWN.items():
-            cells = [scores.get(name, []) for scores in by_shots.values()]
-            if not all(cells):
+            known = {int(k): scores[name] for k, scores in by_shots.items() if name in scores}
+            if not known:
                 continue
-            means, halves = zip(*map(mean_and_half_width, cells), strict=True)
+            means, halves = zip(*map(mean_and_half_width, known.values()), strict=True)
             panel.errorbar(
-                shots, means, yerr=np.nan_to_num(halves), color=colour, linestyle=dashes,
+                [*known], means, yerr=np.nan_to_num(halves), color=colour, linestyle=dashes,
                 marker=marker, markersize=4, capsize=2, linewidth=1.4, elinewidth=0.8,
                 label=CALLED.get(name, name),
             )  # fmt: skip
