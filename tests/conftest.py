@@ -21,6 +21,13 @@ os.environ["CLIPTUNE_CACHE"] = tempfile.mkdtemp(prefix="cliptune-tests-")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 COLORS = {"amber": (200, 140, 40), "blue": (40, 60, 200), "cyan": (60, 190, 200)}
 
 

@@ -19,12 +19,12 @@ from cliptune.training.train import train
 
 @pytest.fixture(scope="module")
 def run_dir(small_clip: Path, dogs10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One epoch on a tenth of the training photos."""
+    """One epoch on a twentieth of the training photos."""
     folder = tmp_path_factory.mktemp("real")
     for split in ("train", "val"):
         for breed in (dogs10 / split).iterdir():
             (folder / "dogs" / split / breed.name).mkdir(parents=True)
-            for photo in sorted(breed.iterdir())[:10]:
+            for photo in sorted(breed.iterdir())[:5]:
                 (folder / "dogs" / split / breed.name / photo.name).symlink_to(photo)
     settings = load_settings(
         overrides={

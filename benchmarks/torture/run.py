@@ -21,10 +21,10 @@ from tiny import Outcome, import_all, with_shim
 KINDS: list[tuple[Callable[..., Outcome], int, int]] = [
     (crash.killed_at_random, 100, 2),
     (crash.faults_at_calls, 90, 1),  # of each of its kinds
-    (fuzz.images, 10_000, 300),
-    (fuzz.checkpoints, 2_000, 60),
-    (fuzz.configs, 2_000, 200),
-    (fuzz.archives, 2_000, 200),
+    (fuzz.images, 10_000, 200),
+    (fuzz.checkpoints, 2_000, 40),
+    (fuzz.configs, 2_000, 100),
+    (fuzz.archives, 2_000, 100),
     (soak.prediction_stays_flat, 100_000, 0),
     (soak.training_stays_flat, 50_000, 0),
 ]
