@@ -87,13 +87,12 @@ def row_of(figures: FullMetrics, frequent: Sequence[bool]) -> Row:
     """Of one model; `frequent` says for each class whether it is of the frequent half."""
     recall = np.array([np.nan if each is None else each.value for each in figures.recall])
     often = np.array(frequent)
-    values = (
-        figures.balanced_accuracy.value,
-        figures.macro_f1.value,
-        float(np.nanmean(recall[often])),
-        float(np.nanmean(recall[~often])),
+    return (
+        100 * figures.balanced_accuracy.value,
+        100 * figures.macro_f1.value,
+        100 * float(np.nanmean(recall[often])),
+        100 * float(np.nanmean(recall[~often])),
     )
-    return tuple(100 * value for value in values)  # type: ignore[return-value]
 
 
 def measure(data: Path, overrides: dict[str, Any], *, seed: int) -> dict[str, Row]:

@@ -5,8 +5,8 @@ python benchmarks/shots.py benchmarks/results/accuracy.json docs/images/shots.pn
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,5 +58,8 @@ def draw(results: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> N
 
 
 if __name__ == "__main__":
-    source, target = map(Path, sys.argv[1:])
-    draw(json.loads(source.read_text(encoding="utf-8"))["top1_percent"], target)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("figures", type=Path, help="accuracy.json")
+    parser.add_argument("picture", type=Path)
+    given = parser.parse_args()
+    draw(json.loads(given.figures.read_text(encoding="utf-8"))["top1_percent"], given.picture)

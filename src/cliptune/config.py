@@ -151,8 +151,9 @@ def _known_weights(given: Any) -> Any:
 
 def is_positive(value: object) -> bool:
     """Whether it is a finite number above 0."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and isfinite(value) and value > 0  # type: ignore[arg-type, operator]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isfinite(value) and value > 0
 
 
 ClassWeights = Annotated[

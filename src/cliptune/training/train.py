@@ -29,7 +29,7 @@ from cliptune.training.reporting import (
     log_known,
     peak_memory,
 )
-from cliptune.training.run import Run
+from cliptune.training.run import HeadLosses, Run
 from cliptune.training.saving import save
 from cliptune.training.setup import set_up
 from cliptune.training.start import (
@@ -126,6 +126,11 @@ def train(
         finally:
             run.accelerator.end_training()
 
+    return _result(run, stopped_early=stopped_early, profile=watch.table() if watch else None)
+
+
+def _result(run: Run, *, stopped_early: bool, profile: str | None) -> TrainResult:
+    output_dir = run.settings.output.output_dir
     checkpoints = list_checkpoints(output_dir)
     done = run.progress
     trainable, parameters = trainable_share(run.classifier)
@@ -143,7 +148,7 @@ def train(
         trainable_parameters=trainable,
         all_parameters=parameters,
         history=done.history,
-        profile=watch.table() if watch else None,
+        profile=profile,
     )
 
 
@@ -209,6 +214,7 @@ def save_fitted_head(run: Run) -> None:
         save(run, "checkpoint-epoch-0", None)
         return
     validation = validate(run)
+    run.head_losses = HeadLosses(validation.losses_N, validation.predictions.indices)
     metrics = validation.metrics
     row = epoch_row(run.progress, metrics, criterion=validation.criterion) | {"epoch": 0}
     run.progress.history.append(row)

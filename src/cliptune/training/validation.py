@@ -69,8 +69,6 @@ def validate(run: Run) -> Validation:
     with section("validation"):
         found = [_at_strength(run, strength) for strength in strengths(run)]
         best = min(found, key=lambda each: each.criterion)
-        if isinstance(run.classifier.head, FittedHead) and run.progress.update == 0:
-            run.head_losses = HeadLosses(best.losses_N, best.predictions.indices)
     # Every process measures all of val; they must not part over a rounding when to stop.
     agreed: list[Validation] = broadcast_object_list([best])
     return agreed[0]
