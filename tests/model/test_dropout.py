@@ -11,7 +11,7 @@ import torch
 
 from cliptune.config import load_settings
 from cliptune.errors import ModelError
-from cliptune.model.dropout import PhotoDropout, PhotoKeys, dropout_masks, random_order, words
+from cliptune.model.dropout import PhotoDropout, PhotoKeys, dropout_masks, kept, random_order, words
 from cliptune.training.setup import set_up
 
 Overrides = dict[str, Any]
@@ -35,7 +35,8 @@ def masks(
     with keys.drawing_for(photos, view=view, update=update, device=CPU):
         (mask,) = dropout_masks([dropout], torch.empty(len(photos), *shape))
     assert mask is not None
-    return mask.view(len(photos), *shape)
+    assert bool(((mask == 0) | (mask == -1)).all())
+    return mask.view(len(photos), *shape) != 0
 
 
 def score(count: torch.Tensor | int, chance: float, trials: int) -> torch.Tensor:
@@ -120,7 +121,19 @@ def test_a_mask_does_not_depend_on_the_photos_beside_or_the_token_begun_with() -
     with keys.drawing_for(photos, view=0, update=0, device=CPU):
         (last,) = dropout_masks([dropout], torch.empty(4, 1, 64), first=49)
     assert last is not None
-    assert torch.equal(last, whole[:, 49])
+    assert torch.equal(last != 0, whole[:, 49])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
+def test_what_a_mask_keeps_stays_to_the_bit_and_all_else_is_zero(dtype: torch.dtype) -> None:
+    x = torch.randn(200, 64).to(dtype)
+    x[0], x[1] = float("inf"), float("nan")
+    mask = -torch.randint(0, 2, x.shape, dtype=torch.int16)
+    expected = torch.where(mask == -1, x, torch.zeros((), dtype=dtype))
+    found = kept(x[:, ::2], mask[:, ::2])
+    torch.testing.assert_close(found, expected[:, ::2], rtol=0, atol=0, equal_nan=True)
 
 
 def test_dropout_scales_what_it_keeps_so_that_the_mean_stays() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from test_lora import wake
+from torch.nn.functional import scaled_dot_product_attention
 
 from cliptune.model.backbone import image_features, load_backbone, text_features
 from cliptune.model.dropout import PhotoDropout
 from cliptune.model.fast.encoder import FusedEncoder, fuse
+from cliptune.model.fast.products import LONGEST_KEPT, TableAttention
 from cliptune.model.lora import adapter_state, add_adapters, merge
 
 EVERYWHERE = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -105,6 +107,36 @@ def test_microbatches_add_up_in_the_fused_encoder(clip_folder: Path) -> None:
     expected = outcome(plain, tokens, towers="both")
     found = outcome(fast, tokens, towers="both", micro_batches=2)
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("tokens", [5, 60, LONGEST_KEPT + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_by_a_table_is_as_near_to_float64_as_torchs_own(
+    dtype: torch.dtype, tokens: int
+) -> None:
+    """Its gradient too, in whole pieces and parts, kept and computed anew; keys have a mean."""
+    generator = torch.Generator().manual_seed(0)
+    qkv = 2 * torch.randn(3, tokens, 3 * 2 * 20, generator=generator, dtype=torch.float64)
+    qkv[..., 40:80] += 3 * torch.randn(40, generator=generator, dtype=torch.float64)
+    qkv = qkv.to(dtype).double()  # the same numbers for all
+    direction = torch.randn(3, tokens, 40, generator=generator, dtype=torch.float64)
+
+    def theirs(qkv_BTD3: torch.Tensor, heads: int) -> torch.Tensor:
+        q, k, v = qkv_BTD3.view(*qkv_BTD3.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def both(attend: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+        given = qkv.to(dtype, copy=True).requires_grad_()
+        mixed = attend(given, 2)
+        mixed.backward(direction.to(dtype))
+        assert given.grad is not None
+        return [mixed.detach(), *given.grad.split(40, dim=-1)]
+
+    exact = both(theirs, torch.float64)
+    for ours, own, true in zip(
+        both(TableAttention.apply, dtype), both(theirs, dtype), exact, strict=True
+    ):
+        assert relative_error(ours, true) <= 1.5 * relative_error(own, true) + 1e-6
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

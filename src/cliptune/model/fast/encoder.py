@@ -36,7 +36,7 @@ LEAVING = {
     "SiglipTextModel": slice(-1, None),
 }
 QUICK_GELU = 1.702  # Hendrycks & Gimpel, arXiv 1606.08415: x·sigmoid(1.702·x)
-# Above, the table of attention weights outgrows what the blocked kernel costs more.
+# Above so many tokens torch's blocked kernel is as fast in float32 as a table of weights.
 LONGEST_TABLE = 128
 
 
@@ -219,8 +219,8 @@ def _attend(
 ) -> torch.Tensor:
     """(B, T, D): every token's mixture of the values."""
     batch, tokens, _ = qkv_BTD3.shape
-    unmasked = mask is None and not is_causal
-    if unmasked and qkv_BTD3.device.type == "cpu" and tokens <= LONGEST_TABLE:
+    by_table = tokens <= LONGEST_TABLE or qkv_BTD3.dtype == torch.bfloat16
+    if by_table and mask is None and not is_causal and qkv_BTD3.device.type == "cpu":
         return TableAttention.apply(qkv_BTD3, heads)  # type: ignore[no-any-return, no-untyped-call]
     q, k, v = qkv_BTD3.view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind()
     mixed = scaled_dot_product_attention(

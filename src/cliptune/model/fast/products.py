@@ -13,6 +13,14 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from cliptune.model.dropout import kept
+
+# Cells of the tables that are worked on at a time, so that they stay in the processor's cache.
+CELLS = 2**21
+# Above so many tokens tables are computed again in backward, so that memory grows with the tokens
+# and not with their square. Again costs a fifth of the attention's time.
+LONGEST_KEPT = 300
+
 
 def _once_without_autocast(backward: Any) -> Any:
     """Differentiable once; and whoever calls it inside an autocast context changes no types."""
@@ -41,7 +49,7 @@ class AdaptedLinear(Function):
     ) -> torch.Tensor:
         """`slots`: for each adapter its columns [start, stop) and scale, its dropout's included.
 
-        `masks`: for each a bool (N, D), true where an element is kept, or None.
+        `masks`: for each an int16 (N, D) of `dropout_masks`, or None.
         """
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         y = torch.addmm(bias, x_ND, weight.t(), alpha=alpha)
@@ -49,7 +57,7 @@ class AdaptedLinear(Function):
         downs = []
         for (start, stop, scale), (a, b), mask in zip(slots, pairs, masks, strict=True):
             a, b = a.to(y.dtype), b.to(y.dtype)
-            dropped = x_ND if mask is None else torch.where(mask, x_ND, 0.0)
+            dropped = x_ND if mask is None else kept(x_ND, mask)
             down = dropped @ a.t()  # (N, R)
             y[:, start:stop].addmm_(down, b.t(), alpha=alpha * scale)
             downs.append(down)
@@ -74,55 +82,73 @@ class AdaptedLinear(Function):
             a, b, mask, part = adapters[2 * i], adapters[2 * i + 1], masks[i], grad[:, start:stop]
             factor = alpha * scale
             grad_down = (part @ b.to(part.dtype)).mul_(factor)  # (N, R)
-            dropped = x_ND if mask is None else torch.where(mask, x_ND, 0.0)
+            dropped = x_ND if mask is None else kept(x_ND, mask)
             grads.append((grad_down.t() @ dropped).to(a.dtype))
             grads.append((part.t() @ downs[i]).mul_(factor).to(b.dtype))
             if grad_x is not None and mask is None:
                 grad_x.addmm_(grad_down, a.to(part.dtype))
             elif grad_x is not None:
-                grad_x.addcmul_(grad_down @ a.to(part.dtype), mask.to(part.dtype))
+                grad_x.add_(kept(grad_down @ a.to(part.dtype), mask))
         grad_x = None if grad_x is None else grad_x.view(ctx.shape)
         return grad_x, None, grad_bias, None, None, None, *grads
 
 
 class TableAttention(Function):
-    """softmax(q·kᵀ/√E)·v by batched products in float32 at least, its table kept for backward.
+    """softmax(q·kᵀ/√E)·v by batched products, whose backward is slow in the blocked kernel on CPUs.
 
-    For few tokens on the CPU this is faster than the blocked kernel, whose backward is slow there.
+    Products are in the type of the input, but for scores, whose rounding the exponential would
+    magnify: they, and the sums, are in float32 at least.
     """
 
     @staticmethod
     def forward(ctx: Any, qkv_BTD3: torch.Tensor, heads: int) -> torch.Tensor:
         batch, tokens, width = qkv_BTD3.shape
-        split = qkv_BTD3.view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
         size = width // 3 // heads
-        q, k, v = _at_least_float32(split).reshape(
-            3, batch * heads, tokens, size
-        )  # (B·H, T, E) each
-        scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=size**-0.5)
-        table = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(q, k, v, table)
-        mixed = torch.bmm(table, v).view(batch, heads, tokens, size).transpose(1, 2)
-        return mixed.reshape(batch, tokens, -1).to(qkv_BTD3.dtype)
+        split = qkv_BTD3.view(batch, tokens, 3, heads, size).permute(2, 0, 3, 1, 4)
+        q, k, v = split.reshape(3, batch * heads, tokens, size)  # (B·H, T, E) each
+        mixed, tables = torch.empty_like(q), []
+        for at in _pieces(q):
+            table = _table(q[at], k[at])
+            torch.bmm(table, v[at], out=mixed[at])
+            if tokens <= LONGEST_KEPT:
+                tables.append(table)
+        ctx.save_for_backward(q, k, v, *tables)
+        mixed = mixed.view(batch, heads, tokens, size).transpose(1, 2)
+        return mixed.reshape(batch, tokens, -1)
 
     @staticmethod
     @_once_without_autocast
     def backward(ctx: Any, grad_BTD: torch.Tensor) -> Any:
-        q, k, v, table = ctx.saved_tensors
+        q, k, v, *tables = ctx.saved_tensors
         (batch, tokens, width), size = grad_BTD.shape, q.shape[-1]
         heads = width // size
         grad = grad_BTD.view(batch, tokens, heads, size).transpose(1, 2)
-        grad = _at_least_float32(grad).reshape(batch * heads, tokens, size)
+        grad = grad.reshape(batch * heads, tokens, size)
         grads = q.new_empty(3, *q.shape)
-        grad_table = torch.bmm(grad, v.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_table, table, -1, table.dtype)
         none = q.new_empty(())
-        torch.baddbmm(none, grad_scores, k, beta=0, alpha=size**-0.5, out=grads[0])
-        torch.baddbmm(none, grad_scores.transpose(1, 2), q, beta=0, alpha=size**-0.5, out=grads[1])
-        torch.bmm(table.transpose(1, 2), grad, out=grads[2])
+        for i, at in enumerate(_pieces(q)):
+            table = tables[i] if tables else _table(q[at], k[at])
+            grad_table = torch.bmm(grad[at], v[at].transpose(1, 2))
+            by_score = torch._softmax_backward_data(grad_table, table, -1, table.dtype)
+            scale = size**-0.5
+            torch.baddbmm(none, by_score, k[at], beta=0, alpha=scale, out=grads[0, at])
+            by_key = by_score.transpose(1, 2)
+            torch.baddbmm(none, by_key, q[at], beta=0, alpha=scale, out=grads[1, at])
+            torch.bmm(table.transpose(1, 2), grad[at], out=grads[2, at])
         grads = grads.view(3, batch, heads, tokens, size).permute(1, 3, 0, 2, 4)
-        return grads.reshape(batch, tokens, -1).to(grad_BTD.dtype), None
+        return grads.reshape(batch, tokens, -1), None
 
 
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+def _pieces(q: torch.Tensor) -> list[slice]:
+    """Parts of the heads of all photos whose tables fit the cache together."""
+    count, tokens, _ = q.shape
+    size = max(1, CELLS // tokens**2)
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _table(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """(·, T, T) attention weights of some heads."""
+    exact = torch.promote_types(q.dtype, torch.float32)
+    keys = k.to(exact).transpose(1, 2)
+    scores = torch.baddbmm(keys.new_empty(()), q.to(exact), keys, beta=0, alpha=q.shape[-1] ** -0.5)
+    return torch.softmax(scores, dim=-1).to(q.dtype)
