@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cliptune.config import load_settings
 from cliptune.timing import measured, section
@@ -70,14 +69,3 @@ def test_a_section_inside_another_is_counted_once_and_old_traces_are_not_named(
     assert 0.02 <= watch.seconds["outer"] <= watch.total - watch.seconds["inner"]
     assert "Trace" not in watch.table()
     assert (tmp_path / "trace.json").read_text() == "of another run"
-
-
-def test_bf16_is_taken_on_a_cpu_only_where_it_is_timed_to_be_faster() -> None:
-    from cliptune.model.device import bf16_is_faster, precision_for
-
-    threads = torch.get_num_threads()
-    supported = torch.cpu._is_avx512_bf16_supported()
-    expected = "bf16" if supported and bf16_is_faster() else "no"
-    assert precision_for(torch.device("cpu"), mixed=True) == expected
-    assert precision_for(torch.device("cpu"), mixed=False) == "no"
-    assert torch.get_num_threads() == threads

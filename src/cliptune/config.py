@@ -28,6 +28,7 @@ from cliptune.files import user_path
 Share = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Folder = Annotated[Path, Field(strict=False), AfterValidator(user_path)]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -198,8 +199,14 @@ class OutputSettings(Section):
 
 class HardwareSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Precision = "auto"
     mixed_precision: bool = True
     fast: bool = True
+
+    @property
+    def asked_precision(self) -> Precision:
+        """`precision`; without `mixed_precision` that is float32."""
+        return self.precision if self.mixed_precision else "float32"
 
 
 class Settings(Section):
@@ -286,6 +293,12 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         faults.append(
             f"lora.towers: found '{towers}' beside model.head 'linear', which does not use the "
             "text tower; choose towers 'vision' or head 'text'"
+        )
+    precision = value("hardware", "precision")
+    if value("hardware", "mixed_precision") is False and precision in ("bf16", "fp16"):
+        faults.append(
+            f"hardware.precision: found '{precision}' beside hardware.mixed_precision false, which "
+            "is float32; remove one of them"
         )
     if value("training", "cache_activations") is True:
         faults += _not_cacheable(value)

@@ -29,8 +29,9 @@ SYNONYMS = {
     "grad_clip": "max_grad_norm",
     "accumulation": "gradient_accumulation_steps",
     "workers": "num_workers",
-    "fp16": "mixed_precision",
-    "bf16": "mixed_precision",
+    "fp16": "precision",
+    "bf16": "precision",
+    "dtype": "precision",
     "amp": "mixed_precision",
     "templates": "prompts",
 }

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 
+from platformdirs import user_cache_path
+
 SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _PARTIAL, _OLD, _DELETED = ".partial", ".old", ".deleted"
 
@@ -33,6 +35,13 @@ def user_path(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:  # ~somebody whom nobody knows: a name like any other
         return Path(path)
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder by the platform's custom; the environment variable wins."""
+    if given := os.environ.get("CLIPTUNE_CACHE"):
+        return user_path(given)
+    return user_cache_path("cliptune", appauthor=False)
 
 
 def hidden(path: Path, ending: str = _PARTIAL) -> Path:

@@ -14,6 +14,7 @@ from cliptune.commands.options import (
     Device,
     OnBadImage,
     Plain,
+    PrecisionAsked,
     SplitName,
     SplitsFolder,
     as_given,
@@ -38,6 +39,7 @@ def compare(
     on_bad_image: OnBadImage = "error",
     device: Device = "auto",
     base_model: BaseModelName = None,
+    precision: PrecisionAsked = None,
     plain: Plain = False,
     debug: Debug = False,
 ) -> None:
@@ -59,10 +61,12 @@ def compare(
         on_bad_image="skip" if on_bad_image == "skip" else "error",
         device=device,
         base_model=base_model,
+        precision=precision,
         fast=not plain,
         command=as_given(
             "compare", *checkpoints, data_dir=data_dir, split=split, batch_size=batch_size,
-            on_bad_image=on_bad_image, device=device, base_model=base_model, plain=plain,
+            on_bad_image=on_bad_image, device=device, base_model=base_model,
+            precision=precision, plain=plain,
         ),
     )  # fmt: skip
     comparison_to_screen(comparison, output_dir)

@@ -15,6 +15,7 @@ from cliptune.commands.options import (
     Device,
     OnBadImage,
     Plain,
+    PrecisionAsked,
     PriorGiven,
     SplitName,
     SplitsFolder,
@@ -42,6 +43,7 @@ def evaluate(
     on_bad_image: OnBadImage = "error",
     device: Device = "auto",
     base_model: BaseModelName = None,
+    precision: PrecisionAsked = None,
     plain: Plain = False,
     debug: Debug = False,
 ) -> None:
@@ -67,12 +69,13 @@ def evaluate(
         on_bad_image="skip" if on_bad_image == "skip" else "error",
         device=device,
         base_model=base_model,
+        precision=precision,
         fast=not plain,
         command=as_given(
             "evaluate", checkpoint=checkpoint, data_dir=data_dir, split=split,
             batch_size=batch_size, unknown=unknown, on_bad_image=on_bad_image, device=device,
             base_model=base_model, prior=prior, corruptions=corruptions,
-            no_baseline=not baseline, plain=plain,
+            no_baseline=not baseline, precision=precision, plain=plain,
         ),
     )  # fmt: skip
     evaluation_summary(evaluation, output_dir)

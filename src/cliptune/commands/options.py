@@ -20,6 +20,13 @@ SplitName = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos at a time.")]
 OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+PrecisionAsked = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, float32, bf16, or fp16 on a GPU; auto: the fastest here. [default: that of the "
+        "checkpoint's settings]"
+    ),
+]
 BaseModelName = Annotated[
     str | None, typer.Option(help="Where the base model lies now, if it was moved.")
 ]

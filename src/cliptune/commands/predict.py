@@ -13,6 +13,7 @@ from cliptune.commands.options import (
     Debug,
     Device,
     Plain,
+    PrecisionAsked,
     PriorGiven,
     Profile,
 )
@@ -35,6 +36,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
     device: Device = "auto",
     base_model: BaseModelName = None,
+    precision: PrecisionAsked = None,
     plain: Plain = False,
     profile: Profile = False,
     debug: Debug = False,
@@ -53,6 +55,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         base_model=base_model,
+        precision=precision,
         fast=not plain,
         profile=profile,
     )

@@ -162,6 +162,7 @@ def predict_to_screen_or_file(
     batch_size: int,
     device: str,
     base_model: str | None,
+    precision: str | None,
     fast: bool,
     profile: bool,
 ) -> int:
@@ -178,7 +179,7 @@ def predict_to_screen_or_file(
 
     predictor = Predictor(
         checkpoint, device=device, batch_size=batch_size, base_model=base_model, prior=prior,
-        fast=fast,
+        precision=precision, fast=fast,
     )  # fmt: skip
     trace = Path("cliptune_trace.json") if profile else None
     with measured(trace) as watch:

@@ -23,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from tqdm import tqdm
 
 from cliptune.data.reading import open_content
 from cliptune.errors import ImageError
-from cliptune.files import delete_folder, hidden, user_path, whole_folder
+from cliptune.files import delete_folder, hidden, whole_folder
 from cliptune.locks import Lock, one_at_a_time
 from cliptune.text import counted
 
@@ -134,13 +133,6 @@ def _clear_leftovers(cache_dir: Path) -> None:
             for ending in endings:
                 shutil.rmtree(path.with_suffix(ending), ignore_errors=True)
             lock.free()
-
-
-def default_cache_dir() -> Path:
-    """The user's cache folder by the platform's custom; the environment variable wins."""
-    if given := os.environ.get("CLIPTUNE_CACHE"):
-        return user_path(given)
-    return user_cache_path("cliptune", appauthor=False)
 
 
 def _survey(

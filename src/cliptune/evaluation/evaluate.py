@@ -68,6 +68,7 @@ def evaluate(
     device: str = "auto",
     base_model: str | None = None,
     cache_dir: Path | str | None = None,
+    precision: str | None = None,
     fast: bool = True,
     progress: bool = True,
     command: str | None = None,
@@ -79,8 +80,8 @@ def evaluate(
     are told from known ones. `prior` says how frequent classes are where that is not as in
     training: "uniform", a share for each class name, or a file of such; zero-shot, and what is
     measured of photos made worse, stay without it. With `corruptions`, the photos are measured
-    again after blur, noise and the like, at three strengths (22 passes in all). `fast` lets towers
-    compute in fewer operations where that gives the same. Writes the report's files to `output_dir`
+    again after blur, noise and the like, at three strengths (22 passes in all). `precision` and
+    `fast` are those of `Predictor`. Writes the report's files to `output_dir`
     unless that is None; `command` is the line that measures the same again, for whoever reads the
     page.
 
@@ -91,7 +92,8 @@ def evaluate(
     found = resolve_checkpoint(user_path(checkpoint))
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
-        base_model=base_model, cache_dir=cache_dir, fast=fast, progress=progress,
+        base_model=base_model, cache_dir=cache_dir, precision=precision, fast=fast,
+        progress=progress,
     )  # fmt: skip
     settings = saved_settings(found)
     folder = user_path(data_dir) if data_dir is not None else settings.data.data_dir

@@ -24,7 +24,7 @@ from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import not_there
 from cliptune.model.answers import Answered, answered
 from cliptune.model.checkpoint import resolve_checkpoint
-from cliptune.model.device import resolve_device
+from cliptune.model.device import DTYPES, precision_for, resolve_device
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section, step_done
@@ -92,7 +92,9 @@ class Predictor:
     Its probabilities are scaled as the checkpoint's `answers` say (None for one without).
     `base_model` says where the base model lies now, if it was moved since training; `prior` how
     frequent classes are where that is not as in training: "uniform", a share for each class name,
-    or a file of such. `fast` lets towers compute in fewer operations where that gives the same.
+    or a file of such. `precision` is what the image tower computes in: "float32", "bf16", "fp16"
+    (a GPU's), or "auto" for what is fastest here; None, as the settings of its training say. `fast`
+    lets towers compute in fewer operations where that gives the same.
     Raises `CheckpointError` when
     the checkpoint is missing, damaged or belongs to another base model.
     """
@@ -106,6 +108,7 @@ class Predictor:
         base_model: str | None = None,
         cache_dir: str | Path | None = None,
         prior: Prior | None = None,
+        precision: str | None = None,
         fast: bool = True,
     ) -> None:
         found = resolve_checkpoint(user_path(checkpoint))
@@ -114,8 +117,12 @@ class Predictor:
         self.display_names = display_names(self.class_names, found.record.display_names)
         self.device = resolve_device(device)
         self.batch_size = batch_size
-        cache = user_path(cache_dir) if cache_dir else saved_settings(found).model.cache_dir
+        settings = saved_settings(found)
+        cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
+        asked = precision or settings.hardware.asked_precision
+        self.precision = precision_for(self.device, asked)  # refused before anything is loaded
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
+        classifier.towers_dtype = DTYPES[self.precision]
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
         self.answers, self._means_CD = load_answers(found, prior=prior)
@@ -123,7 +130,7 @@ class Predictor:
     def __repr__(self) -> str:
         return (
             f"Predictor({str(self.checkpoint)!r}, classes={len(self.class_names)}, "
-            f"device={str(self.device)!r})"
+            f"device={str(self.device)!r}, precision={self.precision!r})"
         )
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:

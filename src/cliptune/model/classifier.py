@@ -20,6 +20,7 @@ from cliptune.data.images import Preprocess
 from cliptune.data.loading import Batch
 from cliptune.data.reading import Unreadable
 from cliptune.model.backbone import image_features
+from cliptune.model.device import computing_in
 from cliptune.model.fast.encoder import LayerStates
 from cliptune.model.fast.kept_activations import FrozenStates, reused
 from cliptune.model.lora import adapters_at
@@ -161,7 +162,12 @@ class Classifier(nn.Module):
     `prompt_tokens` are given where the text tower is being trained: its features are then
     computed anew in each step instead of once. `prompt_counts` says how many of them each class
     has; without it, all have equally many.
+
+    `towers_dtype` is what the image tower computes in; None leaves it to the context. Features,
+    logits and all after them are float32 in any case.
     """
+
+    towers_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -224,7 +230,8 @@ class Classifier(nn.Module):
         self, pixels_BCHW: torch.Tensor, *, states: LayerStates | None = None
     ) -> torch.Tensor:
         """(B, D) from uint8 pixels (B, 3, H, W), or from `states` of B photos."""
-        return image_features(self.model, self.preprocess.normalize(pixels_BCHW), states=states)
+        with computing_in(self.towers_dtype, pixels_BCHW.device):
+            return image_features(self.model, self.preprocess.normalize(pixels_BCHW), states=states)
 
     def forward(
         self,

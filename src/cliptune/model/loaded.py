@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cliptune.model.backbone import Backbone, with_tokenizer
 from cliptune.model.checkpoint import ADAPTER, Checkpoint
 from cliptune.model.classifier import Classifier, Head, TextHead
@@ -32,7 +34,8 @@ class LoadedCheckpoint:
 
     The classifiers share their weights, on the CPU or wherever the last `.to` brought them: only
     those that an adapter changes are there twice. So they belong on one device, and none may be
-    trained. `base_model`, `cache_dir` and `fast` as for `load_classifier`.
+    trained. `towers_dtype` is theirs; `base_model`, `cache_dir` and `fast` as for
+    `load_classifier`.
 
     Raises `CheckpointError` when files are damaged or the base model is not the one of training.
     """
@@ -43,10 +46,11 @@ class LoadedCheckpoint:
         *,
         base_model: str | None = None,
         cache_dir: Path | None = None,
+        towers_dtype: torch.dtype | None = None,
         fast: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
-        self.fast = fast
+        self.towers_dtype, self.fast = towers_dtype, fast
         self._cache_dir, self._base_model = cache_dir, base_model
         self._head = load_head(checkpoint.path, checkpoint.record)
         self._preprocess = load_preprocess(checkpoint)
@@ -86,6 +90,7 @@ class LoadedCheckpoint:
 
     def _classifier(self, model: Any, head: Head, *, fast: bool) -> Classifier:
         classifier = Classifier(model, copy.deepcopy(head), self._preprocess)
+        classifier.towers_dtype = self.towers_dtype
         if fast:
             fuse(classifier.model)
         return classifier.eval().requires_grad_(False)

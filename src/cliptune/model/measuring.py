@@ -20,6 +20,7 @@ from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
+from cliptune.model.device import DTYPES, precision_for
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import saved_settings
 
@@ -28,7 +29,8 @@ from cliptune.model.restore import saved_settings
 class Measuring:
     """How to measure, whatever is measured: the options that all measuring verbs share.
 
-    `base_model` and `fast` as for `LoadedCheckpoint`; `cache_dir` None is that of training.
+    `base_model` and `fast` as for `LoadedCheckpoint`; `cache_dir` and `precision` None are those of
+    training.
     `progress` shows a bar, on a terminal only.
     """
 
@@ -37,17 +39,21 @@ class Measuring:
     num_workers: int = 2
     base_model: str | None = None
     cache_dir: Path | str | None = None
+    precision: str | None = None
     fast: bool = True
     progress: bool = True
 
     def loaded(self, checkpoint: Checkpoint) -> LoadedCheckpoint:
         """`checkpoint` with its base model, on the CPU. Raises as `LoadedCheckpoint` does."""
+        settings = saved_settings(checkpoint)
+        asked = self.precision or settings.hardware.asked_precision
         return LoadedCheckpoint(
             checkpoint,
             base_model=self.base_model,
-            cache_dir=saved_settings(checkpoint).model.cache_dir
+            cache_dir=settings.model.cache_dir
             if self.cache_dir is None
             else user_path(self.cache_dir),
+            towers_dtype=DTYPES[precision_for(self.device, asked)],
             fast=self.fast,
         )
 

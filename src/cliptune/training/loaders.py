@@ -11,13 +11,14 @@ from torch.utils.data import DataLoader
 
 from cliptune.config import AugmentationSettings, DataSettings, TrainingSettings
 from cliptune.data.augment import Augmentation
-from cliptune.data.decoded import MIB, default_cache_dir
+from cliptune.data.decoded import MIB
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Split, load_training_splits, without
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
+from cliptune.files import default_cache_dir
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)

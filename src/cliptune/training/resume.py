@@ -128,13 +128,9 @@ def read_resume(checkpoint: Path) -> ResumeState:
         raise CheckpointError(f"{path}: damaged: {error}") from None
 
 
-def precision_before(checkpoint: Path, device: torch.device, *, mixed: bool) -> str | None:
-    """What the run to go on computed in on this kind of `device`; None where it is to be chosen.
-
-    Whether bf16 is faster is timed, and a busy machine may answer otherwise another time: a run
-    that goes on must not change its numbers with it.
-    """
-    return read_resume(checkpoint).precision.get(device.type) if mixed else None
+def precision_before(checkpoint: Path, device: torch.device) -> str | None:
+    """What the run to go on computed in on this kind of `device`; None where it is not known."""
+    return read_resume(checkpoint).precision.get(device.type)
 
 
 def read_heads(checkpoint: Path, kind: str) -> dict[str, torch.Tensor]:

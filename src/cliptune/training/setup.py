@@ -18,8 +18,9 @@ from cliptune.config import (
     Settings,
 )
 from cliptune.data.classes_file import read_names
-from cliptune.data.decoded import MIB, default_cache_dir
+from cliptune.data.decoded import MIB
 from cliptune.data.folder import Split
+from cliptune.files import default_cache_dir
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead, TextHead
@@ -124,10 +125,15 @@ def set_up(
 def choose_precision(
     hardware: HardwareSettings, device: torch.device, last: Checkpoint | None
 ) -> str:
-    """What accelerate calls mixed precision: that of the run to go on, or the best for `device`."""
-    mixed = hardware.mixed_precision
-    before = precision_before(last.path, device, mixed=mixed) if last else None
-    return before or precision_for(device, mixed=mixed)
+    """What accelerate calls mixed precision: that of the run to go on, or the best for `device`.
+
+    Whether bf16 is faster is timed, and another machine may answer otherwise: a run that goes on
+    must not change its numbers with it.
+    """
+    before = None
+    if last is not None and hardware.asked_precision == "auto":
+        before = precision_before(last.path, device)
+    return before or precision_for(device, hardware.asked_precision).replace("float32", "no")
 
 
 def make_accelerator(output: OutputSettings, device: torch.device, *, precision: str) -> Any:

@@ -66,6 +66,7 @@ def compare(
     device: str = "auto",
     base_model: str | None = None,
     cache_dir: Path | str | None = None,
+    precision: str | None = None,
     fast: bool = True,
     progress: bool = True,
     command: str | None = None,
@@ -85,7 +86,8 @@ def compare(
     models = _contestants([user_path(path) for path in checkpoints])
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
-        base_model=base_model, cache_dir=cache_dir, fast=fast, progress=progress,
+        base_model=base_model, cache_dir=cache_dir, precision=precision, fast=fast,
+        progress=progress,
     )  # fmt: skip
     _refuse_one_base_for_several(models, base_model)
     folder = _common_folder(models) if data_dir is None else user_path(data_dir)
