@@ -281,14 +281,44 @@ def our_prediction(work: Work) -> Repetition:
     return lambda: sum(1 for _ in predictor.stream(paths))
 
 
+def decoding(work: Work) -> Repetition:
+    """What `Predictor` does before its forwards, alone: decoding and resizing, in its threads."""
+    from cliptune import Predictor
+    from cliptune.inference.predictor import _map_ahead
+
+    predictor = Predictor(work.folder / "run", device=work.device.type, batch_size=work.batch)
+    paths = sorted((work.folder / "photos").rglob("*.jpg"))
+    return lambda: sum(1 for _ in _map_ahead(predictor._read, paths, ahead=2 * work.batch))
+
+
+def forwards(work: Work) -> Repetition:
+    """The forwards of `Predictor` over as many photos, alone."""
+    from cliptune import Predictor
+    from cliptune.cli import keep_freed_memory
+
+    keep_freed_memory()
+    predictor = Predictor(work.folder / "run", device=work.device.type, batch_size=work.batch)
+    count = len(list((work.folder / "photos").rglob("*.jpg")))
+    pixels = list(work.pixels[0].cpu().numpy())
+
+    def repeat() -> int:
+        for start in range(0, count, work.batch):
+            predictor._answers(pixels[: count - start])
+        return count
+
+    return repeat
+
+
 def pipeline(work: Work) -> Repetition:
     """`transformers`' zero-shot image pipeline over the same folder."""
+    import torch
     from transformers import pipeline as make_pipeline
 
     paths = [str(path) for path in sorted((work.folder / "photos").rglob("*.jpg"))]
     classify = make_pipeline(
-        "zero-shot-image-classification", model=str(work.model), device=work.device
-    )
+        "zero-shot-image-classification", model=str(work.model), device=work.device,
+        dtype=getattr(torch, work.precision),
+    )  # fmt: skip
     return lambda: len(list(classify(paths, candidate_labels=work.names, batch_size=work.batch)))
 
 
@@ -363,6 +393,8 @@ CONTESTANTS: dict[str, Callable[[Work], Repetition]] = {
     "our_training": our_training,
     "our_prediction": our_prediction,
     "pipeline": pipeline,
+    "decoding": decoding,
+    "forwards": forwards,
     "our_loader": our_loader,
     "processor_loader": processor_loader,
 }

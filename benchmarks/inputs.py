@@ -55,6 +55,7 @@ def prepare(folder: Path, *, photos: int) -> None:
         [sys.executable, "-m", "cliptune", "train", "--data-dir", folder / "data",
          "--output-dir", folder / "run", "--set", f"output.log_dir={folder / 'logs'}",
          "--set", f"model.name={folder / 'model'}", "--set", "training.num_epochs=1",
+         "--set", "training.min_updates=0",
          "--set", "data.cache=false", "--set", "hardware.device=cpu"],
         check=True, capture_output=True,
     )  # fmt: skip

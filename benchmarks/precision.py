@@ -74,7 +74,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--data", nargs="+", type=Path, required=True, help="one for each")
-    parser.add_argument("--unknown", nargs="*", type=Path, default=[], help="of none of the classes")
+    parser.add_argument(
+        "--unknown", nargs="*", type=Path, default=[], help="of none of the classes"
+    )
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()

@@ -246,3 +246,25 @@ def test_val_without_a_folder_is_the_part_of_train_that_training_held_out(
     (row,) = [row for row in result.history if row["epoch"] == result.best.record.epoch]
     assert evaluation.accuracy == row["val_accuracy"]
     assert evaluation.before_scaling.log_loss.value == pytest.approx(row["val_loss"], rel=1e-4)
+
+
+def test_reduced_decoding_leaves_small_photos_alone_and_large_ones_nearly(
+    run_dir: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    """Of a JPEG of eight times the model's edge a quarter is decoded; other kinds stay whole."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    paths = []
+    for size in (40, 60, 300):
+        photo = coarse.resize((size, size + 20), Image.Resampling.BICUBIC)
+        for kind in ("jpg", "png"):
+            paths.append(tmp_path / f"{size}.{kind}")
+            photo.save(paths[-1])
+    reduced = Predictor(run_dir, device="cpu", batch_size=4, reduced_decoding=True)
+    found = [
+        [np.array([s.probability for s in one.predict(path).scores]) for path in paths]
+        for one in (predictor, reduced)
+    ]
+    changed = [not np.array_equal(a, b) for a, b in zip(*found, strict=True)]
+    assert changed == [False, False, False, False, True, False]
+    assert np.abs(found[0][4] - found[1][4]).max() < 0.05

@@ -37,6 +37,13 @@ def predict(
     device: Device = "auto",
     base_model: BaseModelName = None,
     precision: PrecisionAsked = None,
+    reduced_decoding: Annotated[
+        bool,
+        typer.Option(
+            "--reduced-decoding",
+            help="Decode large JPEGs at a part of their size: much faster, nearly the same.",
+        ),
+    ] = False,
     plain: Plain = False,
     profile: Profile = False,
     debug: Debug = False,
@@ -56,6 +63,7 @@ def predict(
         device=device,
         base_model=base_model,
         precision=precision,
+        reduced_decoding=reduced_decoding,
         fast=not plain,
         profile=profile,
     )

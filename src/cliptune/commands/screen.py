@@ -163,6 +163,7 @@ def predict_to_screen_or_file(
     device: str,
     base_model: str | None,
     precision: str | None,
+    reduced_decoding: bool,
     fast: bool,
     profile: bool,
 ) -> int:
@@ -179,7 +180,7 @@ def predict_to_screen_or_file(
 
     predictor = Predictor(
         checkpoint, device=device, batch_size=batch_size, base_model=base_model, prior=prior,
-        precision=precision, fast=fast,
+        precision=precision, reduced_decoding=reduced_decoding, fast=fast,
     )  # fmt: skip
     trace = Path("cliptune_trace.json") if profile else None
     with measured(trace) as watch:

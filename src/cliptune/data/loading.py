@@ -294,7 +294,8 @@ def make_loader(
 ) -> DataLoader[Any]:
     """A loader over `batches`, or over all photos in their order, `batch_size` at a time.
 
-    Worker processes stay alive between epochs. No more are started than the machine has cores.
+    Worker processes stay alive between epochs. No more are started than the machine has cores, or
+    a pass has batches.
     """
     cores = os.cpu_count() or 1
     if num_workers > cores:
@@ -302,6 +303,8 @@ def make_loader(
             "num_workers %d: this machine has %d cores; starting %d", num_workers, cores, cores
         )
         num_workers = cores
+    in_a_pass = len(batches) if batches else -(-len(dataset) // (batch_size or 1))
+    num_workers = min(num_workers, max(1, in_a_pass))
     return PhotoLoader(
         dataset,
         batch_sampler=batches,

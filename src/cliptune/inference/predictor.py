@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
 from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
@@ -29,6 +30,9 @@ from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section, step_done
 
+# Pixels of a reduced decoding for each the model sees, along an edge: at 1, resized photos differed
+# by up to 7 levels of 255 and probabilities by 0.022; at 2 by 2 levels and 0.011, as at 3.
+OVERSAMPLING = 2
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
 
@@ -93,8 +97,10 @@ class Predictor:
     `base_model` says where the base model lies now, if it was moved since training; `prior` how
     frequent classes are where that is not as in training: "uniform", a share for each class name,
     or a file of such. `precision` is what the image tower computes in: "float32", "bf16", "fp16"
-    (a GPU's), or "auto" for what is fastest here; None, as the settings of its training say. `fast`
-    lets towers compute in fewer operations where that gives the same.
+    (a GPU's), or "auto" for what is fastest here; None, as the settings of its training say. With
+    `reduced_decoding` large JPEGs are decoded at a part of their size, no less than twice what the
+    model sees: three times as fast for photos of twelve megapixels, and answers differ by about as
+    much as in bf16. `fast` lets towers compute in fewer operations where that gives the same.
     Raises `CheckpointError` when
     the checkpoint is missing, damaged or belongs to another base model.
     """
@@ -109,6 +115,7 @@ class Predictor:
         cache_dir: str | Path | None = None,
         prior: Prior | None = None,
         precision: str | None = None,
+        reduced_decoding: bool = False,
         fast: bool = True,
     ) -> None:
         found = resolve_checkpoint(user_path(checkpoint))
@@ -125,6 +132,7 @@ class Predictor:
         classifier.towers_dtype = DTYPES[self.precision]
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
+        self._least_edge = _least_edge(classifier.preprocess) if reduced_decoding else None
         self.answers, self._means_CD = load_answers(found, prior=prior)
 
     def __repr__(self) -> str:
@@ -183,7 +191,7 @@ class Predictor:
         source = str(image) if isinstance(image, str | Path) else None
         try:
             with section("decode"):
-                rgb = _to_image(image)
+                rgb = _to_image(image, least_edge=self._least_edge)
         except ImageError as error:
             return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
         with section("resize"):
@@ -221,13 +229,19 @@ class Predictor:
         return Prediction(tuple(scores), source, known, known_score)
 
 
-def _to_image(image: Any) -> Image.Image:
+def _least_edge(preprocess: Preprocess) -> int | None:
+    """How short the shorter edge of a photo may be decoded; None where photos are not resized."""
+    edges = preprocess.resize if isinstance(preprocess.resize, tuple) else (preprocess.resize,)
+    return OVERSAMPLING * max(edge for edge in edges if edge) if any(edges) else None
+
+
+def _to_image(image: Any, *, least_edge: int | None) -> Image.Image:
     """RGB and upright, from a path, a PIL image or an array. Raises `ImageError`."""
     if isinstance(image, str | Path):
         path = user_path(image)
         if not os.path.lexists(path):
             raise ImageError(not_there(image, "there is no such file").rstrip("."))
-        return read_image(path)
+        return read_image(path, least_edge=least_edge)
     if isinstance(image, np.ndarray):
         return array_to_image(image)
     if isinstance(image, Image.Image):

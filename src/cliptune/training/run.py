@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +95,8 @@ class Run:
     head_losses: HeadLosses | None = None  # before anything else was learned
     progress: Progress = field(default_factory=Progress)
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
+    # Of the clock that only goes forward: before, no picture of the curves but the last.
+    next_picture: float = field(default_factory=lambda: time.monotonic() + 10)
 
     @property
     def has_val(self) -> bool:

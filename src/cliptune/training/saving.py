@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -37,11 +38,12 @@ from cliptune.training.resume import (
 from cliptune.training.run import Run
 from cliptune.training.validation import Validation
 
+BETWEEN_PICTURES = 20  # times as long as one took: of short epochs a picture each is a third
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "Pillow", "numpy")
 
 
 def save(run: Run, name: str, validation: Validation | None) -> None:
-    """Write the checkpoint `name` of `run`, draw the curves so far, and prune old checkpoints.
+    """Write the checkpoint `name` of `run`, draw the curves if it is time, and prune old ones.
 
     `validation` is that at this very update, where there was one: how the checkpoint answers is
     fitted on it.
@@ -95,7 +97,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             photo_sums=run.photo_sums, write_extras=write_extras,
         )  # fmt: skip
         prune_checkpoints(output.output_dir, keep=output.save_total_limit)
-    if validation is not None:
+    if validation is not None and time.monotonic() > run.next_picture:
         draw_curves(run)
 
 
@@ -130,13 +132,15 @@ def fitted_answers(run: Run, said: Predictions) -> Answers | None:
 
 
 def draw_curves(run: Run) -> None:
-    """Draw the curves of the epochs so far, where there are any."""
+    """Draw the curves of the epochs so far, where there are any, and put off the next picture."""
     if run.progress.history:
+        started = time.monotonic()
         plot_training_curves(
             run.progress.history,
             run.settings.output.output_dir / "training_curves.png",
             baseline_accuracy=run.progress.baseline.get("accuracy"),
         )
+        run.next_picture = time.monotonic() + BETWEEN_PICTURES * (time.monotonic() - started)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from cliptune.files import recover
 from cliptune.foreign_errors import LoadingError
 from cliptune.locks import RunLock
 from cliptune.training.run import Run
-from cliptune.training.saving import save
+from cliptune.training.saving import draw_curves, save
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,8 @@ def _request(stops: Sequence[threading.Event], number: int, frame: Any) -> None:
 def save_and_stop(run: Run) -> NoReturn:
     """Save, and say how to go on."""
     save(run, f"checkpoint-step-{run.progress.update}", None)
+    if run.accelerator.is_main_process:
+        draw_curves(run)
     raise Interrupted(how_to_go_on(run))
 
 

@@ -30,7 +30,7 @@ from cliptune.training.reporting import (
     peak_memory,
 )
 from cliptune.training.run import HeadLosses, Run
-from cliptune.training.saving import save
+from cliptune.training.saving import draw_curves, save
 from cliptune.training.setup import set_up
 from cliptune.training.start import (
     as_begun,
@@ -123,6 +123,8 @@ def train(
                 stopped_early = run.has_val and fit(
                     run, stop, progress=progress, after_epoch=after_epoch
                 )
+                if run.accelerator.is_main_process:
+                    draw_curves(run)
         finally:
             run.accelerator.end_training()
 

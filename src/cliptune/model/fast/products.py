@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from cliptune.model.dropout import kept
 
 # Cells of the tables that are worked on at a time, so that they stay in the processor's cache.
-CELLS = 2**21
+CELLS = 2**20
 # Above so many tokens tables are computed again in backward, so that memory grows with the tokens
 # and not with their square. Again costs a fifth of the attention's time.
 LONGEST_KEPT = 300
