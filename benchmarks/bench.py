@@ -5,6 +5,8 @@
     python benchmarks/bench.py --curves           cost and memory against one thing at a time
     python benchmarks/bench.py --rows training    whole runs: 10 epochs of 1,000 photos
     python benchmarks/bench.py --device cuda      on a GPU, in bfloat16; under ten minutes
+    python benchmarks/bench.py --patch-size 16 --rows step-bf16 bound      197 tokens in place of 50
+    python benchmarks/bench.py --against CHECKOUT --rows before       another commit beside this one
 
 Each contestant runs in a process of its own (`contestants.py`) and waits while another works.
 Results go to benchmarks/results/*.json; a table is printed. Nothing is downloaded: the model is
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,7 +79,9 @@ TRAINING = {"cpu": (1_000, 900.0, 450.0), "cuda": (10_000, 60.0, 60.0)}
 class Contestant:
     """A waiting process that does its work once when told."""
 
-    def __init__(self, name: str, folder: Path, options: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, options: dict[str, str], *, source: Path | None = None
+    ) -> None:
         self.name = name
         self.seconds: list[float] = []
         self.items = 0
@@ -84,6 +89,7 @@ class Contestant:
         self.process = subprocess.Popen(
             [*command, *(f"{key}={value}" for key, value in options.items())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=None if source is None else os.environ | {"PYTHONPATH": str(source)},
         )  # fmt: skip
         self._answer("ready")
 
@@ -119,9 +125,21 @@ class Contestant:
         return line
 
 
-def race(entries: list[tuple[str, dict[str, str]]], folder: Path, times: int) -> list[Any]:
-    """Let contestants (name, options) work in turns, `times` each; their figures in that order."""
-    contestants = [Contestant(name, folder, options) for name, options in entries]
+def race(
+    entries: list[tuple[str, dict[str, str]]],
+    folder: Path,
+    times: int,
+    *,
+    sources: Sequence[Path | None] | None = None,
+) -> list[Any]:
+    """Let contestants (name, options) work in turns, `times` each; their figures in that order.
+
+    `sources`: for each where its `cliptune` lies; None, this checkout's.
+    """
+    contestants = [
+        Contestant(name, folder, options, source=source)
+        for (name, options), source in zip(entries, sources or [None] * len(entries), strict=True)
+    ]
     for _ in range(times):
         for contestant in contestants:
             contestant.repeat()
@@ -188,12 +206,15 @@ def best_precision(device: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [*ROWS, "start", "training", "memory", "utilisation"]
+    names = [*ROWS, *SHOWN_ALONE]
     parser.add_argument("--rows", nargs="*", choices=names)
     parser.add_argument("--curves", action="store_true", help="cost against one thing at a time")
     parser.add_argument("--times", type=int, default=5, help="repetitions of each contestant")
     parser.add_argument("--photos", type=int, default=256, help="photos in the folder")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--patch-size", type=int, default=32, help="of the random ViT-B")
+    parser.add_argument("--model", type=Path, help="a CLIP in the place of a random one")
+    parser.add_argument("--against", type=Path, help="another checkout, for the row 'before'")
     parser.add_argument("--work-dir", type=Path, help="keep the inputs here between runs")
     parser.add_argument("--output-dir", type=Path, default=HERE / "results")
     given = parser.parse_args()
@@ -208,9 +229,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.work_dir or Path(scratch)
         if not (folder / "run").is_dir():
-            prepare(folder, photos=given.photos)
+            prepare(
+                folder, photos=given.photos, patch_size=given.patch_size, given_model=given.model
+            )
         print("| what | ours | other | ratio | at least | aim |\n|---|---|---|---|---|---|")
         for row in given.rows:
+            if row == "before":
+                if given.against is None:
+                    parser.error("the row 'before' asks for --against CHECKOUT")
+                results["rows"][row] = before(folder, best, given.against, given.times)
+                continue
             if row in OTHER_ROWS:
                 results["rows"][row] = OTHER_ROWS[row](folder, given.device, best)
                 continue
@@ -293,6 +321,17 @@ def utilisation(folder: Path, device: str, precision: str) -> dict[str, Any]:
     return {"step": step, "ceiling": best, "utilisation": share}
 
 
+def before(folder: Path, precision: str, checkout: Path, times: int) -> dict[str, Any]:
+    """Our step beside that of another checkout, each in its own best precision of today."""
+    entries = [("ours", {"precision": precision})] * 2
+    figures = race(entries, folder, times, sources=[None, checkout.resolve() / "src"])
+    ratio = figures[1]["median_s"] / figures[0]["median_s"]
+    cells = [f"{f['median_s']:.2f} s ({f['min_s']:.2f}–{f['max_s']:.2f})" for f in figures]
+    print(f"| training step, {checkout.name} | {cells[0]} | {cells[1]} | **{ratio:.2f}** | | |")
+    return {"figures": figures, "ratio": ratio, "checkout": checkout.name}
+
+
+SHOWN_ALONE = ("start", "before", "training", "memory", "utilisation")
 OTHER_ROWS = {"training": training, "memory": memory, "utilisation": utilisation}
 
 

@@ -1,8 +1,9 @@
-"""What the benchmarks work on: a model of ViT-B/32's size with random weights, drawn photos."""
+"""What the benchmarks work on: a model of ViT-B's size with random weights, drawn photos."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +11,36 @@ from pathlib import Path
 WORDS = ["a", "photo", "of", "class", "number"]
 
 
-def prepare(folder: Path, *, photos: int) -> None:
-    """A model of ViT-B/32's size with random weights, drawn photos, and a checkpoint."""
-    import numpy as np
+def prepare(
+    folder: Path, *, photos: int, patch_size: int = 32, given_model: Path | None = None
+) -> None:
+    """A model of ViT-B's size with random weights or that given, drawn photos, and a checkpoint."""
+    if given_model is not None:
+        shutil.copytree(given_model, folder / "model")
+    else:
+        _random_model(folder / "model", patch_size=patch_size)
+    _draw_photos(folder, photos)
+    subprocess.run(
+        [sys.executable, "-m", "cliptune", "train", "--data-dir", folder / "data",
+         "--output-dir", folder / "run", "--set", f"output.log_dir={folder / 'logs'}",
+         "--set", f"model.name={folder / 'model'}", "--set", "training.num_epochs=1",
+         "--set", "training.min_updates=0",
+         "--set", "data.cache=false", "--set", "hardware.device=cpu"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def _random_model(folder: Path, *, patch_size: int) -> None:
     import torch
-    from PIL import Image
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig()).save_pretrained(folder / "model")
-    CLIPImageProcessor().save_pretrained(folder / "model")
-    config = CLIPConfig().text_config
+    whole = CLIPConfig()
+    whole.vision_config.patch_size = patch_size
+    CLIPModel(whole).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+    config = whole.text_config
     words = ["<unk>", ".", *WORDS]
     words += map(str, range(config.vocab_size - len(words) - 2))  # the tower's whole vocabulary
     words += ["<s>", "</s>"]
@@ -36,7 +55,13 @@ def prepare(folder: Path, *, photos: int) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>",
         unk_token="<unk>", model_max_length=77,
-    ).save_pretrained(folder / "model")  # fmt: skip
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def _draw_photos(folder: Path, photos: int) -> None:
+    import numpy as np
+    from PIL import Image
+
     rng = np.random.default_rng(0)
     for i in range(photos):
         path = folder / "photos" / str(i % 10) / f"{i}.jpg"
@@ -51,14 +76,6 @@ def prepare(folder: Path, *, photos: int) -> None:
         (split / f"{i}.jpg").write_bytes(
             (folder / "photos" / str(i % 10) / f"{i}.jpg").read_bytes()
         )
-    subprocess.run(
-        [sys.executable, "-m", "cliptune", "train", "--data-dir", folder / "data",
-         "--output-dir", folder / "run", "--set", f"output.log_dir={folder / 'logs'}",
-         "--set", f"model.name={folder / 'model'}", "--set", "training.num_epochs=1",
-         "--set", "training.min_updates=0",
-         "--set", "data.cache=false", "--set", "hardware.device=cpu"],
-        check=True, capture_output=True,
-    )  # fmt: skip
 
 
 def lay_out_training(folder: Path, count: int) -> None:

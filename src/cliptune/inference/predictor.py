@@ -235,7 +235,7 @@ def _least_edge(preprocess: Preprocess) -> int | None:
     return OVERSAMPLING * max(edge for edge in edges if edge) if any(edges) else None
 
 
-def _to_image(image: Any, *, least_edge: int | None) -> Image.Image:
+def _to_image(image: Any, *, least_edge: int | None = None) -> Image.Image:
     """RGB and upright, from a path, a PIL image or an array. Raises `ImageError`."""
     if isinstance(image, str | Path):
         path = user_path(image)

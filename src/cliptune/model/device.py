@@ -96,7 +96,7 @@ def bf16_is_faster() -> bool:
     with suppress(OSError):  # without a folder to write to, it is timed again
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(kept) as partial:
-            partial.write_text(json.dumps({here: faster}) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps({here: faster}) + "\n", encoding="utf-8", newline="\n")
     return faster
 
 
