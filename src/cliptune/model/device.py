@@ -88,15 +88,19 @@ def bf16_is_faster() -> bool:
     """
     kept = default_cache_dir() / "bf16.json"
     here = f"{_processor()}, torch {torch.__version__}"
+    known: dict[str, object] = {}
     with suppress(OSError, ValueError):
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        if isinstance(known, dict) and isinstance(known.get(here), bool):
-            return bool(known[here])
+        read = json.loads(kept.read_text(encoding="utf-8"))
+        known = read if isinstance(read, dict) else {}
+    if isinstance(answer := known.get(here), bool):
+        return answer
     faster = _times_bf16() > 1.2
     with suppress(OSError):  # without a folder to write to, it is timed again
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(kept) as partial:
-            partial.write_text(json.dumps({here: faster}) + "\n", encoding="utf-8", newline="\n")
+            partial.write_text(
+                json.dumps(known | {here: faster}) + "\n", encoding="utf-8", newline="\n"
+            )
     return faster
 
 
