@@ -1,0 +1,60 @@
+"""What is answered for one image: its most probable classes, and whether it shows any of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """A class and its probability, a share of 1.
+
+    `label` is the class name, that of the training folder: for programs. `name` is the one to
+    show: "golden retriever", or what `classes.yaml` gave.
+    """
+
+    label: str
+    probability: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, the best first.
+
+    `known` says whether it shows one of the classes at all: whether `known_score` reaches the
+    threshold set on validation photos. Both are None for a checkpoint without one.
+    """
+
+    scores: tuple[ClassScore, ...]
+    source: str | None = None  # the file it came from, if it came from one
+    known: bool | None = None
+    known_score: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable class, by its class name."""
+        return self.scores[0].label
+
+    @property
+    def name(self) -> str:
+        """The most probable class, by the name to show."""
+        return self.scores[0].name
+
+    @property
+    def probability(self) -> float:
+        """Its probability, a share of 1."""
+        return self.scores[0].probability
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "image": self.source,
+            "label": self.label,
+            "name": self.name,
+            "probability": self.probability,
+            "known": self.known,
+            "known_score": self.known_score,
+            "scores": [asdict(score) for score in self.scores],
+        }
