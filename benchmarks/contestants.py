@@ -303,7 +303,7 @@ def forwards(work: Work) -> Repetition:
 
     def repeat() -> int:
         for start in range(0, count, work.batch):
-            predictor._answers(pixels[: count - start])
+            predictor.engine.answer(pixels[: count - start])
         return count
 
     return repeat

@@ -65,7 +65,7 @@ Answer = Callable[[Path], Seen]
 def of_checkpoint(checkpoint: Path) -> Answer:
     """Answers of one of our checkpoints, through the predictor."""
     predictor = Predictor(checkpoint)
-    names, preprocess = predictor.class_names, predictor._classifier.preprocess
+    names, preprocess = predictor.class_names, predictor.engine.preprocess
 
     def answer(path: Path) -> Seen:
         scores = {s.label: s.probability for s in predictor.predict(path, top_k=len(names)).scores}

@@ -46,14 +46,14 @@ def seen(
     predictor: Predictor, paths: Sequence[Path], times: int | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
     """Crops (N, 3, H, W), probabilities (N, C), seconds a photo; decoded at `times` the edge."""
-    preprocess = predictor._classifier.preprocess
+    preprocess = predictor.engine.preprocess
     started = time.perf_counter()
     crops = [
         preprocess.pixels(read_image(path, least_edge=times and times * max(preprocess.image_size)))
         for path in paths
     ]
     seconds = (time.perf_counter() - started) / len(paths)
-    answers = [predictor._answers(crops[i : i + 32]) for i in range(0, len(crops), 32)]
+    answers = [predictor.engine.answer(crops[i : i + 32]) for i in range(0, len(crops), 32)]
     return np.stack(crops), np.concatenate([a.probabilities_NC for a in answers]), seconds
 
 

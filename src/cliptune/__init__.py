@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cliptune.evaluation.comparison.comparison import Comparison
     from cliptune.evaluation.evaluate import evaluate
     from cliptune.evaluation.report import Evaluation
-    from cliptune.inference.predictor import ClassScore, Prediction, Predictor
+    from cliptune.inference.prediction import ClassScore, Prediction
+    from cliptune.inference.predictor import Predictor
     from cliptune.preparing.prepare import prepare
     from cliptune.training.reporting import TrainResult
     from cliptune.training.train import train
@@ -58,11 +59,11 @@ __all__ = [
 _HOMES = {
     "CheckResult": "cliptune.checking.check",
     "ClassChange": "cliptune.editing.change",
-    "ClassScore": "cliptune.inference.predictor",
+    "ClassScore": "cliptune.inference.prediction",
     "CliptuneError": "cliptune.errors",
     "Comparison": "cliptune.evaluation.comparison.comparison",
     "Evaluation": "cliptune.evaluation.report",
-    "Prediction": "cliptune.inference.predictor",
+    "Prediction": "cliptune.inference.prediction",
     "Predictor": "cliptune.inference.predictor",
     "Settings": "cliptune.config",
     "TrainResult": "cliptune.training.reporting",

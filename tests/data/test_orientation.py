@@ -16,7 +16,7 @@ from cliptune.checking.check import check
 from cliptune.checking.inspection import inspect
 from cliptune.data.reading import decode, find_unreadable
 from cliptune.errors import ImageError
-from cliptune.inference.predictor import _to_image
+from cliptune.inference.images import to_image
 from conftest import make_photos
 
 Entry = tuple[int, int, int, bytes]  # tag, type, count, value
@@ -144,6 +144,6 @@ def test_a_truncated_photo_is_not_called_damaged_exif(format_: str, tmp_path: Pa
     with Image.open(path) as lazy:
         for image in (path, lazy):
             with pytest.raises(ImageError, match="truncated") as caught:
-                _to_image(image)
+                to_image(image)
             assert "EXIF" not in str(caught.value)
     assert inspect(path).fault == "truncated"

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from cliptune.checking.check import check
 from cliptune.data.reading import decode, find_unreadable, read_image, read_reduced
 from cliptune.errors import ImageError
-from cliptune.inference.predictor import _to_image
+from cliptune.inference.images import to_image
 from conftest import make_photos
 
 # A photo's levels: from black to white, and most of the way uneven.
@@ -142,7 +142,7 @@ def test_the_transparent_grey_of_16_bits_lies_on_white() -> None:
 
 
 def test_an_image_from_memory_follows_the_rule_of_files() -> None:
-    seen = _to_image(Image.fromarray((GREY / 255).astype(np.float32)))
+    seen = to_image(Image.fromarray((GREY / 255).astype(np.float32)))
     np.testing.assert_array_equal(np.asarray(seen)[:, :, 0], GREY)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,25 @@ def test_reduced_decoding_leaves_small_photos_alone_and_large_ones_nearly(
     changed = [not np.array_equal(a, b) for a, b in zip(*found, strict=True)]
     assert changed == [False, False, False, False, True, False]
     assert np.abs(found[0][4] - found[1][4]).max() < 0.05
+
+
+def test_bytes_and_open_files_mean_what_their_file_does(predictor: Predictor, photos: Path) -> None:
+    """A file is read from where it stands and stays open; text and closed files are refused."""
+    path = photos / "test" / "amber" / "amber_1.png"
+    content = path.read_bytes()
+    expected = predictor.predict(path).scores
+    for same in (content, bytearray(content), memoryview(content), io.BytesIO(content)):
+        found = predictor.predict(same)
+        assert found.scores == expected
+        assert found.source is None
+    with path.open("rb") as file:
+        assert predictor.predict(file).scores == expected
+        assert not file.closed
+        with pytest.raises(ImageError, match="the file is empty"):
+            predictor.predict(file)
+    with pytest.raises(ImageError, match=r"cannot be read: .*closed"):
+        predictor.predict(file)
+    with pytest.raises(ImageError, match="open it in binary mode"):
+        predictor.predict(io.StringIO("text"))
+    with pytest.raises(ImageError, match="not an image"):
+        predictor.predict(b"not a photo")

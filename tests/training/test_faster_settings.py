@@ -61,7 +61,7 @@ def test_a_checkpoint_remembers_its_resolution(overrides: dict[str, Any], photos
     settings = load_settings(overrides=overrides | {"model.image_size": 24})
     result = train(settings, progress=False)
     predictor = Predictor(result.output_dir)
-    assert predictor._classifier.preprocess.image_size == (24, 24)
+    assert predictor.engine.preprocess.image_size == (24, 24)
     assert predictor.predict(next((photos / "test").rglob("*.png")))
 
 

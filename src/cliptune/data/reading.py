@@ -77,9 +77,7 @@ def read_image(path: Path, *, least_edge: int | None = None) -> Image.Image:
     Raises `ImageError`, whose message is the reason without the path.
     """
     with _open(path) as image:
-        if least_edge is not None:
-            image.draft("RGB", (least_edge, least_edge))
-        return to_rgb(image)
+        return _rgb_of(image, least_edge)
 
 
 @_patiently
@@ -194,10 +192,16 @@ def open_content(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content))
 
 
-def decode(content: bytes) -> Image.Image:
+def decode(content: bytes, *, least_edge: int | None = None) -> Image.Image:
     """The image in `content`, as `read_image` gives it. Raises `ImageError`."""
     with open_content(content) as image:
-        return to_rgb(image)
+        return _rgb_of(image, least_edge)
+
+
+def _rgb_of(image: Image.Image, least_edge: int | None) -> Image.Image:
+    if least_edge is not None:
+        image.draft("RGB", (least_edge, least_edge))
+    return to_rgb(image)
 
 
 @contextmanager

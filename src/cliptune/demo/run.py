@@ -15,7 +15,8 @@ from cliptune.evaluation.evaluate import evaluate
 from cliptune.evaluation.report import Evaluation
 from cliptune.files import user_path
 from cliptune.inference.output import open_output
-from cliptune.inference.predictor import Prediction, Predictor
+from cliptune.inference.prediction import Prediction
+from cliptune.inference.predictor import Predictor
 from cliptune.text import command
 from cliptune.training.reporting import clock
 from cliptune.training.train import train

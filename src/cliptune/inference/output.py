@@ -18,7 +18,7 @@ from cliptune.data.reading import Unreadable
 from cliptune.errors import UserError
 from cliptune.files import whole_file
 from cliptune.foreign_errors import resource_errors
-from cliptune.inference.predictor import Prediction
+from cliptune.inference.prediction import Prediction
 from cliptune.text import columns, fit, no_formula, one_line
 
 Result = Prediction | Unreadable

@@ -6,88 +6,27 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from cliptune.data.images import Preprocess
-from cliptune.data.naming import display_names
-from cliptune.data.reading import Unreadable, array_to_image, read_image, to_rgb
-from cliptune.errors import CheckpointError, ImageError, UserError, listing
-from cliptune.files import user_path
-from cliptune.foreign_errors import memory_errors_in_words
-from cliptune.hints import not_there
-from cliptune.model.answers import Answered, answered
-from cliptune.model.checkpoint import resolve_checkpoint
-from cliptune.model.device import DTYPES, precision_for, resolve_device
+from cliptune.data.reading import Unreadable
+from cliptune.errors import ImageError, UserError, listing
+from cliptune.inference.engine import Engine
+from cliptune.inference.images import ImageLike, source_of, to_image
+from cliptune.inference.prediction import ClassScore, Prediction
 from cliptune.model.prior import Prior
-from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section, step_done
+
+__all__ = ["ClassScore", "ImageLike", "Prediction", "Predictor"]
 
 # Pixels of a reduced decoding for each the model sees, along an edge: at 1, resized photos differed
 # by up to 7 levels of 255 and probabilities by 0.022; at 2 by 2 levels and 0.011, as at 3.
 OVERSAMPLING = 2
-ImageLike = str | Path | Image.Image | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """A class and its probability, a share of 1.
-
-    `label` is the class name, that of the training folder: for programs. `name` is the one to
-    show: "golden retriever", or what `classes.yaml` gave.
-    """
-
-    label: str
-    probability: float
-    name: str
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image, the best first.
-
-    `known` says whether it shows one of the classes at all: whether `known_score` reaches the
-    threshold set on validation photos. Both are None for a checkpoint without one.
-    """
-
-    scores: tuple[ClassScore, ...]
-    source: str | None = None  # the file it came from, if it came from one
-    known: bool | None = None
-    known_score: float | None = None
-
-    @property
-    def label(self) -> str:
-        """The most probable class, by its class name."""
-        return self.scores[0].label
-
-    @property
-    def name(self) -> str:
-        """The most probable class, by the name to show."""
-        return self.scores[0].name
-
-    @property
-    def probability(self) -> float:
-        """Its probability, a share of 1."""
-        return self.scores[0].probability
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "image": self.source,
-            "label": self.label,
-            "name": self.name,
-            "probability": self.probability,
-            "known": self.known,
-            "known_score": self.known_score,
-            "scores": [asdict(score) for score in self.scores],
-        }
 
 
 class Predictor:
@@ -118,22 +57,17 @@ class Predictor:
         reduced_decoding: bool = False,
         fast: bool = True,
     ) -> None:
-        found = resolve_checkpoint(user_path(checkpoint))
-        self.checkpoint = found.path
-        self.class_names: tuple[str, ...] = tuple(found.record.class_names)
-        self.display_names = display_names(self.class_names, found.record.display_names)
-        self.device = resolve_device(device)
+        self.engine = Engine(
+            checkpoint, device=device, base_model=base_model, cache_dir=cache_dir, prior=prior,
+            precision=precision, fast=fast,
+        )  # fmt: skip
+        self.checkpoint = self.engine.checkpoint
+        self.class_names = self.engine.class_names
+        self.display_names = self.engine.display_names
+        self.device, self.precision = self.engine.device, self.engine.precision
+        self.answers = self.engine.answers
         self.batch_size = batch_size
-        settings = saved_settings(found)
-        cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
-        asked = precision or settings.hardware.asked_precision
-        self.precision = precision_for(self.device, asked)  # refused before anything is loaded
-        classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
-        classifier.towers_dtype = DTYPES[self.precision]
-        self._classifier = classifier.to(self.device)
-        self._weights = classifier.class_weights()
-        self._least_edge = _least_edge(classifier.preprocess) if reduced_decoding else None
-        self.answers, self._means_CD = load_answers(found, prior=prior)
+        self._least_edge = _least_edge(self.engine.preprocess) if reduced_decoding else None
 
     def __repr__(self) -> str:
         return (
@@ -144,7 +78,8 @@ class Predictor:
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """The `top_k` most probable classes of one image.
 
-        An image is a path, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+        An image is a path, the bytes of a file, a file open for reading bytes, a PIL image, or a
+        uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
         Raises `ImageError` when it cannot be read.
         """
         return self.predict_batch([image], top_k=top_k)[0]
@@ -179,74 +114,30 @@ class Predictor:
         while batch := list(islice(ahead, self.batch_size)):
             pixels = [pixels for _, pixels in batch if not isinstance(pixels, Unreadable)]
             readable = iter(range(len(pixels)))
-            found = self._answers(pixels) if pixels else None
+            found = self.engine.answer(pixels) if pixels else None
+            step_done(len(pixels))
             for source, result in batch:
                 if isinstance(result, Unreadable) or found is None:
                     yield result
                 else:
-                    yield self._best(found, next(readable), source, top_k)
+                    yield self.engine.prediction(found, next(readable), source=source, top_k=top_k)
 
     def _read(self, image: ImageLike) -> tuple[str | None, NDArray[np.uint8] | Unreadable]:
         """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
-        source = str(image) if isinstance(image, str | Path) else None
+        source = source_of(image)
         try:
             with section("decode"):
-                rgb = _to_image(image, least_edge=self._least_edge)
+                rgb = to_image(image, least_edge=self._least_edge)
         except ImageError as error:
             return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
         with section("resize"):
-            return source, self._classifier.preprocess.pixels(rgb)
-
-    @torch.inference_mode()
-    def _answers(self, pixels: list[NDArray[np.uint8]]) -> Answered:
-        """What the checkpoint answers for images of uint8 pixels (3, H, W)."""
-        with memory_errors_in_words(self.batch_size):
-            pixels_BCHW = torch.from_numpy(np.stack(pixels)).to(self.device)
-            with section("forward"):
-                logits, features = self._classifier.answer(pixels_BCHW, self._weights)
-                logits_BC, features_BD = logits.cpu().numpy(), features.cpu().numpy()
-        step_done(len(pixels))
-        if not np.isfinite(logits_BC).all():
-            raise CheckpointError(
-                f"{self.checkpoint}: its answers are not finite numbers. Its training diverged, "
-                "or its weights were changed: use another checkpoint of the run."
-            )
-        return answered(
-            self.answers, logits_BC, features_BD,
-            weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
-        )  # fmt: skip
-
-    def _best(self, found: Answered, i: int, source: str | None, top_k: int) -> Prediction:
-        """The answer for the image `i` of those of `found`."""
-        scores = []
-        for place in found.best(i, k=top_k):
-            name = self.class_names[place]
-            probability = float(found.probabilities_NC[i, place])
-            scores.append(ClassScore(name, probability, self.display_names[name]))
-        if found.known_scores_N is None or found.known_N is None:
-            return Prediction(tuple(scores), source)
-        known, known_score = bool(found.known_N[i]), float(found.known_scores_N[i])
-        return Prediction(tuple(scores), source, known, known_score)
+            return source, self.engine.preprocess.pixels(rgb)
 
 
 def _least_edge(preprocess: Preprocess) -> int | None:
     """How short the shorter edge of a photo may be decoded; None where photos are not resized."""
     edges = preprocess.resize if isinstance(preprocess.resize, tuple) else (preprocess.resize,)
     return OVERSAMPLING * max(edge for edge in edges if edge) if any(edges) else None
-
-
-def _to_image(image: Any, *, least_edge: int | None = None) -> Image.Image:
-    """RGB and upright, from a path, a PIL image or an array. Raises `ImageError`."""
-    if isinstance(image, str | Path):
-        path = user_path(image)
-        if not os.path.lexists(path):
-            raise ImageError(not_there(image, "there is no such file").rstrip("."))
-        return read_image(path, least_edge=least_edge)
-    if isinstance(image, np.ndarray):
-        return array_to_image(image)
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    raise ImageError(f"found {type(image).__name__}; expected a path, a PIL image or a uint8 array")
 
 
 def _map_ahead(function: Any, items: Iterable[Any], *, ahead: int) -> Iterator[Any]:
