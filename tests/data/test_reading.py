@@ -13,6 +13,7 @@ from cliptune.data.reading import (
     PIXEL_LIMIT,
     TooManyPixels,
     _too_many_pixels,
+    array_to_image,
     decode,
     find_unreadable,
     open_content,
