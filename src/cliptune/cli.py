@@ -17,6 +17,7 @@ from cliptune.commands.check import check
 from cliptune.commands.compare import compare
 from cliptune.commands.demo import demo
 from cliptune.commands.evaluate import evaluate
+from cliptune.commands.export import export
 from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
 from cliptune.commands.remove_class import remove_class
@@ -87,6 +88,10 @@ app.command("remove-class", epilog="Example: cliptune remove-class outputs/lora_
 app.command(
     epilog="Example: cliptune predict --checkpoint outputs/lora_finetuning --image dog.jpg"
 )(predict)
+app.command(
+    epilog="Example: cliptune export outputs/lora_finetuning --output exported\n\n"
+    "Then, with numpy, Pillow and onnxruntime alone: python exported/run.py dog.jpg"
+)(export)
 app.command(epilog="Example: cliptune demo --output-dir demo_run")(demo)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cliptune.editing.change import ClassChange
     from cliptune.evaluation.comparison.comparison import Comparison
     from cliptune.evaluation.report import Evaluation
+    from cliptune.inference.export.export import Export
     from cliptune.inference.predictor import Predictor
     from cliptune.training.reporting import TrainResult
     from cliptune.tuning.tuning import Tuning
@@ -188,6 +189,20 @@ def predict_to_screen_or_file(
     if watch:
         print(watch.table())
     return unreadable
+
+
+def export_summary(made: Export) -> None:
+    """Where it lies, and how near its answers are."""
+    verified = made.verified
+    print(f"exported: {made.folder}, {made.num_bytes / 1e6:.1f} MB")
+    print(
+        f"the same answers for {counted(verified.photos, 'photo')}: the largest difference of a "
+        f"probability\nis {verified.largest_difference:.1e}; {verified.other_labels} other labels, "
+        f'{verified.other_known} other "known"'
+    )
+    if verified.left_out:
+        print(f"left out, {len(verified.left_out)}: {verified.left_out[0]}")
+    print(f"\nTry it:\n  {command('python', made.folder / 'run.py', 'photo.jpg')}")
 
 
 def _show_or_write(

@@ -1,0 +1,105 @@
+"""From uint8 pixels to a checkpoint's answers as one graph of torch, and that as ONNX.
+
+`Engine` is the reference: what is said here of scaling, scores and thresholds is what
+`cliptune.model.answers` computes in float64. Shape suffixes: B images, C classes, D feature,
+K directions.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import normalize
+
+from cliptune.errors import MissingExtra
+from cliptune.model.answers import Answers
+from cliptune.model.classifier import Classifier
+
+OUTPUTS = ("probabilities", "features", "known_score", "known")
+
+
+class AnswerGraph(nn.Module):
+    """`classifier`, merged and unfused, and what `answers` makes of its logits."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        answers: Answers | None,
+        means_CD: NDArray[np.floating[Any]] | None,
+    ) -> None:
+        super().__init__()
+        self.classifier, self.answers = classifier, answers
+        weights_CD = classifier.class_weights().detach().float()
+        self.register_buffer("weights_CD", weights_CD)
+        factors = torch.ones(len(weights_CD))
+        if answers is not None:
+            factors = torch.tensor(answers.factors or [1 / answers.temperature] * len(weights_CD))
+        self.register_buffer("factors_C", factors)
+        directions = weights_CD if means_CD is None else torch.from_numpy(np.array(means_CD))
+        if answers is not None and answers.score == "weights":
+            directions = weights_CD
+        directions = directions[directions.any(dim=1)].float()
+        self.register_buffer("directions_KD", normalize(directions, dim=-1))
+
+    def forward(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Those of `OUTPUTS` that there are, of uint8 pixels (B, 3, H, W)."""
+        weights_CD = self.get_buffer("weights_CD")
+        logits_BC, features_BD = self.classifier.answer(pixels_BCHW, weights_CD)
+        scaled_BC = logits_BC * self.get_buffer("factors_C")
+        chances_BC = torch.softmax(scaled_BC, dim=-1)
+        if self.answers is None:
+            return chances_BC, features_BD
+        scores_B = self._scores(scaled_BC, chances_BC, features_BD)
+        return chances_BC, features_BD, scores_B, scores_B >= self.answers.threshold
+
+    def _scores(
+        self, scaled_BC: torch.Tensor, chances_BC: torch.Tensor, features_BD: torch.Tensor
+    ) -> torch.Tensor:
+        assert self.answers is not None
+        if self.answers.score == "probability":
+            return chances_BC.amax(dim=-1)
+        if self.answers.score == "energy":
+            return torch.logsumexp(scaled_BC, dim=-1)
+        directions_KD = self.get_buffer("directions_KD")
+        return (normalize(features_BD, dim=-1) @ directions_KD.T).amax(dim=-1)
+
+
+def import_onnx() -> None:
+    """Raise `MissingExtra` unless what exports and what runs ONNX are installed."""
+    import importlib.util
+
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "export", "cliptune export")
+
+
+@torch.no_grad()
+def write_onnx(graph: AnswerGraph, path: Path, *, size: tuple[int, int], about: str) -> None:
+    """`graph` for any number of images of `size` (height, width), with `about` in its metadata."""
+    example = torch.zeros(2, 3, *size, dtype=torch.uint8)  # a batch of one would be held for fixed
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it tells that torchvision is missing
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph.eval(), (example,), dynamo=True, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["pixels"],
+                output_names=list(OUTPUTS if graph.answers is not None else OUTPUTS[:2]),
+            )  # fmt: skip
+    finally:
+        exporter.setLevel(level)
+    assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in this machine's files it was traced
+    program.model.metadata_props["cliptune"] = about
+    program.save(str(path))

@@ -1,0 +1,116 @@
+"""Whether an exported folder answers as the `Predictor` does, photo by photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cliptune.data.reading import Unreadable
+from cliptune.errors import UserError
+from cliptune.inference.prediction import Prediction
+from cliptune.inference.predictor import Predictor
+
+# How far a probability may be from the `Predictor`'s. The same label and the same "known" are asked
+# for, but where two classes are as near to one another, or a score as near to the threshold.
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """The answers of the exported file beside the `Predictor`'s, in float32, on the same photos."""
+
+    photos: int
+    left_out: tuple[str, ...]  # that one of the two cannot read
+    largest_difference: float  # of a probability
+    other_labels: int
+    other_known: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "photos": self.photos,
+            "left_out": len(self.left_out),
+            "largest_probability_difference": self.largest_difference,
+            "tolerance": TOLERANCE,
+            "other_labels": self.other_labels,
+            "other_known": self.other_known,
+        }
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Of one photo; `within` where the tolerance covers it."""
+
+    probability: float
+    other_label: bool
+    other_known: bool
+    within: bool
+
+
+def verify(
+    folder: Path, predictor: Predictor, photos: Sequence[Path], *, progress: bool = True
+) -> Verified:
+    """The runner of `folder` against `predictor`, which computes in float32, on `photos`.
+
+    Raises `UserError` where an answer differs by more than `TOLERANCE`, or no photo can be read.
+    """
+    from cliptune.inference.export.runner import Exported
+
+    exported, every_class = Exported(folder), len(predictor.class_names)
+    found: list[_Difference] = []
+    left_out: list[str] = []
+    faults: list[str] = []
+    bar = tqdm(photos, "verifying", unit="img", leave=False, disable=None if progress else True)
+    for path, ours in zip(bar, predictor.stream(photos, top_k=every_class), strict=True):
+        try:
+            theirs = exported.predict(path, top_k=every_class)
+        except (OSError, ValueError) as error:
+            left_out.append(str(error))
+            continue
+        if isinstance(ours, Unreadable):
+            left_out.append(str(ours))
+            continue
+        threshold = None if predictor.answers is None else predictor.answers.threshold
+        found.append(_difference(ours, theirs, threshold))
+        if not found[-1].within:
+            faults.append(f"{path}, by {found[-1].probability:.2g}")
+    if faults:
+        raise UserError(
+            f"the exported file answers otherwise for {len(faults)} of {len(photos)} photos; "
+            f"{TOLERANCE:g} of a probability is allowed, and nothing was written. The first: "
+            f"{faults[0]}. Please report it with the versions of torch, onnx and onnxruntime."
+        )
+    if not found:
+        raise UserError(
+            f"none of the {len(photos)} photos can be read by both, so nothing is proved: "
+            f"{left_out[0]}. Name other photos: --data FOLDER"
+        )
+    return Verified(
+        photos=len(found),
+        left_out=tuple(left_out),
+        largest_difference=max(each.probability for each in found),
+        other_labels=sum(each.other_label for each in found),
+        other_known=sum(each.other_known for each in found),
+    )
+
+
+def _difference(ours: Prediction, theirs: dict[str, Any], threshold: float | None) -> _Difference:
+    chances = {score.label: score.probability for score in ours.scores}
+    apart = max(abs(each["probability"] - chances[each["label"]]) for each in theirs["scores"])
+    other_known = ours.known is not theirs["known"]
+    at_threshold = (
+        threshold is not None
+        and theirs["known_score"] is not None
+        and abs(theirs["known_score"] - threshold) <= TOLERANCE * max(1.0, abs(threshold))
+    )
+    tied = chances[ours.label] - chances[theirs["label"]] <= TOLERANCE
+    return _Difference(
+        probability=apart,
+        other_label=ours.label != theirs["label"],
+        other_known=other_known,
+        within=apart <= TOLERANCE and tied and (at_threshold or not other_known),
+    )

@@ -1,0 +1,213 @@
+"""What is exported answers as the `Predictor` does: the graph, the file, the runner, the folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cliptune
+from cliptune import Predictor
+from cliptune.config import load_settings
+from cliptune.data.images import Preprocess
+from cliptune.data.reading import read_image
+from cliptune.errors import MissingExtra, UserError
+from cliptune.inference.export.export import export
+from cliptune.inference.export.graph import AnswerGraph
+from cliptune.inference.export.runner import Exported, read_rgb
+from cliptune.inference.export.verify import TOLERANCE, verify
+from cliptune.model.answers import SCORE_NAMES, answered
+from cliptune.model.checkpoint import resolve_checkpoint
+from cliptune.model.restore import load_answers, load_classifier
+from cliptune.training.train import train
+from conftest import make_model
+
+WITHOUT_US = """
+import runpy, sys
+for name in ("torch", "transformers", "cliptune", "peft"):
+    sys.modules[name] = None  # an import of it fails
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def trained(folder: Path, photos: Path, model: Path, **changes: Any) -> Path:
+    overrides: dict[str, Any] = {
+        "model.name": str(model), "data.data_dir": str(photos), "data.num_workers": 0,
+        "training.num_epochs": 2, "training.min_updates": 0, "training.learning_rate": 1e-2,
+        "training.batch_size": 8, "output.output_dir": str(folder / "run"),
+        "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
+        "hardware.mixed_precision": False,
+    }  # fmt: skip
+    return train(load_settings(overrides=overrides | changes), progress=False).output_dir
+
+
+@pytest.fixture(scope="module")
+def run_dir(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("exporting"), photos, clip_folder)
+
+
+@pytest.fixture(scope="module")
+def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    made = export(run_dir, folder, progress=False)
+    assert made.verified.largest_difference <= TOLERANCE
+    assert made.verified.photos > 0
+    return folder
+
+
+@pytest.mark.parametrize("score", SCORE_NAMES)
+@pytest.mark.parametrize("per_class", [False, True])
+def test_the_graph_is_the_one_way_from_logits_to_answers(
+    run_dir: Path, score: str, per_class: bool
+) -> None:
+    """Against float64, by each score, and with a factor for each class."""
+    found = resolve_checkpoint(run_dir)
+    classifier = load_classifier(found, fast=False)
+    answers, means_CD = load_answers(found)
+    assert answers is not None
+    changes: dict[str, Any] = {"score": score}
+    if per_class:
+        changes["factors"] = tuple(np.linspace(0.5, 2, classifier.num_classes).tolist())
+    answers = answers.model_copy(update=changes)
+    height, width = classifier.preprocess.image_size
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (5, 3, height, width), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        chances, features, scores, known = AnswerGraph(classifier, answers, means_CD)(pixels)
+        logits, plain = classifier.answer(pixels)
+        weights = classifier.class_weights()
+    expected = answered(
+        answers, logits.numpy(), plain.numpy(), weights_CD=weights.numpy(), means_CD=means_CD
+    )
+    np.testing.assert_allclose(chances, expected.probabilities_NC, atol=1e-6)
+    np.testing.assert_allclose(features, plain)
+    np.testing.assert_allclose(scores, expected.known_scores_N, rtol=1e-5)
+    assert known.tolist() == (scores >= answers.threshold).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("clip", {"model.head": "linear"}), ("siglip", {"training.recipe": "plain"})],
+)
+def test_other_heads_and_models_are_exported_alike(
+    tmp_path: Path, photos: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    run = trained(tmp_path, photos, make_model(tmp_path / "model", kind), **changes)
+    made = export(run, tmp_path / "out", data=photos / "test", progress=False)
+    assert made.verified.photos == len(list((photos / "test").rglob("*.png")))
+    assert made.verified.other_labels == 0
+
+
+def test_any_number_of_images_is_answered_at_once_as_one_by_one(exported: Path) -> None:
+    classifier = Exported(exported)
+    height, width = classifier.about["preprocess"]["crop"]
+    rng = np.random.default_rng(0)
+    crops = list(rng.integers(0, 256, (7, 3, height, width), dtype=np.uint8))
+    together = classifier.answer(crops)
+    for i, crop in enumerate(crops):
+        for name, values in classifier.answer([crop]).items():
+            np.testing.assert_allclose(values[0], together[name][i], atol=1e-5, err_msg=name)
+
+
+def test_the_runner_gives_the_predictors_dictionary_where_there_is_no_torch(
+    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    paths = sorted((photos / "test").rglob("*.png"))[:3]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a photo")
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_US, exported / "run.py", *paths, broken],
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "broken.jpg" in ran.stderr
+    predictor = Predictor(run_dir, device="cpu")
+    for line, path in zip(ran.stdout.splitlines(), paths, strict=True):
+        found, expected = json.loads(line), predictor.predict(path).to_dict()
+        assert list(found) == list(expected)
+        assert [found[key] for key in ("image", "label", "name", "known")] == [
+            expected[key] for key in ("image", "label", "name", "known")
+        ]
+        assert found["known_score"] == pytest.approx(expected["known_score"], rel=1e-5)
+        for ours, theirs in zip(found["scores"], expected["scores"], strict=True):
+            assert ours == theirs | {"probability": pytest.approx(theirs["probability"], abs=1e-5)}
+
+
+def forms(folder: Path) -> list[Path]:
+    """One picture as people have it: modes, containers, orientations, odd sizes."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    photo = coarse.resize((120, 90), Image.Resampling.BICUBIC)
+    alpha = Image.fromarray(rng.integers(0, 256, (90, 120), dtype=np.uint8))
+    clear = photo.copy()
+    clear.putalpha(alpha)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    saved: list[tuple[str, Image.Image, dict[str, Any]]] = [
+        ("plain.jpg", photo, {}), ("turned.jpg", photo, {"exif": turned}),
+        ("cmyk.jpg", photo.convert("CMYK"), {}), ("grey.png", photo.convert("L"), {}),
+        ("clear.png", clear, {}), ("grey_clear.png", clear.convert("LA"), {}),
+        ("palette.gif", photo.convert("P"), {}), ("bits.png", photo.convert("1"), {}),
+        ("hole.png", photo.convert("P"), {"transparency": 7}), ("photo.webp", clear, {}),
+        ("tall.png", photo.resize((20, 400)), {}), ("tiny.png", photo.resize((5, 3)), {}),
+    ]  # fmt: skip
+    for name, image, options in saved:
+        image.save(folder / name, **options)
+    return [folder / name for name, _, _ in saved]
+
+
+@pytest.mark.parametrize("resize", [32, 40, (32, 48)])
+def test_the_runner_reads_and_crops_photos_as_we_do(
+    exported: Path, tmp_path: Path, resize: int | tuple[int, int]
+) -> None:
+    runner = Exported(exported)
+    rule = runner.about["preprocess"] | {"resize": resize, "crop": (32, 32)}
+    runner.about["preprocess"] = json.loads(json.dumps(rule))
+    ours = Preprocess.from_dict(rule)
+    for path in forms(tmp_path):
+        expected = ours.pixels(read_image(path))
+        np.testing.assert_array_equal(runner.crop(read_rgb(path)), expected, err_msg=path.name)
+
+
+def test_pixels_of_more_than_eight_bits_are_refused_by_the_runner(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="8 bits"):
+        read_rgb(tmp_path / "deep.png")
+
+
+def test_a_file_that_answers_otherwise_is_refused(
+    exported: Path, clip_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    other = trained(tmp_path, photos, clip_folder, seed=7)
+    paths = sorted((photos / "test").rglob("*.png"))
+    with pytest.raises(UserError, match=r"answers otherwise for \d+ of \d+ photos"):
+        verify(exported, Predictor(other, device="cpu"), paths, progress=False)
+
+
+def test_nothing_is_left_where_nothing_is_proved(
+    run_dir: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"not a photo")
+    with pytest.raises(UserError, match="nothing is proved"):
+        export(run_dir, tmp_path / "out", data=tmp_path / "photos", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    with pytest.raises(UserError, match="something already"):
+        export(run_dir, exported, progress=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'cliptune\[export\]'"):
+        export(run_dir, tmp_path / "out", progress=False)
+
+
+def test_no_path_of_this_machine_is_exported(exported: Path, run_dir: Path) -> None:
+    contents = [path.read_bytes() for path in exported.iterdir()]
+    for folder in (run_dir.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):
+        assert not any(str(folder).encode() in content for content in contents), folder
