@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,11 @@ import torch
 from PIL import Image
 
 import cliptune
-from cliptune import Predictor
+from cliptune import Prediction, Predictor
 from cliptune.config import load_settings
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
-from cliptune.errors import MissingExtra, UserError
+from cliptune.errors import CheckpointError, DeviceError, MissingExtra, UserError
 from cliptune.inference.export.export import export
 from cliptune.inference.export.graph import AnswerGraph
 from cliptune.inference.export.runner import Exported, read_rgb
@@ -211,3 +212,56 @@ def test_no_path_of_this_machine_is_exported(exported: Path, run_dir: Path) -> N
     contents = [path.read_bytes() for path in exported.iterdir()]
     for folder in (run_dir.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):
         assert not any(str(folder).encode() in content for content in contents), folder
+
+
+def test_an_exported_folder_is_a_checkpoint_for_predictor_and_predict(
+    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    paths = sorted((photos / "test").rglob("*.png"))
+    ours, theirs = Predictor(exported), Predictor(run_dir, device="cpu")
+    assert (ours.class_names, ours.answers) == (theirs.class_names, theirs.answers)
+    for found, expected in zip(ours.stream(paths), theirs.stream(paths), strict=True):
+        assert isinstance(found, Prediction)
+        assert isinstance(expected, Prediction)
+        assert (found.label, found.known) == (expected.label, expected.known)
+        assert found.probability == pytest.approx(expected.probability, abs=TOLERANCE)
+    ran = subprocess.run(
+        [sys.executable, "-m", "cliptune", "predict", "--checkpoint", exported,
+         "--image-dir", photos / "test", "--output", tmp_path / "found.csv"],
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert len((tmp_path / "found.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(paths)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, "format 2, and this cliptune reads 1"),
+        ({"classes": [{"label": "a"}]}, "damaged: .*Export the checkpoint again"),
+        ({"preprocess": {"resize": -1}}, "preprocess: "),
+        (None, "damaged: "),
+    ],
+)
+def test_a_folder_that_was_changed_is_refused_in_words(
+    exported: Path, tmp_path: Path, change: dict[str, Any] | None, words: str
+) -> None:
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    about = json.loads((copy / "export.json").read_text(encoding="utf-8"))
+    text = "{" if change is None else json.dumps(about | change)
+    (copy / "export.json").write_text(text, encoding="utf-8", newline="\n")
+    with pytest.raises(CheckpointError, match=words):
+        Predictor(copy)
+
+
+def test_what_an_exported_folder_cannot_do_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--prior cannot be answered for"):
+        Predictor(exported, prior="uniform")
+    with pytest.raises(DeviceError, match="exported in float32; found 'bf16'"):
+        Predictor(exported, precision="bf16")
+    with pytest.raises(DeviceError, match="run on the CPU"):
+        Predictor(exported, device="cuda")
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"model\.onnx: cannot be loaded"):
+        Predictor(copy)

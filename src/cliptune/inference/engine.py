@@ -1,11 +1,12 @@
-"""From uint8 crops to answers, in one piece, for whoever answers for a checkpoint.
+"""From uint8 crops to answers, in one piece, for whoever answers for a checkpoint or an export.
 
 Shape suffixes: B images, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from cliptune.errors import CheckpointError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.inference.prediction import ClassScore, Prediction
-from cliptune.model.answers import Answered, answered
+from cliptune.model.answers import Answered, Answers, answered
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.device import DTYPES, precision_for, resolve_device
 from cliptune.model.prior import Prior
@@ -26,11 +27,43 @@ from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section
 
 
-class Engine:
-    """A checkpoint (or the best of a run folder) that answers, adapters merged.
+class Engine(ABC):
+    """What answers; class names are in the order of `Answered`."""
 
-    Arguments and errors are those of `Predictor`. `names` are the class names, in the order of
-    `Answered`; `preprocess` makes the crops that `answer` takes.
+    checkpoint: Path
+    class_names: tuple[str, ...]
+    display_names: Mapping[str, str]  # class name -> the name to show
+    device: torch.device
+    precision: str  # that the image tower computes in
+    answers: Answers | None
+    preprocess: Preprocess  # makes the crops that `answer` takes
+
+    @abstractmethod
+    def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:
+        """What is answered for crops of uint8 pixels (3, H, W), one or more.
+
+        Raises `CheckpointError` where an answer is not finite.
+        """
+
+    def prediction(
+        self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
+    ) -> Prediction:
+        """The answer for the image number `place` of `found`."""
+        scores = []
+        for index in found.best(place, k=top_k):
+            name = self.class_names[index]
+            probability = float(found.probabilities_NC[place, index])
+            scores.append(ClassScore(name, probability, self.display_names[name]))
+        if found.known_scores_N is None or found.known_N is None:
+            return Prediction(tuple(scores), source)
+        known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
+        return Prediction(tuple(scores), source, known, known_score)
+
+
+class CheckpointEngine(Engine):
+    """A checkpoint (or the best of a run folder), adapters merged, by torch.
+
+    Arguments and errors are those of `Predictor`.
     """
 
     def __init__(
@@ -46,7 +79,7 @@ class Engine:
     ) -> None:
         found = resolve_checkpoint(user_path(checkpoint))
         self.checkpoint = found.path
-        self.class_names: tuple[str, ...] = tuple(found.record.class_names)
+        self.class_names = tuple(found.record.class_names)
         self.display_names = display_names(self.class_names, found.record.display_names)
         self.device = resolve_device(device)
         settings = saved_settings(found)
@@ -57,19 +90,12 @@ class Engine:
         classifier.towers_dtype = DTYPES[self.precision]
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
+        self.preprocess = classifier.preprocess
         self.answers, self._means_CD = load_answers(found, prior=prior)
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """How an image becomes a crop."""
-        return self._classifier.preprocess
 
     @torch.inference_mode()
     def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:
-        """What the checkpoint answers for crops of uint8 pixels (3, H, W), one or more.
-
-        Raises `CheckpointError` where an answer is not finite.
-        """
+        """As of `Engine`."""
         with memory_errors_in_words(len(crops)):
             pixels_BCHW = torch.from_numpy(np.stack(crops)).to(self.device)
             with section("forward"):
@@ -84,17 +110,3 @@ class Engine:
             self.answers, logits_BC, features_BD,
             weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
         )  # fmt: skip
-
-    def prediction(
-        self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
-    ) -> Prediction:
-        """The answer for the image number `place` of `found`."""
-        scores = []
-        for index in found.best(place, k=top_k):
-            name = self.class_names[index]
-            probability = float(found.probabilities_NC[place, index])
-            scores.append(ClassScore(name, probability, self.display_names[name]))
-        if found.known_scores_N is None or found.known_N is None:
-            return Prediction(tuple(scores), source)
-        known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
-        return Prediction(tuple(scores), source, known, known_score)

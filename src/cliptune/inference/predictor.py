@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable
 from cliptune.errors import ImageError, UserError, listing
-from cliptune.inference.engine import Engine
+from cliptune.files import user_path
+from cliptune.inference.engine import CheckpointEngine, Engine
+from cliptune.inference.export.about import ABOUT
 from cliptune.inference.images import ImageLike, source_of, to_image
 from cliptune.inference.prediction import ClassScore, Prediction
 from cliptune.model.prior import Prior
@@ -30,7 +32,8 @@ OVERSAMPLING = 2
 
 
 class Predictor:
-    """The classifier of a checkpoint (or the best of a run folder), adapters merged.
+    """The classifier of a checkpoint (or the best of a run folder), adapters merged; or of an
+    exported folder, by onnxruntime.
 
     Its probabilities are scaled as the checkpoint's `answers` say (None for one without).
     `base_model` says where the base model lies now, if it was moved since training; `prior` how
@@ -57,7 +60,7 @@ class Predictor:
         reduced_decoding: bool = False,
         fast: bool = True,
     ) -> None:
-        self.engine = Engine(
+        self.engine = _engine(
             checkpoint, device=device, base_model=base_model, cache_dir=cache_dir, prior=prior,
             precision=precision, fast=fast,
         )  # fmt: skip
@@ -132,6 +135,20 @@ class Predictor:
             return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
         with section("resize"):
             return source, self.engine.preprocess.pixels(rgb)
+
+
+def _engine(
+    checkpoint: str | Path, *, device: str, prior: Prior | None, precision: str | None,
+    **options: Any,
+) -> Engine:  # fmt: skip
+    """That of an exported folder, or of a checkpoint."""
+    if (user_path(checkpoint) / ABOUT).is_file():
+        from cliptune.inference.export.engine import ExportedEngine
+
+        return ExportedEngine(
+            user_path(checkpoint), device=device, prior=prior, precision=precision
+        )
+    return CheckpointEngine(checkpoint, device=device, prior=prior, precision=precision, **options)
 
 
 def _least_edge(preprocess: Preprocess) -> int | None:
