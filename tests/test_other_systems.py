@@ -287,6 +287,7 @@ def test_a_run_in_a_pipe_of_cp1252_ends_as_on_any_screen(
     command += ["--data-dir", photos, "--device", "cpu", "--batch-size", "8"]
     for setting in (
         f"model.name={clip_folder}", "data.num_workers=0", "training.num_epochs=1",
+        "training.min_updates=0",
         f"output.log_dir={tmp_path / 'logs'}",
     ):  # fmt: skip
         command += ["--set", setting]

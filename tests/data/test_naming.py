@@ -62,7 +62,8 @@ def runs(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             write_names(data_dir, "amber: 琥珀\nblue: {name: Blue (Azul)}\n")
         overrides = {
             "model.name": str(clip_folder), "data.data_dir": str(data_dir), "data.num_workers": 0,
-            "training.num_epochs": 1, "training.batch_size": 8, "lora.towers": "both",
+            "training.num_epochs": 1, "training.min_updates": 0,
+            "training.batch_size": 8, "lora.towers": "both",
             "output.output_dir": str(folder / kind), "output.log_dir": str(folder / "logs"),
             "hardware.device": "cpu", "hardware.mixed_precision": False,
         }  # fmt: skip

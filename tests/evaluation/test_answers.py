@@ -44,6 +44,7 @@ def run_dir(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFa
         "data.data_dir": str(photos),
         "data.num_workers": 0,
         "training.num_epochs": 2,
+        "training.min_updates": 0,
         "training.batch_size": 8,
         "output.output_dir": str(folder / "run"),
         "output.log_dir": str(folder / "logs"),

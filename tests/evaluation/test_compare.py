@@ -47,6 +47,7 @@ def trained(folder: Path, model: Path, photos: Path, **changes: Any) -> Path:
             "data.num_workers": 0,
             "training.recipe": "plain",  # a fitted head would know them all
             "training.num_epochs": 1,
+            "training.min_updates": 0,
             "training.batch_size": 8,
             "output.output_dir": str(folder / "run"),
             "output.log_dir": str(folder / "logs"),

@@ -157,6 +157,7 @@ def pair(
             "data.num_workers": 0,
             "training.batch_size": 8,
             "training.num_epochs": 2,
+            "training.min_updates": 0,
             "output.output_dir": str(folder / "run"),
             "output.log_dir": str(folder / "logs"),
             "hardware.device": "cpu",

@@ -36,7 +36,8 @@ def world(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photos(folder / "photos", classes=("amber", "blue", "cyan"))
     overrides = {
         "model.name": str(clip_folder), "data.data_dir": str(folder / "photos"),
-        "data.num_workers": 0, "training.num_epochs": 1, "training.batch_size": 8,
+        "data.num_workers": 0, "training.num_epochs": 1, "training.min_updates": 0,
+        "training.batch_size": 8,
         "training.learning_rate": 1e-2, "output.output_dir": str(folder / "run"),
         "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
         "hardware.mixed_precision": False,

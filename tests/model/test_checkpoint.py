@@ -36,6 +36,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data.data_dir": str(make_photos(folder / "photos")),
             "data.num_workers": 0,
             "training.num_epochs": 3,
+            "training.min_updates": 0,
             "training.learning_rate": 1e-2,
             "training.batch_size": 8,
             "lora.target_modules": ["q_proj", "v_proj", "fc1"],

@@ -35,7 +35,8 @@ def checkpoint(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         photo.unlink()
     overrides = {
         "model.name": str(clip_folder), "data.data_dir": str(data), "data.num_workers": 0,
-        "training.num_epochs": 1, "training.batch_size": 8, "training.learning_rate": 1e-2,
+        "training.num_epochs": 1, "training.min_updates": 0, "training.batch_size": 8,
+        "training.learning_rate": 1e-2,
         "output.output_dir": str(folder / "run"), "output.log_dir": str(folder / "logs"),
         "hardware.device": "cpu", "hardware.mixed_precision": False,
     }  # fmt: skip

@@ -42,6 +42,7 @@ def settings_of(run: Path, model: Path, photos: Path, **more: Any) -> Settings:
         "data.num_workers": 0,
         "training.batch_size": 8,
         "training.num_epochs": 1,
+        "training.min_updates": 0,
         "output.output_dir": str(run),
         "output.log_dir": str(run.parent / "logs"),
         "hardware.device": "cpu",

@@ -29,6 +29,7 @@ def settings_in(place: Path, *, model: str, **changes: Any) -> Settings:
         "data.data_dir": str(place / "photos"),
         "data.num_workers": 0,
         "training.num_epochs": 2,
+        "training.min_updates": 0,
         "training.batch_size": 8,
         "output.output_dir": str(place / "run"),
         "output.log_dir": str(place / "logs"),
