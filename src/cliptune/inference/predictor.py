@@ -43,8 +43,9 @@ class Predictor:
     `reduced_decoding` large JPEGs are decoded at a part of their size, no less than twice what the
     model sees: three times as fast for photos of twelve megapixels, and answers differ by about as
     much as in bf16. `fast` lets towers compute in fewer operations where that gives the same.
-    Raises `CheckpointError` when
-    the checkpoint is missing, damaged or belongs to another base model.
+
+    Raises `CheckpointError` when the checkpoint is missing, damaged or belongs to another base
+    model, and `DeviceError` for a device or precision that is not there.
     """
 
     def __init__(
@@ -118,7 +119,8 @@ class Predictor:
             pixels = [pixels for _, pixels in batch if not isinstance(pixels, Unreadable)]
             readable = iter(range(len(pixels)))
             found = self.engine.answer(pixels) if pixels else None
-            step_done(len(pixels))
+            if pixels:
+                step_done(len(pixels))
             for source, result in batch:
                 if isinstance(result, Unreadable) or found is None:
                     yield result
