@@ -37,7 +37,7 @@ bench: $(READY)
 accuracy: $(READY)
 	$(BIN)/python benchmarks/accuracy.py --output-dir accuracy_run
 
-# One answer through every door: Python, command line, ONNX; two minutes on two cores.
+# One answer through every door: Python, command line, ONNX; a minute on two cores.
 # On photos: .venv/bin/python benchmarks/doors.py RUN --photos FOLDER
 doors: $(READY)
 	$(BIN)/python benchmarks/doors.py
