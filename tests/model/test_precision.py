@@ -71,7 +71,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
 def test_a_precision_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(DeviceError, match=r"precision bf61: expected .*Did you mean 'bf16'"):
         precision_for(CPU, "bf61")
-    with pytest.raises(DeviceError, match=r"precision fp16: .* Take bf16, float32 or auto"):
+    with pytest.raises(DeviceError, match=r"precision fp16 is for .* Take bf16, float32 or auto"):
         precision_for(CPU, "fp16")
     both = {"hardware.precision": "bf16", "hardware.mixed_precision": False}
     with pytest.raises(SettingsError, match="remove one of them"):
@@ -109,6 +109,24 @@ def test_a_checkpoint_predicts_in_the_precision_of_its_settings_unless_told_othe
     for figures in ("figures", "baseline_figures"):
         losses = {key: getattr(each, figures).log_loss.value for key, each in measured.items()}
         assert losses[None] == losses["bf16"] != losses["float32"]
+
+
+def test_what_a_gpu_trained_in_fp16_is_answered_for_elsewhere(
+    overrides: dict[str, Any], photos: Path
+) -> None:
+    """By its settings in what is fastest here; asked for by name, fp16 stays refused."""
+    run = train(load_settings(overrides=overrides), progress=False)
+    assert run.best is not None
+    settings = run.best.path / "config.yaml"
+    text = settings.read_text(encoding="utf-8").replace("precision: auto", "precision: fp16")
+    text = text.replace("mixed_precision: false", "mixed_precision: true")
+    settings.write_text(text, encoding="utf-8", newline="\n")
+    (run.best.path / "SHA256SUMS").unlink()  # they were of other settings
+    fastest = precision_for(CPU, "auto")
+    assert Predictor(run.best.path, device="cpu").precision == fastest
+    evaluate(run.best.path, split="test", output_dir=None, device="cpu")
+    with pytest.raises(DeviceError, match="precision fp16"):
+        Predictor(run.best.path, device="cpu", precision="fp16")
 
 
 def test_models_of_two_precisions_are_compared_each_in_its_own(

@@ -21,7 +21,7 @@ from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.inference.prediction import ClassScore, Prediction
 from cliptune.model.answers import Answered, Answers, answered
 from cliptune.model.checkpoint import resolve_checkpoint
-from cliptune.model.device import DTYPES, precision_for, resolve_device
+from cliptune.model.device import DTYPES, precision_to_answer, resolve_device
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 from cliptune.timing import section
@@ -83,8 +83,9 @@ class CheckpointEngine(Engine):
         self.display_names = display_names(self.class_names, found.record.display_names)
         self.device = resolve_device(device)
         settings = saved_settings(found)
-        asked = precision or settings.hardware.asked_precision
-        self.precision = precision_for(self.device, asked)  # refused before anything is loaded
+        self.precision = precision_to_answer(  # refused before anything is loaded
+            self.device, precision, trained_as=settings.hardware.asked_precision
+        )
         cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         classifier.towers_dtype = DTYPES[self.precision]

@@ -57,8 +57,8 @@ def precision_for(device: torch.device, asked: str = "auto") -> str:
     check_choice("precision", asked, get_args(Precision), refusal=DeviceError)
     if asked == "fp16" and device.type != "cuda":
         raise DeviceError(
-            f"precision fp16: its range is too small to train in without a GPU's scaling, and a "
-            f"{device.type} is no faster in it. Take bf16, float32 or auto."
+            f"precision fp16 is for NVIDIA's GPUs, and this is {device.type}, which is no faster "
+            "in it. Take bf16, float32 or auto."
         )
     if asked != "auto":
         return asked
@@ -68,6 +68,16 @@ def precision_for(device: torch.device, asked: str = "auto") -> str:
         return "bf16"
     log.info("precision: this %s is no faster in bf16; using float32", device.type)
     return "float32"
+
+
+def precision_to_answer(device: torch.device, given: str | None, *, trained_as: str) -> str:
+    """`precision_for` what was `given`; without, for what the settings of training ask.
+
+    fp16 was asked of the GPU that trained: elsewhere it means the fastest there.
+    """
+    if given is None:
+        given = "auto" if trained_as == "fp16" and device.type != "cuda" else trained_as
+    return precision_for(device, given)
 
 
 def computing_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:

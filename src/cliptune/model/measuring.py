@@ -20,7 +20,7 @@ from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
-from cliptune.model.device import DTYPES, precision_for
+from cliptune.model.device import DTYPES, precision_to_answer
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import saved_settings
 
@@ -46,14 +46,16 @@ class Measuring:
     def loaded(self, checkpoint: Checkpoint) -> LoadedCheckpoint:
         """`checkpoint` with its base model, on the CPU. Raises as `LoadedCheckpoint` does."""
         settings = saved_settings(checkpoint)
-        asked = self.precision or settings.hardware.asked_precision
+        precision = precision_to_answer(
+            self.device, self.precision, trained_as=settings.hardware.asked_precision
+        )
         return LoadedCheckpoint(
             checkpoint,
             base_model=self.base_model,
             cache_dir=settings.model.cache_dir
             if self.cache_dir is None
             else user_path(self.cache_dir),
-            towers_dtype=DTYPES[precision_for(self.device, asked)],
+            towers_dtype=DTYPES[precision],
             fast=self.fast,
         )
 
