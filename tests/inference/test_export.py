@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import cliptune
-from cliptune import Prediction, Predictor
+from cliptune import Prediction, Predictor, evaluate
 from cliptune.config import load_settings
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
@@ -255,6 +255,8 @@ def test_a_folder_that_was_changed_is_refused_in_words(
 
 
 def test_what_an_exported_folder_cannot_do_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="which 'cliptune predict' takes"):
+        evaluate(exported)
     with pytest.raises(UserError, match="--prior cannot be answered for"):
         Predictor(exported, prior="uniform")
     with pytest.raises(DeviceError, match="exported in float32; found 'bf16'"):

@@ -18,9 +18,9 @@ from cliptune.data.reading import Unreadable
 from cliptune.errors import ImageError, UserError, listing
 from cliptune.files import user_path
 from cliptune.inference.engine import CheckpointEngine, Engine
-from cliptune.inference.export.about import ABOUT
 from cliptune.inference.images import ImageLike, source_of, to_image
 from cliptune.inference.prediction import ClassScore, Prediction
+from cliptune.model.checkpoint import EXPORTED
 from cliptune.model.prior import Prior
 from cliptune.timing import section, step_done
 
@@ -144,7 +144,7 @@ def _engine(
     **options: Any,
 ) -> Engine:  # fmt: skip
     """That of an exported folder, or of a checkpoint."""
-    if (user_path(checkpoint) / ABOUT).is_file():
+    if (user_path(checkpoint) / EXPORTED).is_file():
         from cliptune.inference.export.engine import ExportedEngine
 
         return ExportedEngine(

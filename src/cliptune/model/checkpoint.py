@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
+EXPORTED = "export.json"  # not of a checkpoint: it tells a folder that was exported from one
 MEANS = "means.safetensors"  # absent where val was not measured at this point
 PHOTOS = "photos.safetensors"  # earlier checkpoints lack it
 NEEDED = (RECORD, "adapter_config.json", ADAPTER, HEAD)
@@ -215,6 +216,11 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
             for damaged in faults:
                 log.warning("left out of the choice of the best: %s", damaged)
             return best
+        if (path / EXPORTED).is_file():
+            raise CheckpointError(
+                f"{path}: this is an exported classifier, which 'cliptune predict' takes. Expected "
+                "the checkpoint it was made from."
+            )
         raise CheckpointError(
             f"{path}: no checkpoint in this folder. Expected a checkpoint folder, or a run's "
             f"output folder with checkpoint-epoch-1 and so on in it.{_runs(path)}"

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.errors import CheckpointError
 from cliptune.model.answers import Answers
+from cliptune.model.checkpoint import EXPORTED
 
-ABOUT = "export.json"
 FORMAT = 1
 
 
@@ -36,7 +36,7 @@ class About(BaseModel):
 
 def read_about(folder: Path) -> About:
     """Raises `CheckpointError` for a damaged file, or one of a later format."""
-    path = folder / ABOUT
+    path = folder / EXPORTED
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.get("format") if isinstance(values, dict) else None

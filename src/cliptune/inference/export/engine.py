@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from cliptune.data.images import Preprocess
 from cliptune.errors import CheckpointError, DeviceError, MissingExtra, UserError
 from cliptune.inference.engine import Engine
-from cliptune.inference.export.about import ABOUT, read_about
+from cliptune.inference.export.about import read_about
 from cliptune.model.answers import Answered
+from cliptune.model.checkpoint import EXPORTED
 from cliptune.model.prior import Prior
 
 
@@ -55,7 +56,7 @@ class ExportedEngine(Engine):
         try:
             self.preprocess = Preprocess.from_dict(about.preprocess)
         except ValueError as error:
-            raise CheckpointError(f"{folder / ABOUT}: preprocess: {error}") from None
+            raise CheckpointError(f"{folder / EXPORTED}: preprocess: {error}") from None
         self._session = _session(folder / "model.onnx")
 
     def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:

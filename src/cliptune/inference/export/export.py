@@ -15,11 +15,11 @@ from cliptune.data.image_files import photos_below
 from cliptune.data.naming import display_names
 from cliptune.errors import UserError
 from cliptune.files import SUMS, user_path, whole_folder
-from cliptune.inference.export.about import ABOUT, FORMAT
+from cliptune.inference.export.about import FORMAT
 from cliptune.inference.export.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.inference.export.verify import TOLERANCE, Verified, verify
 from cliptune.inference.predictor import Predictor
-from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
+from cliptune.model.checkpoint import EXPORTED, Checkpoint, resolve_checkpoint
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 
 MOST_PHOTOS = 200  # that are answered for twice
@@ -76,9 +76,9 @@ def export(
         )  # fmt: skip
         runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
         _write(folder / "run.py", runner)
-        _write(folder / ABOUT, _json(about))
+        _write(folder / EXPORTED, _json(about))
         verified = verify(folder, predictor, photos, progress=progress)
-        _write(folder / ABOUT, _json(about | {"verified": verified.to_dict()}))
+        _write(folder / EXPORTED, _json(about | {"verified": verified.to_dict()}))
         _write(folder / "README.md", _readme(found, verified))
     size = sum(path.stat().st_size for path in target.iterdir())
     return Export(folder=target, verified=verified, num_bytes=size)
