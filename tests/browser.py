@@ -35,7 +35,7 @@ def browser(profile: Path, *, width: int = 1200, height: int = 900) -> Iterator[
     try:
         yield chrome
         complaints = [entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
-        assert complaints == []
+        assert complaints == [], complaints
     finally:
         chrome.quit()
 

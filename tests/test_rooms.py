@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation.statistics",
         "evaluation",
         "training editing inference",
-        "tuning",
+        "tuning serving",
         "demo",
         "commands",
         "cli",
@@ -44,7 +44,13 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 )
 
 # Besides the floors: what stands beside training needs no report of a split.
-APART = {("editing", "evaluation"), ("inference", "evaluation")}
+APART = {
+    ("editing", "evaluation"),
+    ("inference", "evaluation"),
+    ("serving", "evaluation"),
+    ("serving", "training"),
+    ("serving", "editing"),
+}
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -135,6 +141,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         ("evaluation.evaluate", "from cliptune.training.train import train"),
         ("inference.predictor", "import cliptune.editing.change"),
         ("inference.predictor", "from cliptune.evaluation.evaluate import evaluate"),
+        ("serving.worker", "from cliptune.training.train import train"),
         ("commands.train", "from cliptune.cli import main"),
     ],
 )

@@ -21,6 +21,7 @@ from cliptune.commands.export import export
 from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
 from cliptune.commands.remove_class import remove_class
+from cliptune.commands.serve import serve
 from cliptune.commands.train import train
 from cliptune.commands.tune import tune
 
@@ -92,6 +93,10 @@ app.command(
     epilog="Example: cliptune export outputs/lora_finetuning --output exported\n\n"
     "Then, with numpy, Pillow and onnxruntime alone: python exported/run.py dog.jpg"
 )(export)
+app.command(
+    epilog="Example: cliptune serve outputs/lora_finetuning --port 8000\n\n"
+    "Then: curl -F image=@dog.jpg http://127.0.0.1:8000/predict, or open that address in a browser"
+)(serve)
 app.command(epilog="Example: cliptune demo --output-dir demo_run")(demo)
 
 

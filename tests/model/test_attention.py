@@ -15,12 +15,12 @@ from cliptune.config import load_settings
 from cliptune.data.folder import load_split
 from cliptune.data.reading import read_image
 from cliptune.errors import ModelError
-from cliptune.evaluation.heat import overlay
 from cliptune.model.attention import evidence_maps, has_class_token
 from cliptune.model.backbone import load_backbone
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.classifier import Classifier, TextHead
 from cliptune.model.fast.encoder import fuse
+from cliptune.model.heat import overlay
 from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import load_classifier
 from cliptune.training.train import train

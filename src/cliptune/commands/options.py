@@ -39,6 +39,13 @@ PriorGiven = Annotated[
         "'name: share' lines, or name=share,name=share.",
     ),
 ]
+ReducedDecoding = Annotated[
+    bool,
+    typer.Option(
+        "--reduced-decoding",
+        help="Decode large JPEGs at a part of their size: much faster, nearly the same.",
+    ),
+]
 Plain = Annotated[
     bool, typer.Option("--plain", help="Compute by transformers and PEFT alone, unfused.")
 ]

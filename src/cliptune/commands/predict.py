@@ -16,6 +16,7 @@ from cliptune.commands.options import (
     PrecisionAsked,
     PriorGiven,
     Profile,
+    ReducedDecoding,
 )
 
 
@@ -37,13 +38,7 @@ def predict(
     device: Device = "auto",
     base_model: BaseModelName = None,
     precision: PrecisionAsked = None,
-    reduced_decoding: Annotated[
-        bool,
-        typer.Option(
-            "--reduced-decoding",
-            help="Decode large JPEGs at a part of their size: much faster, nearly the same.",
-        ),
-    ] = False,
+    reduced_decoding: ReducedDecoding = False,
     plain: Plain = False,
     profile: Profile = False,
     debug: Debug = False,

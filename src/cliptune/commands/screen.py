@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.export.export import Export
     from cliptune.inference.predictor import Predictor
+    from cliptune.serving.worker import Loaded
     from cliptune.training.reporting import TrainResult
     from cliptune.tuning.tuning import Tuning
 
@@ -189,6 +190,12 @@ def predict_to_screen_or_file(
     if watch:
         print(watch.table())
     return unreadable
+
+
+def served_here(address: str, loaded: Loaded) -> None:
+    """Where the server is, and what answers."""
+    print(f"{address}  ({loaded.checkpoint}, {counted(len(loaded.classes), 'class')}, "
+          f"{loaded.precision} on {loaded.device}; Ctrl-C ends it)", flush=True)  # fmt: skip
 
 
 def export_summary(made: Export) -> None:

@@ -40,6 +40,7 @@ class Unreadable(NamedTuple):
 
     path: Path
     reason: str
+    too_large: bool = False  # to be decoded safely; it may be whole
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"

@@ -21,7 +21,6 @@ from cliptune.data.folder import Sample, Split
 from cliptune.data.image_files import photos_below
 from cliptune.data.splits import check_split
 from cliptune.errors import ImageError, ModelError
-from cliptune.evaluation.heat import HEAT_METHOD, evidence_pictures
 from cliptune.evaluation.left_out import refuse_none_left, refuse_unreadable, say_mismatches
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.report_page import PageExtras, worst_mistakes
@@ -44,6 +43,7 @@ from cliptune.model.attention import has_class_token
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.device import resolve_device
+from cliptune.model.heat import HEAT_METHOD, evidence_pictures
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.measuring import Measuring, labelled_photos
 from cliptune.model.prior import Prior

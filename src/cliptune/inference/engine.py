@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
-from cliptune.errors import CheckpointError
+from cliptune.errors import CheckpointError, ModelError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.inference.prediction import ClassScore, Prediction
 from cliptune.model.answers import Answered, Answers, answered
+from cliptune.model.attention import evidence_maps, has_class_token
 from cliptune.model.checkpoint import resolve_checkpoint
+from cliptune.model.classifier import Classifier
 from cliptune.model.device import DTYPES, precision_to_answer, resolve_device
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
@@ -44,6 +47,18 @@ class Engine(ABC):
 
         Raises `CheckpointError` where an answer is not finite.
         """
+
+    @property
+    def looks(self) -> bool:
+        """Whether `evidence` can be asked."""
+        return False
+
+    def evidence(self, crop: NDArray[np.uint8], label: str) -> NDArray[np.float32]:
+        """(h, w) in [0, 1]: how much each patch of `crop` (3, H, W) spoke for the class `label`.
+
+        Raises `ModelError` unless `looks`.
+        """
+        raise ModelError(f"{self.checkpoint}: where it looked cannot be told of an exported folder")
 
     def prediction(
         self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
@@ -90,6 +105,7 @@ class CheckpointEngine(Engine):
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
         classifier.towers_dtype = DTYPES[self.precision]
         self._classifier = classifier.to(self.device)
+        self._found, self._base_model, self._cache = found, base_model, cache
         self._weights = classifier.class_weights()
         self.preprocess = classifier.preprocess
         self.answers, self._means_CD = load_answers(found, prior=prior)
@@ -111,3 +127,22 @@ class CheckpointEngine(Engine):
             self.answers, logits_BC, features_BD,
             weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
         )  # fmt: skip
+
+    @property
+    def looks(self) -> bool:
+        """As of `Engine`."""
+        return has_class_token(self._classifier.model)
+
+    def evidence(self, crop: NDArray[np.uint8], label: str) -> NDArray[np.float32]:
+        """As of `Engine`. The first call loads the classifier once more, in float32 and unfused."""
+        pixels_BCHW = torch.from_numpy(crop[None].copy()).to(self.device)
+        classes_B = torch.tensor([self.class_names.index(label)])
+        map_hw: NDArray[np.float32] = evidence_maps(self._plain, pixels_BCHW, classes_B)[0]
+        return map_hw
+
+    @cached_property
+    def _plain(self) -> Classifier:
+        plain = load_classifier(
+            self._found, base_model=self._base_model, cache_dir=self._cache, fast=False
+        )
+        return plain.to(self.device)

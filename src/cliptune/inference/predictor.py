@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cliptune.data.images import Preprocess
-from cliptune.data.reading import Unreadable
-from cliptune.errors import ImageError, UserError, listing
+from cliptune.data.reading import TooManyPixels, Unreadable
+from cliptune.errors import ImageError, UserError, listing, named
 from cliptune.files import user_path
 from cliptune.inference.engine import CheckpointEngine, Engine
 from cliptune.inference.images import ImageLike, source_of, to_image
 from cliptune.inference.prediction import ClassScore, Prediction
 from cliptune.model.checkpoint import EXPORTED
+from cliptune.model.heat import overlay
 from cliptune.model.prior import Prior
 from cliptune.timing import section, step_done
 
@@ -29,6 +31,7 @@ __all__ = ["ClassScore", "ImageLike", "Prediction", "Predictor"]
 # Pixels of a reduced decoding for each the model sees, along an edge: at 1, resized photos differed
 # by up to 7 levels of 255 and probabilities by 0.022; at 2 by 2 levels and 0.011, as at 3.
 OVERSAMPLING = 2
+LOOK_EDGE = 448  # pixels of the picture that `look` gives
 
 
 class Predictor:
@@ -127,6 +130,25 @@ class Predictor:
                 else:
                     yield self.engine.prediction(found, next(readable), source=source, top_k=top_k)
 
+    @property
+    def looks(self) -> bool:
+        """Whether `look` can be asked: not of an exported folder, nor of SigLIP."""
+        return self.engine.looks
+
+    def look(self, image: ImageLike, label: str | None = None) -> Image.Image:
+        """The part of `image` that the model sees, coloured where it spoke for the class `label`.
+
+        None: for the most probable one. The shorter edge has `LOOK_EDGE` pixels. Raises
+        `ImageError` when `image` cannot be read, `UserError` for a class that is not there, and
+        `ModelError` unless `looks`. The method is that of `cliptune.model.attention`.
+        """
+        rgb, preprocess = to_image(image), self.engine.preprocess
+        label = self.predict(rgb, top_k=1).label if label is None else label
+        if label not in self.class_names:
+            raise UserError(f"'{label}' is none of the classes: {named(self.class_names)}.")
+        map_hw = self.engine.evidence(preprocess.pixels(rgb), label)
+        return overlay(preprocess.scaled(LOOK_EDGE).view(rgb), map_hw)
+
     def _read(self, image: ImageLike) -> tuple[str | None, NDArray[np.uint8] | Unreadable]:
         """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
         source = source_of(image)
@@ -134,7 +156,8 @@ class Predictor:
             with section("decode"):
                 rgb = to_image(image, least_edge=self._least_edge)
         except ImageError as error:
-            return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
+            path = Path(source or f"<{type(image).__name__}>")
+            return source, Unreadable(path, str(error), isinstance(error, TooManyPixels))
         with section("resize"):
             return source, self.engine.preprocess.pixels(rgb)
 

@@ -1,0 +1,1 @@
+"""A checkpoint behind HTTP, and a page for people."""
