@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ LONGEST_PAUSE = 0.01
 AHEAD = 2  # batches that a worker has at a time, so that it need not wait for the next
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Waiting:
     """A request: its photos, and where the answers go."""
 
@@ -90,8 +91,10 @@ class Answering:
                 return await entry.answers
         except TimeoutError:
             raise self._late() from None
-        finally:
-            entry.answers.cancel()  # nobody waits for it any more
+        finally:  # nobody waits for it any more
+            entry.answers.cancel()
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(entry)
 
     async def look(self, photo: bytes, label: str | None) -> tuple[bytes, Loaded]:
         """Where the classifier looked, as a JPEG. Raises `Refused`."""
