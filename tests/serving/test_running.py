@@ -117,7 +117,7 @@ def test_where_there_are_keys_answers_need_one_and_keys_can_be_changed(
     file, first, second = tmp_path / "keys", "k" * 20, "q" * 20
     file.write_text(f"# mine\n{first}\n", encoding="utf-8", newline="\n")
     site = "https://example.org"
-    options = ("--api-key-file", str(file), "--cors-origin", site, "--workers", "2")
+    options = ("--api-key-file", str(file), "--cors-origin", site)
     with served(run_dir, *options) as server:
         ask, content = server.client, photo_of(photos)
         for path in ("/health", "/ready", "/about", "/"):
