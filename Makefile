@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench accuracy doors torture mutants clean
+.PHONY: demo test test-slow lint bench accuracy doors soak hostile torture mutants clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -37,10 +37,19 @@ bench: $(READY)
 accuracy: $(READY)
 	$(BIN)/python benchmarks/accuracy.py --output-dir accuracy_run
 
-# One answer through every door: Python, command line, ONNX; a minute on two cores.
+# One answer through every door: Python, command line, ONNX, HTTP; two minutes on two cores.
 # On photos: .venv/bin/python benchmarks/doors.py RUN --photos FOLDER
 doors: $(READY)
 	$(BIN)/python benchmarks/doors.py
+
+# `cliptune serve` under load, its worker killed and its checkpoint changed each minute; half an hour.
+soak: $(READY)
+	$(BIN)/python benchmarks/serving/soak.py
+
+# Ten thousand requests that mean no good, to a server of the demo's drawings; an hour on two cores.
+hostile: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hostile]'
+	$(BIN)/python benchmarks/serving/hostile.py
 
 # Kills, failing disks, hostile files, long runs; three quarters of an hour on two cores. Needs gcc.
 torture: $(READY)

@@ -1,4 +1,4 @@
-"""The same photos through every door: `Predictor`, the command line, ONNX; how far answers differ.
+"""The same photos through every door, Python, command line, ONNX, HTTP: how far answers differ.
 
     make doors                                             on drawings, by a run of a minute
     python benchmarks/doors.py RUN --photos FOLDER [FOLDER ...]
@@ -12,6 +12,7 @@ probability, and photos that the door refuses though the reference reads them.
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 import subprocess
@@ -19,11 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from PIL import Image
+from serving.drawn import drawn
+from serving.load import serving
 
 from cliptune import Prediction, Predictor
 from cliptune.data.image_files import find_images
@@ -111,6 +116,26 @@ def by_runner(exported: Path, paths: Sequence[Path]) -> Answers:
     return {line["image"]: line for line in map(json.loads, ran.stdout.splitlines())}
 
 
+def by_http(address: str, way: str, paths: Sequence[Path], classes: int) -> Answers:
+    """Sent to `cliptune serve` by eight clients at a time, so that batches are of all sizes."""
+    found: Answers = {}
+    with httpx.Client(base_url=address, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+
+        def ask(path: Path) -> None:
+            content = path.read_bytes()
+            body: dict[str, Any] = {
+                "a form": {"files": {"image": (path.name, content)}},
+                "raw": {"content": content},
+                "base64": {"json": {"image": base64.b64encode(content).decode()}},
+            }[way]
+            answer = client.post("/predict", params={"top_k": classes}, **body)
+            if answer.status_code == 200:
+                found[str(path)] = answer.json()
+
+        list(pool.map(ask, paths))
+    return found
+
+
 def doors(checkpoint: Path, exported: Path, paths: Sequence[Path]) -> Iterator[tuple[str, Answers]]:
     """Door and its answers, the reference first."""
     predictor = Predictor(checkpoint, precision="float32", device="cpu")
@@ -125,8 +150,15 @@ def doors(checkpoint: Path, exported: Path, paths: Sequence[Path]) -> Iterator[t
     yield "Predictor, exported folder", by_predictor(Predictor(exported), paths, paths)
     yield "cliptune predict, exported folder", by_command(exported, folder, classes)
     yield "run.py, without torch", by_runner(exported, paths)
+    for served, options in ((checkpoint, asked), (exported, ())):
+        with serving(served, *options) as server:
+            for way in ("a form", "raw", "base64"):
+                what = f"HTTP, {way}{'' if served == checkpoint else ', exported folder'}"
+                yield what, by_http(server.address, way, paths, classes)
     in_bf16 = Predictor(checkpoint, precision="bf16", device="cpu")
     yield "Predictor in bf16", by_predictor(in_bf16, paths, paths)
+    with serving(checkpoint, "--precision", "bf16", "--device", "cpu") as server:
+        yield "HTTP in bf16, raw", by_http(server.address, "raw", paths, classes)
 
 
 def row(door: str, found: Answers, expected: Answers, seconds: float) -> str:
@@ -162,22 +194,6 @@ def measure(checkpoint: Path, folders: Sequence[Path], *, most: int) -> None:
             expected = found if expected is None else expected
             print(row(door, found, expected, time.perf_counter() - started), flush=True)
             started = time.perf_counter()
-
-
-def drawn(scratch: Path) -> tuple[Path, Path]:
-    """A run on drawings, and the drawings."""
-    from cliptune.config import load_settings
-    from cliptune.demo.drawings import draw_dataset
-    from cliptune.demo.run import COUNTS, HOME
-    from cliptune.training.train import train
-
-    draw_dataset(scratch / "drawings", counts=COUNTS, seed=0)
-    settings = {
-        "model.name": str(HOME / "model"), "data.data_dir": str(scratch / "drawings"),
-        "training.num_epochs": 1, "training.min_updates": 0, "output.trackers": [],
-        "output.output_dir": str(scratch / "run"), "output.log_dir": str(scratch / "logs"),
-    }  # fmt: skip
-    return train(load_settings(overrides=settings)).output_dir, scratch / "drawings" / "test"
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+from drawn import drawn
 from load import Server, serving
 from strangers import RAW, Request, by_hand, fuzzed
 
@@ -167,12 +168,16 @@ def good(server: Server, body: bytes) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    parser.add_argument("--photos", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
     given = parser.parse_args()
-    if not attack(given.checkpoint, find_images(given.photos), requests=given.requests):
-        sys.exit(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint, photos = given.checkpoint, given.photos
+        if checkpoint is None:
+            checkpoint, photos = drawn(Path(scratch))
+        well = attack(checkpoint, find_images(photos), requests=given.requests)
+    sys.exit(0 if well else 1)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,12 @@ from typing import Any
 
 import httpx
 import psutil
+from drawn import drawn
 from load import Server, serving
 
 from cliptune import Prediction, Predictor
 from cliptune.data.image_files import find_images
-from cliptune.model.checkpoint import resolve_checkpoint
+from cliptune.model.checkpoint import list_checkpoints, resolve_checkpoint
 
 CLIENTS, BATCH = 32, 16
 TOLERANCE = 1e-5  # of a probability, in float32: batches differ in size
@@ -192,13 +193,17 @@ def report(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoints", nargs=2, type=Path)
-    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("checkpoints", nargs="*", type=Path, help="two")
+    parser.add_argument("--photos", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
     given = parser.parse_args()
-    photos = find_images(given.photos)[:200]
-    if not soak(given.checkpoints, photos, minutes=given.minutes):
-        sys.exit(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoints, photos = given.checkpoints, given.photos
+        if not checkpoints:
+            run, photos = drawn(Path(scratch))
+            checkpoints = [checkpoint.path for checkpoint in list_checkpoints(run)]
+        well = soak(checkpoints, find_images(photos)[:200], minutes=given.minutes)
+    sys.exit(0 if well else 1)
 
 
 if __name__ == "__main__":

@@ -262,7 +262,8 @@ def show_demo(result: DemoResult) -> None:
     _show("demo finished (these are drawings, not photos)", result.lines())
     print("\nPredict any picture:")
     predict = command("cliptune", "predict", "--checkpoint", result.checkpoint, "--image", "FILE")
-    print(f"  {predict}\nLook at the curves:")
+    print(f"  {predict}\nOr by a page in the browser (pip install 'cliptune[serve]'):")
+    print(f"  {command('cliptune', 'serve', result.checkpoint)}\nLook at the curves:")
     print(f"  {command('tensorboard', '--logdir', result.output_dir / 'logs')}")
 
 
