@@ -191,3 +191,21 @@ def runs(pid: int) -> bool:
     import psutil
 
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("stage", ["at once", "while loading", "with a worker that hangs"])
+def test_a_server_ends_when_it_is_told_to(run_dir: Path, stage: str) -> None:
+    command = [sys.executable, "-m", "cliptune", "serve", str(run_dir), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    if stage == "with a worker that hangs":
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+        for child in children.stdout.split():
+            os.kill(int(child), signal.SIGSTOP)
+    else:
+        time.sleep({"at once": 1.0, "while loading": 3.0}[stage])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) in (0, -signal.SIGTERM)  # the latter before it could take the signal
+    if process.stdout is not None:
+        process.stdout.close()

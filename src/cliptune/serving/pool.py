@@ -7,11 +7,8 @@ other; so a photo that ends a decoder costs the requests of its batch alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -38,13 +35,18 @@ class Worker:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._process = ProcessPoolExecutor(
+        self._pool = ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=worker.prepare
         )
+        self._process: multiprocessing.process.BaseProcess | None = None
 
     async def load(self) -> None:
         """Raises `CheckpointError` with what is wrong with the checkpoint, or `Died`."""
-        loaded = await self._ask(worker.load, self._source)
+        others = set(multiprocessing.active_children())
+        loading = asyncio.ensure_future(self._ask(worker.load, self._source))
+        await asyncio.sleep(0)  # it is asked, and so the process is there
+        self._process = next(iter(set(multiprocessing.active_children()) - others), None)
+        loaded = await loading
         if isinstance(loaded, Fault):
             self.end()
             raise CheckpointError(loaded.message)
@@ -60,7 +62,13 @@ class Worker:
 
     def end(self) -> None:
         """End it once it has answered what it was asked."""
-        self._process.shutdown(wait=False)
+        self._pool.shutdown(wait=False)
+
+    def kill(self) -> None:
+        """End it now, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+        self.end()
 
     async def _ask_within(self, seconds: float, question: Callable[..., T], *about: Any) -> T:
         try:
@@ -68,13 +76,12 @@ class Worker:
                 return await self._ask(question, *about)
         except TimeoutError:
             log.warning("a worker took longer than %g s for a batch and is replaced", seconds)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.loaded.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self.kill()
             raise Died from None
 
     async def _ask(self, question: Callable[..., T], *about: Any) -> T:
         try:
-            return await asyncio.wrap_future(self._process.submit(question, *about))
+            return await asyncio.wrap_future(self._pool.submit(question, *about))
         except (BrokenExecutor, RuntimeError) as error:  # RuntimeError: it was ended meanwhile
             raise Died from error
 
@@ -108,7 +115,7 @@ class Place:
         try:
             await new.load()
         except BaseException:
-            new.end()
+            new.kill()
             raise
         before, self._worker, self.source = self._worker, new, source
         self._there.set()
@@ -128,7 +135,7 @@ class Place:
         while True:
             try:
                 await self.fill(self.source)
-            except (CheckpointError, Died) as error:
+            except (CheckpointError, Died, OSError) as error:
                 log.error("a worker could not be replaced: %s", str(error) or "it died")
                 await asyncio.sleep(AGAIN_AFTER)
             else:
@@ -137,8 +144,8 @@ class Place:
                 return
 
     def end(self) -> None:
-        """End what is here."""
+        """End what is here, and what is on its way."""
         if self._replacing is not None:
             self._replacing.cancel()
         if self._worker is not None:
-            self._worker.end()
+            self._worker.kill()

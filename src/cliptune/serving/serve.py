@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -125,7 +126,7 @@ class _Server:
 
     def run(self) -> None:
         """Until a signal; raises what kept it from starting."""
-        with _signals_end_nothing():
+        with _ended_by_signals():
             self._uvicorn.run(sockets=[self._listening])
         if self._failure is not None:
             raise self._failure
@@ -202,13 +203,19 @@ def _address(listening: socket.socket) -> str:
 
 
 @contextmanager
-def _signals_end_nothing() -> Iterator[None]:
-    """uvicorn ends on signals and then raises them again; by then there is nothing to end."""
+def _ended_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end what is within, and that is no failure.
+
+    uvicorn, once it runs, takes them, lets what was taken be answered, and raises them again.
+    """
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         for each in before:
-            signal.signal(each, lambda *_: None)
+            signal.signal(each, lambda *_: sys.exit(0))
         yield
+    except SystemExit as stop:
+        if stop.code:
+            raise
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

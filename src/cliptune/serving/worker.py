@@ -37,7 +37,6 @@ class Source:
 class Loaded:
     """What a worker has loaded, as it tells the server."""
 
-    pid: int
     checkpoint: str  # its folder's name and the beginning of its sum
     classes: tuple[tuple[str, str], ...]  # class name, the name to show
     device: str
@@ -91,7 +90,6 @@ def load(source: Source) -> Loaded | Fault:
         return Fault(503, str(error))
     _predictor = predictor
     return Loaded(
-        pid=os.getpid(),
         checkpoint=_identity(predictor.checkpoint),
         classes=tuple((name, predictor.display_names[name]) for name in predictor.class_names),
         device=str(predictor.device),
