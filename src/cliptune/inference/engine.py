@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
-from cliptune.errors import CheckpointError
+from cliptune.errors import CheckpointError, DeviceError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.inference.prediction import ClassScore, Prediction
 from cliptune.model.answers import Answered, Answers, answered
-from cliptune.model.checkpoint import resolve_checkpoint
-from cliptune.model.device import DTYPES, precision_to_answer, resolve_device
+from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
+from cliptune.model.device import DTYPES, resolve_device
 from cliptune.model.prior import Prior
-from cliptune.model.restore import load_answers, load_classifier, saved_settings
+from cliptune.model.restore import (
+    answering_precision,
+    load_answers,
+    load_classifier,
+    saved_settings,
+)
 from cliptune.timing import section
 
 
@@ -61,7 +66,8 @@ class Engine(ABC):
 
 
 class CheckpointEngine(Engine):
-    """A checkpoint (or the best of a run folder), adapters merged, by torch.
+    """A checkpoint (or the best of a run folder), adapters merged, by torch; or an exported
+    folder, by onnxruntime on the CPU.
 
     Arguments and errors are those of `Predictor`.
     """
@@ -81,14 +87,13 @@ class CheckpointEngine(Engine):
         self.checkpoint = found.path
         self.class_names = tuple(found.record.class_names)
         self.display_names = display_names(self.class_names, found.record.display_names)
-        self.device = resolve_device(device)
+        self.device = _device(found, device)
         settings = saved_settings(found)
-        self.precision = precision_to_answer(  # refused before anything is loaded
-            self.device, precision, trained_as=settings.hardware.asked_precision
-        )
+        # Refused before anything is loaded.
+        self.precision = answering_precision(found, settings, self.device, precision)
         cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
-        classifier.towers_dtype = DTYPES[self.precision]
+        classifier.towers_dtype = DTYPES.get(self.precision)
         self._classifier = classifier.to(self.device)
         self._weights = classifier.class_weights()
         self.preprocess = classifier.preprocess
@@ -111,3 +116,14 @@ class CheckpointEngine(Engine):
             self.answers, logits_BC, features_BD,
             weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
         )  # fmt: skip
+
+
+def _device(checkpoint: Checkpoint, name: str) -> torch.device:
+    """What answers for `checkpoint`, where `name` is asked for. Raises `DeviceError`."""
+    if not checkpoint.exported:
+        return resolve_device(name)
+    if name not in ("auto", "cpu"):
+        raise DeviceError(
+            f"{checkpoint.path}: an exported folder is run on the CPU; found '{name}'."
+        )
+    return torch.device("cpu")

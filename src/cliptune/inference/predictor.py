@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable
 from cliptune.errors import ImageError, UserError, listing
-from cliptune.files import user_path
 from cliptune.inference.engine import CheckpointEngine, Engine
 from cliptune.inference.images import ImageLike, source_of, to_image
 from cliptune.inference.prediction import ClassScore, Prediction
-from cliptune.model.checkpoint import EXPORTED
 from cliptune.model.prior import Prior
 from cliptune.timing import section, step_done
 
@@ -61,7 +59,7 @@ class Predictor:
         reduced_decoding: bool = False,
         fast: bool = True,
     ) -> None:
-        self.engine = _engine(
+        self.engine: Engine = CheckpointEngine(
             checkpoint, device=device, base_model=base_model, cache_dir=cache_dir, prior=prior,
             precision=precision, fast=fast,
         )  # fmt: skip
@@ -137,20 +135,6 @@ class Predictor:
             return source, Unreadable(Path(source or f"<{type(image).__name__}>"), str(error))
         with section("resize"):
             return source, self.engine.preprocess.pixels(rgb)
-
-
-def _engine(
-    checkpoint: str | Path, *, device: str, prior: Prior | None, precision: str | None,
-    **options: Any,
-) -> Engine:  # fmt: skip
-    """That of an exported folder, or of a checkpoint."""
-    if (user_path(checkpoint) / EXPORTED).is_file():
-        from cliptune.inference.export.engine import ExportedEngine
-
-        return ExportedEngine(
-            user_path(checkpoint), device=device, prior=prior, precision=precision
-        )
-    return CheckpointEngine(checkpoint, device=device, prior=prior, precision=precision, **options)
 
 
 def _least_edge(preprocess: Preprocess) -> int | None:

@@ -22,7 +22,7 @@ from cliptune.errors import MissingExtra
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
 
-OUTPUTS = ("probabilities", "features", "known_score", "known")
+OUTPUTS = ("logits", "probabilities", "features", "known_score", "known")
 
 
 class AnswerGraph(nn.Module):
@@ -55,9 +55,10 @@ class AnswerGraph(nn.Module):
         scaled_BC = logits_BC * self.get_buffer("factors_C")
         chances_BC = torch.softmax(scaled_BC, dim=-1)
         if self.answers is None:
-            return chances_BC, features_BD
+            return logits_BC, chances_BC, features_BD
         scores_B = self._scores(scaled_BC, chances_BC, features_BD)
-        return chances_BC, features_BD, scores_B, scores_B >= self.answers.threshold
+        known_B = scores_B >= self.answers.threshold
+        return logits_BC, chances_BC, features_BD, scores_B, known_B
 
     def _scores(
         self, scaled_BC: torch.Tensor, chances_BC: torch.Tensor, features_BD: torch.Tensor
@@ -94,7 +95,7 @@ def write_onnx(graph: AnswerGraph, path: Path, *, size: tuple[int, int], about: 
                 graph.eval(), (example,), dynamo=True, verbose=False,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 input_names=["pixels"],
-                output_names=list(OUTPUTS if graph.answers is not None else OUTPUTS[:2]),
+                output_names=list(OUTPUTS if graph.answers is not None else OUTPUTS[:3]),
             )  # fmt: skip
     finally:
         exporter.setLevel(level)
