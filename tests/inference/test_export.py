@@ -216,37 +216,6 @@ def test_no_path_of_this_machine_is_exported(exported: Path, run_dir: Path) -> N
         assert not any(str(folder).encode() in content for content in contents), folder
 
 
-PRIORS: list[Any] = ["uniform", {"amber": 0.7}, {"amber": 5, "blue": 1, "cyan": 2}]
-
-
-@pytest.mark.parametrize("prior", PRIORS)
-def test_an_exported_folder_answers_for_a_prior_as_its_checkpoint_does(
-    exported: Path, run_dir: Path, photos: Path, prior: Any
-) -> None:
-    paths = sorted((photos / "test").rglob("*.png"))
-    ours, theirs = (Predictor(each, device="cpu", prior=prior) for each in (exported, run_dir))
-    assert ours.answers == theirs.answers
-    for found, expected in zip(ours.stream(paths), theirs.stream(paths), strict=True):
-        assert isinstance(found, Prediction)
-        assert isinstance(expected, Prediction)
-        assert found.known_score == pytest.approx(expected.known_score, rel=1e-5)
-        for mine, others in zip(found.scores, expected.scores, strict=True):
-            assert mine.label == others.label
-            assert mine.probability == pytest.approx(others.probability, abs=TOLERANCE)
-
-
-def test_what_answers_for_an_exported_folder_is_what_its_graph_says(exported: Path) -> None:
-    """From its logits by `answered`, and by the graph itself: the same."""
-    graph, engine = Exported(exported), Predictor(exported).engine
-    height, width = graph.about["preprocess"]["crop"]
-    crops = list(np.random.default_rng(0).integers(0, 256, (6, 3, height, width), dtype=np.uint8))
-    said, found = graph.answer(crops), engine.answer(crops)
-    np.testing.assert_allclose(found.probabilities_NC, said["probabilities"], atol=TOLERANCE)
-    assert found.known_scores_N is not None
-    np.testing.assert_allclose(found.known_scores_N, said["known_score"], rtol=1e-5)
-    assert (found.known_N == said["known"]).all()
-
-
 def test_an_exported_folder_is_a_checkpoint_for_predictor_and_predict(
     exported: Path, run_dir: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import (
     base_location,
     load_base,
+    load_classifier,
     load_head,
     load_preprocess,
     merge_adapter,
@@ -35,7 +36,8 @@ class LoadedCheckpoint:
     The classifiers share their weights, on the CPU or wherever the last `.to` brought them: only
     those that an adapter changes are there twice. So they belong on one device, and none may be
     trained. `towers_dtype` is theirs; `base_model`, `cache_dir` and `fast` as for
-    `load_classifier`.
+    `load_classifier`. An exported checkpoint has its base model only where `base_model` says where
+    that lies: it answers without.
 
     Raises `CheckpointError` when files are damaged or the base model is not the one of training.
     """
@@ -54,10 +56,20 @@ class LoadedCheckpoint:
         self._cache_dir, self._base_model = cache_dir, base_model
         self._head = load_head(checkpoint.path, checkpoint.record)
         self._preprocess = load_preprocess(checkpoint)
-        self._base, self._source = load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
+        if self.has_base:
+            self._base, self._source = load_base(
+                checkpoint, base_model=base_model, cache_dir=cache_dir
+            )
+
+    @property
+    def has_base(self) -> bool:
+        """Whether there is a base model, which all but `tuned` ask for."""
+        return not self.checkpoint.exported or self._base_model is not None
 
     def tuned(self) -> Classifier:
-        """The classifier as it was trained, its towers fused where `fast`."""
+        """The classifier as it was trained, its towers fused where `fast`; or its graph."""
+        if self.checkpoint.exported:
+            return load_classifier(self.checkpoint)
         return self._classifier(_sharing(self._merged), self._head, fast=self.fast)
 
     def plain(self) -> Classifier:

@@ -66,6 +66,11 @@ def saved_settings(checkpoint: Checkpoint) -> Settings:
         raise CheckpointError(f"{checkpoint.path}: its settings cannot be read: {error}") from None
 
 
+def training_folder(checkpoint: Checkpoint, settings: Settings) -> Path | None:
+    """The data folder of its training; None for an exported one, which names no folder."""
+    return None if checkpoint.exported else settings.data.data_dir
+
+
 def answering_precision(
     checkpoint: Checkpoint, settings: Settings, device: torch.device, given: str | None
 ) -> str:

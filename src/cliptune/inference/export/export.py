@@ -150,14 +150,8 @@ def _write_checkpoint(folder: Path, source: Checkpoint) -> None:
             shutil.copyfile(source.path / name, folder / name)
     base = source.record.base_model.model_copy(update={"name": _base_name(source)})
     write_record(folder, source.record.model_copy(update={"base_model": base}))
-    settings = saved_settings(source).to_dict()
-    del settings["output"]
-    for section, keys in {
-        "model": ("name", "cache_dir"),
-        "data": ("data_dir", "cache_dir"),
-    }.items():
-        for key in keys:
-            del settings[section][key]
+    settings = saved_settings(source).without_folders()
+    settings["model"]["name"] = base.name
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     _write(folder / "config.yaml", text)
     write_sums(folder, leave_out=UNSUMMED)
