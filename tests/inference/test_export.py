@@ -83,7 +83,7 @@ def test_the_graph_is_the_one_way_from_logits_to_answers(
     pixels = torch.randint(0, 256, (5, 3, height, width), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
         graph = AnswerGraph(classifier, answers, means_CD)
-        raw, chances, features, scores, known = graph(pixels)
+        features, raw, chances, scores, known = graph(pixels)
         logits, plain = classifier.answer(pixels)
         weights = classifier.class_weights()
     expected = answered(

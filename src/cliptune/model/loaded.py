@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from cliptune.errors import CheckpointError
 from cliptune.model.backbone import Backbone, with_tokenizer
 from cliptune.model.checkpoint import ADAPTER, Checkpoint
 from cliptune.model.classifier import Classifier, Head, TextHead
@@ -27,6 +28,7 @@ from cliptune.model.restore import (
     load_preprocess,
     merge_adapter,
     read_tensors,
+    saved_settings,
 )
 
 
@@ -90,8 +92,25 @@ class LoadedCheckpoint:
         return self._classifier(_sharing(self._base), head, fast=self.fast)
 
     def tuned_backbone(self) -> Backbone:
-        """The tuned towers with what makes tokens of prompts. Raises `ModelError` as above."""
-        return self._backbone(self._merged)
+        """The tuned text tower with what makes tokens of prompts. Raises `ModelError` as above.
+
+        That of an exported checkpoint is the base model's, where that was left as it is; else it
+        raises `CheckpointError`.
+        """
+        if not self.checkpoint.exported:
+            return self._backbone(self._merged)
+        path = self.checkpoint.path
+        if saved_settings(self.checkpoint).lora.towers != "vision":
+            raise CheckpointError(
+                f"{path}: its text tower was trained, too, and an exported folder does not hold "
+                "it. Make the change on the checkpoint it was made from, and export that."
+            )
+        if not self.has_base:
+            raise CheckpointError(
+                f"{path}: an exported folder does not hold the text tower, which is asked for what "
+                "a class is called. Say where its base model lies, with --base-model."
+            )
+        return self._backbone(self._base)
 
     @cached_property
     def _merged(self) -> Any:

@@ -28,7 +28,7 @@ from cliptune.model.checkpoint import (
     resolve_checkpoint,
     write_record,
 )
-from cliptune.model.exported.about import EXPORTED, FORMAT
+from cliptune.model.exported.about import EXPORTED, FORMAT, classes_told
 from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
@@ -120,17 +120,12 @@ def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
 def _about(checkpoint: Checkpoint, preprocess: dict[str, Any]) -> dict[str, Any]:
     """What export.json says, before anything was verified."""
     record, sums = checkpoint.record, checkpoint.path / SUMS
-    answers = record.answers
     return {
         "format": FORMAT,
         "cliptune": __version__,
         "precision": "float32",
-        "classes": [
-            {"label": name, "name": shown}
-            for name, shown in zip(record.class_names, _shown(checkpoint), strict=True)
-        ],
+        **classes_told(display_names(record.class_names, record.display_names), record.answers),
         "preprocess": preprocess,
-        "answers": None if answers is None else answers.model_dump(mode="json"),
         "base_model": record.base_model.model_dump(mode="json") | {"name": _base_name(checkpoint)},
         "checkpoint": {
             "name": checkpoint.path.name,
@@ -161,12 +156,6 @@ def _base_name(checkpoint: Checkpoint) -> str:
     """The base model's name on the hub; of a folder its own name alone, since the file goes on."""
     name = checkpoint.record.base_model.name
     return Path(name).name if Path(name).expanduser().is_absolute() else name
-
-
-def _shown(checkpoint: Checkpoint) -> list[str]:
-    names = checkpoint.record.class_names
-    shown = display_names(names, checkpoint.record.display_names)
-    return [shown[name] for name in names]
 
 
 def _write(path: Path, text: str) -> None:

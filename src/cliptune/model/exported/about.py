@@ -6,11 +6,14 @@ Here it is read for what the checkpoint's own files beside it do not say.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.errors import CheckpointError
+from cliptune.model.answers import Answers
 
 EXPORTED = "export.json"  # it tells an exported folder from the checkpoint it was made from
 FORMAT = 2
@@ -24,6 +27,14 @@ class About(BaseModel):
 
     format: int
     precision: str
+
+
+def classes_told(names: Mapping[str, str], answers: Answers | None) -> dict[str, Any]:
+    """What the file says of the classes, whose names and those to show are `names`, in order."""
+    return {
+        "classes": [{"label": label, "name": name} for label, name in names.items()],
+        "answers": None if answers is None else answers.model_dump(mode="json"),
+    }
 
 
 def read_about(folder: Path) -> About:
