@@ -231,6 +231,14 @@ class Settings(Section):
         """Plain values under the YAML's keys."""
         return self.model_dump(mode="json")
 
+    def without_folders(self) -> dict[str, Any]:
+        """The same without the folders of the machine they were written on."""
+        folders = {
+            "model": {"cache_dir"}, "data": {"data_dir", "cache_dir"},
+            "output": {"output_dir", "log_dir"},
+        }  # fmt: skip
+        return self.model_dump(mode="json", exclude=folders)
+
 
 def _text_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     """The dotted keys whose value is one text or path."""

@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 
 import cliptune
-from cliptune import Prediction, Predictor, evaluate
+from cliptune import Prediction, Predictor
 from cliptune.config import load_settings
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
 from cliptune.errors import CheckpointError, DeviceError, MissingExtra, UserError
 from cliptune.inference.export.export import export
-from cliptune.inference.export.graph import AnswerGraph
 from cliptune.inference.export.runner import Exported, read_rgb
 from cliptune.inference.export.verify import TOLERANCE, verify
 from cliptune.model.answers import SCORE_NAMES, answered
 from cliptune.model.checkpoint import resolve_checkpoint
+from cliptune.model.exported.graph import AnswerGraph
 from cliptune.model.restore import load_answers, load_classifier
 from cliptune.training.train import train
 from conftest import make_model
@@ -82,7 +82,8 @@ def test_the_graph_is_the_one_way_from_logits_to_answers(
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (5, 3, height, width), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
-        chances, features, scores, known = AnswerGraph(classifier, answers, means_CD)(pixels)
+        graph = AnswerGraph(classifier, answers, means_CD)
+        features, raw, chances, scores, known = graph(pixels)
         logits, plain = classifier.answer(pixels)
         weights = classifier.class_weights()
     expected = answered(
@@ -90,6 +91,7 @@ def test_the_graph_is_the_one_way_from_logits_to_answers(
     )
     np.testing.assert_allclose(chances, expected.probabilities_NC, atol=1e-6)
     np.testing.assert_allclose(features, plain)
+    np.testing.assert_allclose(raw, logits)
     np.testing.assert_allclose(scores, expected.known_scores_N, rtol=1e-5)
     assert known.tolist() == (scores >= answers.threshold).tolist()
 
@@ -237,9 +239,10 @@ def test_an_exported_folder_is_a_checkpoint_for_predictor_and_predict(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "format 2, and this cliptune reads 1"),
-        ({"classes": [{"label": "a"}]}, "damaged: .*Export the checkpoint again"),
-        ({"preprocess": {"resize": -1}}, "preprocess: "),
+        ({"format": 3}, "format 3, and this cliptune reads 2. Update cliptune"),
+        ({"format": 1}, "format 1, and this cliptune reads 2. Export the checkpoint again"),
+        ({"precision": 32}, "damaged: .*Export the checkpoint again"),
+        ({"classes": []}, "export.json was damaged or changed.*Export the checkpoint again"),
         (None, "damaged: "),
     ],
 )
@@ -255,15 +258,19 @@ def test_a_folder_that_was_changed_is_refused_in_words(
 
 
 def test_what_an_exported_folder_cannot_do_is_refused(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="which 'cliptune predict' takes"):
-        evaluate(exported)
-    with pytest.raises(UserError, match="--prior cannot be answered for"):
-        Predictor(exported, prior="uniform")
+    with pytest.raises(CheckpointError, match="exported folder already"):
+        export(exported, tmp_path / "out", progress=False)
     with pytest.raises(DeviceError, match="exported in float32; found 'bf16'"):
         Predictor(exported, precision="bf16")
     with pytest.raises(DeviceError, match="run on the CPU"):
         Predictor(exported, device="cuda")
     copy = Path(shutil.copytree(exported, tmp_path / "copy"))
     (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"model\.onnx was damaged or changed"):
+        Predictor(copy)
+    (copy / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match=r"model\.onnx: cannot be loaded"):
+        Predictor(copy)
+    (copy / "model.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"not a whole exported folder: model\.onnx missing"):
         Predictor(copy)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 CheckpointPath = Annotated[
-    Path, typer.Option(help="A checkpoint folder, or a run folder (then: its best).")
+    Path,
+    typer.Option(help="A checkpoint or an exported folder, or a run folder (then: its best)."),
 ]
 OneCheckpoint = Annotated[
     Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
@@ -28,7 +29,8 @@ PrecisionAsked = Annotated[
     ),
 ]
 BaseModelName = Annotated[
-    str | None, typer.Option(help="Where the base model lies now, if it was moved.")
+    str | None,
+    typer.Option(help="Where the base model lies now, if it was moved, or is not in an export."),
 ]
 PriorGiven = Annotated[
     str | None,

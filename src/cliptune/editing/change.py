@@ -21,6 +21,7 @@ from cliptune.editing.classes import (
     check_new_class,
     check_new_folder,
     class_index,
+    head_of,
     read_parts,
     with_class,
     without_class,
@@ -32,8 +33,9 @@ from cliptune.errors import CheckpointError, ImageError, listing
 from cliptune.files import user_path
 from cliptune.model.answers import Floats, class_means
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, Head, empty_head
+from cliptune.model.classifier import Classifier
 from cliptune.model.device import resolve_device
+from cliptune.model.exported.graph import import_onnx
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.measuring import Measuring
 from cliptune.model.prompts import check_names, zero_shot_weights
@@ -79,8 +81,9 @@ def add_class(
     how). `output` defaults to a folder beside `checkpoint`, which stays as it is. What the other
     classes lose is measured on `split` of `data_dir` (default: of the data it was trained on).
 
-    Raises `UserError` for a name that is taken, `CheckpointError` for a linear head or where
-    photos cannot be placed, `DataError`, and `ImageError` listing every photo it cannot read.
+    Raises `UserError` for a name that is taken, `CheckpointError` for a linear head, where photos
+    cannot be placed, and for an exported folder whose text tower is not at hand, `DataError`, and
+    `ImageError` listing every photo it cannot read.
     """
     found = resolve_checkpoint(user_path(checkpoint))
     parts = read_parts(found)
@@ -107,7 +110,7 @@ def add_class(
         parts, name, text_D=text_D, weight_D=weight_D, mean_D=mean_D, num_photos=len(paths),
         display_name=display_name, prompt_names=prompt_names,
     )  # fmt: skip
-    classifier.head = _head(changed).to(measuring.device)
+    classifier.head = head_of(changed).to(measuring.device)
     index = len(changed.record.class_names) - 1
     figures, why = figures_on_split(photos, changed, classifier, measuring, index=index, added=True)
     return ClassChange(
@@ -222,18 +225,13 @@ def _placed_by(
     return torch.from_numpy(placed_D).float(), mean_D
 
 
-def _head(parts: ClassParts) -> Head:
-    """The head that `parts` are of."""
-    head = empty_head(parts.record.head, *parts.head["offset"].shape)
-    head.load_state_dict(parts.head)
-    return head.requires_grad_(False)
-
-
 def _folder(data_dir: Path | str | None) -> Path | None:
     return None if data_dir is None else user_path(data_dir)
 
 
 def _target(found: Checkpoint, output: Path | str | None, ending: str) -> Path:
+    if found.exported:
+        import_onnx("a class more or less in an exported folder")
     source = found.path if found.path.name not in ("", "..") else found.path.resolve()
     target = source.with_name(f"{source.name}-{ending}") if output is None else user_path(output)
     check_new_folder(target)

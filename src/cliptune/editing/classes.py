@@ -1,7 +1,8 @@
 """One class more, or one less: what of a checkpoint changes with its classes, and how.
 
 Pure functions on `ClassParts`, then the folder they are written to. Nothing else of a checkpoint
-is touched: adapters, tokenizer and settings are copied byte for byte.
+is touched: adapters, tokenizer and settings are copied byte for byte. The graph of an exported
+folder keeps its image tower and gets another head.
 Shape suffixes: C classes, D feature.
 """
 
@@ -36,6 +37,10 @@ from cliptune.model.checkpoint import (
     write_record,
     write_tensors,
 )
+from cliptune.model.classifier import Head, empty_head
+from cliptune.model.exported.about import EXPORTED
+from cliptune.model.exported.changing import write_with_head
+from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.restore import load_answers, load_head, load_photo_sums, texts_say_nothing
 from cliptune.text import command, counted, no_markup
 
@@ -61,6 +66,14 @@ def read_parts(checkpoint: Checkpoint) -> ClassParts:
     """The parts of `checkpoint`. Raises `CheckpointError` when they are damaged."""
     head = load_head(checkpoint.path, checkpoint.record).state_dict()
     return ClassParts(checkpoint.record, head, load_answers(checkpoint)[1])
+
+
+def head_of(parts: ClassParts) -> Head:
+    """The head whose tensors `parts` holds."""
+    rows_CD = parts.head["linear.weight" if parts.record.head == "linear" else "offset"]
+    head = empty_head(parts.record.head, *rows_CD.shape)
+    head.load_state_dict(parts.head)
+    return head.requires_grad_(False)
 
 
 def with_class(
@@ -223,6 +236,8 @@ def write_changed(
     """
     check_new_folder(path)
     written = {RECORD, HEAD, MEANS, PHOTOS, SUMS, CARD}
+    if source.exported:
+        written |= {EXPORTED, GRAPH}
     sums = load_photo_sums(source)
     if sums is not None:
         sums = sums.with_others(content_sums(placed_by), sums.val)
@@ -234,6 +249,12 @@ def write_changed(
         write_means(folder, parts.means_CD)
         write_photo_sums(folder, sums)
         write_record(folder, parts.record)
+        if source.exported:
+            write_with_head(
+                source.path, folder, head_of(parts),
+                names=display_names(parts.record.class_names, parts.record.display_names),
+                answers=parts.record.answers, means_CD=parts.means_CD,
+            )  # fmt: skip
         (folder / CARD).write_text(_card(source, parts.record), encoding="utf-8", newline="\n")
     return Checkpoint(path, parts.record)
 

@@ -22,7 +22,7 @@ from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier
-from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.model.measuring import Measuring, labelled_photos, measured_folder
 from cliptune.model.restore import saved_settings
 from cliptune.text import counted
 
@@ -119,8 +119,9 @@ def photos_to_measure(
     asked for by name.
     """
     settings, known = saved_settings(found), found.record.class_names
-    folder = settings.data.data_dir if data_dir is None else data_dir
+    folder = Path()
     try:
+        folder = measured_folder(found, settings, data_dir)
         samples = labelled_photos(settings, folder, split, known).samples
     except DataError as error:
         if data_dir is not None:

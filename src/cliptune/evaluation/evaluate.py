@@ -45,7 +45,12 @@ from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.device import resolve_device
 from cliptune.model.heat import HEAT_METHOD, evidence_pictures
 from cliptune.model.loaded import LoadedCheckpoint
-from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.model.measuring import (
+    Measuring,
+    is_of_training,
+    labelled_photos,
+    measured_folder,
+)
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_photo_sums, saved_settings
 
@@ -75,13 +80,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure a checkpoint (or the best of a run folder) on one split of labelled photos.
 
-    `data_dir` defaults to the one it was trained on. With `baseline`, zero-shot CLIP is measured
-    on the same photos. `unknown` is a folder of photos of none of the classes: how many of them
-    are told from known ones. `prior` says how frequent classes are where that is not as in
-    training: "uniform", a share for each class name, or a file of such; zero-shot, and what is
-    measured of photos made worse, stay without it. With `corruptions`, the photos are measured
-    again after blur, noise and the like, at three strengths (22 passes in all). `precision` and
-    `fast` are those of `Predictor`. Writes the report's files to `output_dir`
+    `data_dir` defaults to the one it was trained on, which an exported folder does not tell. With
+    `baseline`, zero-shot CLIP is measured on the same photos; beside an exported folder only where
+    `base_model` says where its base model lies. `unknown` is a folder of photos of none of the
+    classes: how many of them are told from known ones. `prior` says how frequent classes are where
+    that is not as in training: "uniform", a share for each class name, or a file of such;
+    zero-shot, and what is measured of photos made worse, stay without it. With `corruptions`, the
+    photos are measured again after blur, noise and the like, at three strengths (22 passes in all).
+    `precision` and `fast` are those of `Predictor`. Writes the report's files to `output_dir`
     unless that is None; `command` is the line that measures the same again, for whoever reads the
     page.
 
@@ -96,7 +102,7 @@ def evaluate(
         progress=progress,
     )  # fmt: skip
     settings = saved_settings(found)
-    folder = user_path(data_dir) if data_dir is not None else settings.data.data_dir
+    folder = measured_folder(found, settings, data_dir)
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
     unknown_photos = [] if unknown is None else photos_below(Path(unknown), "--unknown")
@@ -148,6 +154,14 @@ def _predict(
     corruptions: bool,
 ) -> _Predicted:
     """Every pass over photos that the evaluation needs."""
+    if baseline and not loaded.has_base:
+        log.warning(
+            "%s: an exported folder is measured without zero-shot CLIP beside it, for which it "
+            "lacks the base model. Say where that lies with --base-model, or leave zero-shot out "
+            "with --no-baseline.",
+            loaded.checkpoint.path,
+        )
+        baseline = False
     classifiers = [loaded.tuned(), *([_baseline(loaded)] if baseline else [])]
     classifiers = [classifier.to(measuring.device) for classifier in classifiers]
     started = time.perf_counter()
@@ -184,7 +198,7 @@ def _evaluation(
     scores_N, rejection = _known_or_not(answers, means_CD, predicted, unknown_dir=unknown_dir)
     sums = load_photo_sums(checkpoint)
     paths = [photos.samples[i].path for i in known.indices]
-    training_folder = saved_settings(checkpoint).data.data_dir.resolve()
+    of_training = is_of_training(checkpoint, saved_settings(checkpoint), folder)
     return build_evaluation(
         logits_NC=known.logits[0],
         labels_N=known.labels,
@@ -193,9 +207,7 @@ def _evaluation(
         given_names=record.display_names,
         answers=answers,
         paths=paths,
-        seen=seen_photos(
-            sums, paths, split=photos.name, of_training=folder.resolve() == training_folder
-        ),
+        seen=seen_photos(sums, paths, split=photos.name, of_training=of_training),
         seen_unknown=seen_photos(sums, unknown_photos) if unknown_photos else None,
         known_scores_N=scores_N,
         class_order=similar_order(predicted.weights_CD),
@@ -217,9 +229,10 @@ def _extras(
 ) -> PageExtras:
     """What the page shows beside the figures."""
     curves = checkpoint.path.parent / "training_curves.png"
+    told = settings.without_folders() if checkpoint.exported else settings.to_dict()
     return PageExtras(
         command=command,
-        settings=yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True),
+        settings=yaml.safe_dump(told, sort_keys=False, allow_unicode=True),
         curves=curves if curves.is_file() else None,
         heat=heat,
         heat_method=HEAT_METHOD if heat else "",
@@ -232,6 +245,12 @@ def _where_it_looked(
     """For the worst mistakes, the photo with the evidence for the answer over it."""
     photos, worst = evaluation.photos, worst_mistakes(evaluation)
     if not worst:
+        return {}
+    if loaded.checkpoint.exported:
+        log.info(
+            "%s: the page's mistakes are shown without where the model looked, which cannot be "
+            "followed through an exported graph.", loaded.checkpoint.path,
+        )  # fmt: skip
         return {}
     classifier = loaded.plain().to(device)
     if not has_class_token(classifier.model):

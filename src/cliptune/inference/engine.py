@@ -1,12 +1,11 @@
 """From uint8 crops to answers, in one piece, for whoever answers for a checkpoint or an export.
 
-Shape suffixes: B images, H height, W width.
+Shape suffixes: B images, H height, W width; h and w in patches.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,70 +13,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
-from cliptune.errors import CheckpointError, ModelError
+from cliptune.errors import CheckpointError, DeviceError, ModelError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.inference.prediction import ClassScore, Prediction
-from cliptune.model.answers import Answered, Answers, answered
+from cliptune.model.answers import Answered, answered
 from cliptune.model.attention import evidence_maps, has_class_token
-from cliptune.model.checkpoint import resolve_checkpoint
+from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier
-from cliptune.model.device import DTYPES, precision_to_answer, resolve_device
+from cliptune.model.device import DTYPES, resolve_device
 from cliptune.model.prior import Prior
-from cliptune.model.restore import load_answers, load_classifier, saved_settings
+from cliptune.model.restore import (
+    answering_precision,
+    load_answers,
+    load_classifier,
+    saved_settings,
+)
 from cliptune.timing import section
 
 
-class Engine(ABC):
-    """What answers; class names are in the order of `Answered`."""
+class Engine:
+    """A checkpoint (or the best of a run folder), adapters merged, by torch; or an exported
+    folder, by onnxruntime on the CPU.
 
-    checkpoint: Path
-    class_names: tuple[str, ...]
-    display_names: Mapping[str, str]  # class name -> the name to show
-    device: torch.device
-    precision: str  # that the image tower computes in
-    answers: Answers | None
-    preprocess: Preprocess  # makes the crops that `answer` takes
-
-    @abstractmethod
-    def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:
-        """What is answered for crops of uint8 pixels (3, H, W), one or more.
-
-        Raises `CheckpointError` where an answer is not finite.
-        """
-
-    @property
-    def looks(self) -> bool:
-        """Whether `evidence` can be asked."""
-        return False
-
-    def evidence(self, crop: NDArray[np.uint8], label: str) -> NDArray[np.float32]:
-        """(h, w) in [0, 1]: how much each patch of `crop` (3, H, W) spoke for the class `label`.
-
-        Raises `ModelError` unless `looks`.
-        """
-        raise ModelError(f"{self.checkpoint}: where it looked cannot be told of an exported folder")
-
-    def prediction(
-        self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
-    ) -> Prediction:
-        """The answer for the image number `place` of `found`."""
-        scores = []
-        for index in found.best(place, k=top_k):
-            name = self.class_names[index]
-            probability = float(found.probabilities_NC[place, index])
-            scores.append(ClassScore(name, probability, self.display_names[name]))
-        if found.known_scores_N is None or found.known_N is None:
-            return Prediction(tuple(scores), source)
-        known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
-        return Prediction(tuple(scores), source, known, known_score)
-
-
-class CheckpointEngine(Engine):
-    """A checkpoint (or the best of a run folder), adapters merged, by torch.
-
+    `class_names` are in the order of `Answered`, `preprocess` makes the crops that `answer` takes.
     Arguments and errors are those of `Predictor`.
     """
 
@@ -96,14 +56,13 @@ class CheckpointEngine(Engine):
         self.checkpoint = found.path
         self.class_names = tuple(found.record.class_names)
         self.display_names = display_names(self.class_names, found.record.display_names)
-        self.device = resolve_device(device)
+        self.device = _device(found, device)
         settings = saved_settings(found)
-        self.precision = precision_to_answer(  # refused before anything is loaded
-            self.device, precision, trained_as=settings.hardware.asked_precision
-        )
+        # Refused before anything is loaded.
+        self.precision = answering_precision(found, settings, self.device, precision)
         cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
         classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=fast)
-        classifier.towers_dtype = DTYPES[self.precision]
+        classifier.towers_dtype = DTYPES.get(self.precision)
         self._classifier = classifier.to(self.device)
         self._found, self._base_model, self._cache = found, base_model, cache
         self._weights = classifier.class_weights()
@@ -112,7 +71,10 @@ class CheckpointEngine(Engine):
 
     @torch.inference_mode()
     def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:
-        """As of `Engine`."""
+        """What is answered for crops of uint8 pixels (3, H, W), one or more.
+
+        Raises `CheckpointError` where an answer is not finite.
+        """
         with memory_errors_in_words(len(crops)):
             pixels_BCHW = torch.from_numpy(np.stack(crops)).to(self.device)
             with section("forward"):
@@ -128,13 +90,36 @@ class CheckpointEngine(Engine):
             weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
         )  # fmt: skip
 
+    def prediction(
+        self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
+    ) -> Prediction:
+        """The answer for the image number `place` of `found`."""
+        scores = []
+        for index in found.best(place, k=top_k):
+            name = self.class_names[index]
+            probability = float(found.probabilities_NC[place, index])
+            scores.append(ClassScore(name, probability, self.display_names[name]))
+        if found.known_scores_N is None or found.known_N is None:
+            return Prediction(tuple(scores), source)
+        known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
+        return Prediction(tuple(scores), source, known, known_score)
+
     @property
     def looks(self) -> bool:
-        """As of `Engine`."""
-        return has_class_token(self._classifier.model)
+        """Whether `evidence` can be asked: not of an exported folder, nor of SigLIP."""
+        return not self._found.exported and has_class_token(self._classifier.model)
 
     def evidence(self, crop: NDArray[np.uint8], label: str) -> NDArray[np.float32]:
-        """As of `Engine`. The first call loads the classifier once more, in float32 and unfused."""
+        """(h, w) in [0, 1]: how much each patch of `crop` (3, H, W) spoke for the class `label`.
+
+        The first call loads the classifier once more, in float32 and unfused. Raises `ModelError`
+        unless `looks`.
+        """
+        if self._found.exported:
+            raise ModelError(
+                f"{self.checkpoint}: where it looked cannot be told of an exported folder. Ask the "
+                "checkpoint."
+            )
         pixels_BCHW = torch.from_numpy(crop[None].copy()).to(self.device)
         classes_B = torch.tensor([self.class_names.index(label)])
         map_hw: NDArray[np.float32] = evidence_maps(self._plain, pixels_BCHW, classes_B)[0]
@@ -146,3 +131,14 @@ class CheckpointEngine(Engine):
             self._found, base_model=self._base_model, cache_dir=self._cache, fast=False
         )
         return plain.to(self.device)
+
+
+def _device(checkpoint: Checkpoint, name: str) -> torch.device:
+    """What answers for `checkpoint`, where `name` is asked for. Raises `DeviceError`."""
+    if not checkpoint.exported:
+        return resolve_device(name)
+    if name not in ("auto", "cpu"):
+        raise DeviceError(
+            f"{checkpoint.path}: an exported folder is run on the CPU; found '{name}'."
+        )
+    return torch.device("cpu")

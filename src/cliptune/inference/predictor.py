@@ -17,11 +17,9 @@ from PIL import Image
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import TooManyPixels, Unreadable
 from cliptune.errors import ImageError, UserError, listing, named
-from cliptune.files import user_path
-from cliptune.inference.engine import CheckpointEngine, Engine
+from cliptune.inference.engine import Engine
 from cliptune.inference.images import ImageLike, source_of, to_image
 from cliptune.inference.prediction import ClassScore, Prediction
-from cliptune.model.checkpoint import EXPORTED
 from cliptune.model.heat import overlay
 from cliptune.model.prior import Prior
 from cliptune.timing import section, step_done
@@ -64,7 +62,7 @@ class Predictor:
         reduced_decoding: bool = False,
         fast: bool = True,
     ) -> None:
-        self.engine = _engine(
+        self.engine: Engine = Engine(
             checkpoint, device=device, base_model=base_model, cache_dir=cache_dir, prior=prior,
             precision=precision, fast=fast,
         )  # fmt: skip
@@ -160,20 +158,6 @@ class Predictor:
             return source, Unreadable(path, str(error), isinstance(error, TooManyPixels))
         with section("resize"):
             return source, self.engine.preprocess.pixels(rgb)
-
-
-def _engine(
-    checkpoint: str | Path, *, device: str, prior: Prior | None, precision: str | None,
-    **options: Any,
-) -> Engine:  # fmt: skip
-    """That of an exported folder, or of a checkpoint."""
-    if (user_path(checkpoint) / EXPORTED).is_file():
-        from cliptune.inference.export.engine import ExportedEngine
-
-        return ExportedEngine(
-            user_path(checkpoint), device=device, prior=prior, precision=precision
-        )
-    return CheckpointEngine(checkpoint, device=device, prior=prior, precision=precision, **options)
 
 
 def _least_edge(preprocess: Preprocess) -> int | None:

@@ -10,7 +10,11 @@
         resume/                                          what only training needs
         SHA256SUMS                                       of all these but README.md
 
-Written beside its place and moved there whole. Only safetensors, JSON and YAML are ever read.
+An exported folder (`cliptune.inference.export`) is one whose image tower is a graph: export.json,
+model.onnx and run.py are there in the place of adapters, and nothing that names a folder of the
+machine it was trained on.
+
+Written beside its place and moved there whole. Only safetensors, JSON, YAML and ONNX are ever read.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ from cliptune.foreign_errors import resource_errors, system_reason
 from cliptune.hints import not_there
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
+from cliptune.model.exported.about import AGAIN, EXPORTED, read_about
+from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.lora import adapter_state
 
 log = logging.getLogger(__name__)
@@ -44,10 +50,10 @@ log = logging.getLogger(__name__)
 RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
-EXPORTED = "export.json"  # not of a checkpoint: it tells a folder that was exported from one
 MEANS = "means.safetensors"  # absent where val was not measured at this point
 PHOTOS = "photos.safetensors"  # earlier checkpoints lack it
 NEEDED = (RECORD, "adapter_config.json", ADAPTER, HEAD)
+NEEDED_EXPORTED = (RECORD, EXPORTED, GRAPH, HEAD)
 UNSUMMED = frozenset({"README.md"})  # may be edited by its owner
 NAME = re.compile(r"^checkpoint-(epoch|step)-(\d+)$")
 
@@ -110,6 +116,11 @@ class Checkpoint:
 
     path: Path
     record: Record
+
+    @property
+    def exported(self) -> bool:
+        """Whether its image tower is an ONNX graph, which needs no base model."""
+        return (self.path / EXPORTED).is_file()
 
     @property
     def val_accuracy(self) -> float | None:
@@ -183,15 +194,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises `CheckpointError` when files are missing, damaged or changed since they were written.
     """
-    missing = [name for name in NEEDED if not (path / name).is_file()]
+    what, needed, remedy = "cliptune checkpoint", NEEDED, "Use another checkpoint of the run"
+    if (path / EXPORTED).is_file():
+        read_about(path)
+        what, needed, remedy = "exported folder", NEEDED_EXPORTED, AGAIN
+    missing = [name for name in needed if not (path / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{path}: not a whole cliptune checkpoint: {', '.join(missing)} missing. "
-            f"Expected {', '.join(NEEDED)}."
+            f"{path}: not a whole {what}: {', '.join(missing)} missing. "
+            f"Expected {', '.join(needed)}."
         )
     if faults := check_sums(path, may_lack="resume"):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise CheckpointError(f"{path}: {faults[0]}{more}. Use another checkpoint of the run.")
+        raise CheckpointError(f"{path}: {faults[0]}{more}. {remedy}.")
     try:
         record = Record.model_validate_json((path / RECORD).read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
@@ -208,7 +223,8 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
 
     Raises `CheckpointError`, naming those that do exist, when there is none.
     """
-    if (path / RECORD).is_file() or (NAME.match(path.name) and path.is_dir()):
+    of_a_run = NAME.match(path.name) and path.is_dir()
+    if of_a_run or any((path / name).is_file() for name in (RECORD, EXPORTED)):
         return read_checkpoint(path)
     if path.is_dir():
         checkpoints, faults = read_run(path)
@@ -216,11 +232,6 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
             for damaged in faults:
                 log.warning("left out of the choice of the best: %s", damaged)
             return best
-        if (path / EXPORTED).is_file():
-            raise CheckpointError(
-                f"{path}: this is an exported classifier, which 'cliptune predict' takes. Expected "
-                "the checkpoint it was made from."
-            )
         raise CheckpointError(
             f"{path}: no checkpoint in this folder. Expected a checkpoint folder, or a run's "
             f"output folder with checkpoint-epoch-1 and so on in it.{_runs(path)}"
@@ -241,7 +252,7 @@ def read_run(run_dir: Path) -> tuple[list[Checkpoint], list[str]]:
     """The whole checkpoints of a run, oldest update first, and what is wrong with the others."""
     found, faults = [], []
     for path in sorted(run_dir.iterdir()) if run_dir.is_dir() else ():
-        if NAME.match(path.name) and path.is_dir():
+        if NAME.match(path.name) and path.is_dir() and not (path / EXPORTED).is_file():
             try:
                 found.append(read_checkpoint(path))
             except CheckpointError as error:

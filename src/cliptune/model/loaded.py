@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from cliptune.errors import CheckpointError
 from cliptune.model.backbone import Backbone, with_tokenizer
 from cliptune.model.checkpoint import ADAPTER, Checkpoint
 from cliptune.model.classifier import Classifier, Head, TextHead
@@ -22,10 +23,12 @@ from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import (
     base_location,
     load_base,
+    load_classifier,
     load_head,
     load_preprocess,
     merge_adapter,
     read_tensors,
+    saved_settings,
 )
 
 
@@ -35,7 +38,8 @@ class LoadedCheckpoint:
     The classifiers share their weights, on the CPU or wherever the last `.to` brought them: only
     those that an adapter changes are there twice. So they belong on one device, and none may be
     trained. `towers_dtype` is theirs; `base_model`, `cache_dir` and `fast` as for
-    `load_classifier`.
+    `load_classifier`. An exported checkpoint has its base model only where `base_model` says where
+    that lies: it answers without.
 
     Raises `CheckpointError` when files are damaged or the base model is not the one of training.
     """
@@ -54,10 +58,20 @@ class LoadedCheckpoint:
         self._cache_dir, self._base_model = cache_dir, base_model
         self._head = load_head(checkpoint.path, checkpoint.record)
         self._preprocess = load_preprocess(checkpoint)
-        self._base, self._source = load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
+        if self.has_base:
+            self._base, self._source = load_base(
+                checkpoint, base_model=base_model, cache_dir=cache_dir
+            )
+
+    @property
+    def has_base(self) -> bool:
+        """Whether there is a base model, which all but `tuned` ask for."""
+        return not self.checkpoint.exported or self._base_model is not None
 
     def tuned(self) -> Classifier:
-        """The classifier as it was trained, its towers fused where `fast`."""
+        """The classifier as it was trained, its towers fused where `fast`; or its graph."""
+        if self.checkpoint.exported:
+            return load_classifier(self.checkpoint)
         return self._classifier(_sharing(self._merged), self._head, fast=self.fast)
 
     def plain(self) -> Classifier:
@@ -78,8 +92,25 @@ class LoadedCheckpoint:
         return self._classifier(_sharing(self._base), head, fast=self.fast)
 
     def tuned_backbone(self) -> Backbone:
-        """The tuned towers with what makes tokens of prompts. Raises `ModelError` as above."""
-        return self._backbone(self._merged)
+        """The tuned text tower with what makes tokens of prompts. Raises `ModelError` as above.
+
+        That of an exported checkpoint is the base model's, where that was left as it is; else it
+        raises `CheckpointError`.
+        """
+        if not self.checkpoint.exported:
+            return self._backbone(self._merged)
+        path = self.checkpoint.path
+        if saved_settings(self.checkpoint).lora.towers != "vision":
+            raise CheckpointError(
+                f"{path}: its text tower was trained, too, and an exported folder does not hold "
+                "it. Make the change on the checkpoint it was made from, and export that."
+            )
+        if not self.has_base:
+            raise CheckpointError(
+                f"{path}: an exported folder does not hold the text tower, which is asked for what "
+                "a class is called. Say where its base model lies, with --base-model."
+            )
+        return self._backbone(self._base)
 
     @cached_property
     def _merged(self) -> Any:

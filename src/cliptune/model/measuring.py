@@ -20,9 +20,9 @@ from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
-from cliptune.model.device import DTYPES, precision_to_answer
+from cliptune.model.device import DTYPES
 from cliptune.model.loaded import LoadedCheckpoint
-from cliptune.model.restore import saved_settings
+from cliptune.model.restore import answering_precision, saved_settings, training_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +46,14 @@ class Measuring:
     def loaded(self, checkpoint: Checkpoint) -> LoadedCheckpoint:
         """`checkpoint` with its base model, on the CPU. Raises as `LoadedCheckpoint` does."""
         settings = saved_settings(checkpoint)
-        precision = precision_to_answer(
-            self.device, self.precision, trained_as=settings.hardware.asked_precision
-        )
+        precision = answering_precision(checkpoint, settings, self.device, self.precision)
         return LoadedCheckpoint(
             checkpoint,
             base_model=self.base_model,
             cache_dir=settings.model.cache_dir
             if self.cache_dir is None
             else user_path(self.cache_dir),
-            towers_dtype=DTYPES[precision],
+            towers_dtype=DTYPES.get(precision),
             fast=self.fast,
         )
 
@@ -81,6 +79,26 @@ class Measuring:
     def hides_bars(self) -> bool | None:
         """`disable` of tqdm, for which None is: unless on a terminal."""
         return None if self.progress else True
+
+
+def measured_folder(
+    checkpoint: Checkpoint, settings: Settings, data_dir: Path | str | None
+) -> Path:
+    """`data_dir`, or the data folder of training. Raises `DataError` where that is not told."""
+    if data_dir is not None:
+        return user_path(data_dir)
+    if (folder := training_folder(checkpoint, settings)) is not None:
+        return folder
+    raise DataError(
+        f"{checkpoint.path}: an exported folder does not say which photos it was trained on. Name "
+        "the folder with the splits to measure on: --data-dir FOLDER"
+    )
+
+
+def is_of_training(checkpoint: Checkpoint, settings: Settings, folder: Path) -> bool:
+    """Whether `folder` is known to be the data folder of training."""
+    trained_on = training_folder(checkpoint, settings)
+    return trained_on is not None and folder.resolve() == trained_on.resolve()
 
 
 def labelled_photos(

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from cliptune.config import Settings, load_settings
 from cliptune.data.digests import PhotoSums
 from cliptune.data.images import Preprocess
-from cliptune.errors import CheckpointError, ModelError, SettingsError
+from cliptune.errors import CheckpointError, DeviceError, ModelError, SettingsError
 from cliptune.model.answers import Answers
 from cliptune.model.backbone import BaseModelSource, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Checkpoint, Record
 from cliptune.model.classifier import Classifier, Head, LinearHead, empty_head
+from cliptune.model.device import precision_to_answer
+from cliptune.model.exported.about import read_about
+from cliptune.model.exported.classifier import ExportedClassifier
 from cliptune.model.fast.encoder import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
 from cliptune.model.prior import Prior, answers_for
@@ -33,7 +36,8 @@ def load_classifier(
     cache_dir: Path | None = None,
     fast: bool = True,
 ) -> Classifier:
-    """The classifier in `checkpoint`, its adapters merged into the base model, on the CPU.
+    """The classifier in `checkpoint`, its adapters merged into the base model, on the CPU; or the
+    graph of an exported one, which needs no base model.
 
     `base_model` says where the base model lies now, if it was moved. With `fast`, towers compute
     in fewer operations where that gives the same.
@@ -43,6 +47,9 @@ def load_classifier(
     """
     path, record = checkpoint.path, checkpoint.record
     head = load_head(path, record)
+    if checkpoint.exported:
+        exported = ExportedClassifier(path, head, load_preprocess(checkpoint))
+        return exported.eval().requires_grad_(False)
     model, _ = load_base(checkpoint, base_model=base_model, cache_dir=cache_dir)
     model = merge_adapter(path, model)
     classifier = Classifier(model, head, load_preprocess(checkpoint)).eval().requires_grad_(False)
@@ -57,6 +64,26 @@ def saved_settings(checkpoint: Checkpoint) -> Settings:
         return load_settings(checkpoint.path / "config.yaml")
     except SettingsError as error:
         raise CheckpointError(f"{checkpoint.path}: its settings cannot be read: {error}") from None
+
+
+def training_folder(checkpoint: Checkpoint, settings: Settings) -> Path | None:
+    """The data folder of its training; None for an exported one, which names no folder."""
+    return None if checkpoint.exported else settings.data.data_dir
+
+
+def answering_precision(
+    checkpoint: Checkpoint, settings: Settings, device: torch.device, given: str | None
+) -> str:
+    """What the image tower of `checkpoint` computes in on `device`, where `given` is asked for.
+
+    Raises `DeviceError` for what `device`, or an exported graph, does not compute in.
+    """
+    if not checkpoint.exported:
+        return precision_to_answer(device, given, trained_as=settings.hardware.asked_precision)
+    precision = read_about(checkpoint.path).precision
+    if given not in (None, "auto", precision):
+        raise DeviceError(f"{checkpoint.path}: it was exported in {precision}; found '{given}'.")
+    return precision
 
 
 def load_preprocess(checkpoint: Checkpoint) -> Preprocess:

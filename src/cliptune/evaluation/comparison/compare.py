@@ -29,8 +29,19 @@ from cliptune.model.answers import Answers, Floats, Logits, scaled_logits
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
 from cliptune.model.device import resolve_device
-from cliptune.model.measuring import Measuring, labelled_photos
-from cliptune.model.restore import load_answers, load_photo_sums, load_preprocess, saved_settings
+from cliptune.model.measuring import (
+    Measuring,
+    is_of_training,
+    labelled_photos,
+    measured_folder,
+)
+from cliptune.model.restore import (
+    load_answers,
+    load_photo_sums,
+    load_preprocess,
+    saved_settings,
+    training_folder,
+)
 from cliptune.text import command as command_line
 
 LETTERS = string.ascii_uppercase
@@ -49,6 +60,11 @@ class _Contestant:
     @property
     def class_names(self) -> list[str]:
         return self.checkpoint.record.class_names
+
+    @property
+    def trained_on(self) -> Path | None:
+        """As of `training_folder`."""
+        return training_folder(self.checkpoint, self.settings)
 
     def __str__(self) -> str:
         return f"{self.letter} ({self.checkpoint.path})"
@@ -74,9 +90,9 @@ def compare(
     """Measure two or more checkpoints (or the best of run folders) on the same photos.
 
     The others are compared with the first, photo by photo. All know the same classes, in any
-    order. `data_dir` defaults to the folder that all were trained on. Options are those of
-    `evaluate`. Writes the comparison's files to `output_dir` unless that is None; `command` is the
-    line that compares the same again, for whoever reads the page.
+    order. `data_dir` defaults to the folder that all were trained on, which an exported one does
+    not tell. Options are those of `evaluate`. Writes the comparison's files to `output_dir` unless
+    that is None; `command` is the line that compares the same again, for whoever reads the page.
 
     Raises `UserError` for models that cannot be compared, `CheckpointError`, `DataError`, and
     `ImageError` listing every unreadable photo.
@@ -90,7 +106,7 @@ def compare(
         progress=progress,
     )  # fmt: skip
     _refuse_one_base_for_several(models, base_model)
-    folder = _common_folder(models) if data_dir is None else user_path(data_dir)
+    folder = _common_folder(models, data_dir)
     photos = _common_photos(models, folder, split)
     say_mismatches(photos, folder)
     started = time.perf_counter()
@@ -158,16 +174,16 @@ def _refuse_one_base_for_several(models: Sequence[_Contestant], base_model: str 
         )
 
 
-def _common_folder(models: Sequence[_Contestant]) -> Path:
-    """The folder all were trained on."""
-    folders = {model.settings.data.data_dir.resolve() for model in models}
-    if len(folders) > 1:
-        lines = [f"{model}: {model.settings.data.data_dir}" for model in models]
+def _common_folder(models: Sequence[_Contestant], data_dir: Path | str | None) -> Path:
+    """`data_dir`, or the folder all were trained on."""
+    found = [measured_folder(model.checkpoint, model.settings, data_dir) for model in models]
+    if len({folder.resolve() for folder in found}) > 1:
+        lines = [f"{model}: {folder}" for model, folder in zip(models, found, strict=True)]
         raise DataError(
             f"the models were trained on photos of different folders:\n{listing(lines)}\n"
             "Say on which to compare them, with --data-dir."
         )
-    return models[0].settings.data.data_dir
+    return found[0]
 
 
 def _common_photos(models: Sequence[_Contestant], folder: Path, split: str) -> Split:
@@ -237,13 +253,13 @@ def _measured(
             letter=model.letter,
             checkpoint=str(model.checkpoint.path),
             base_model=model.checkpoint.record.base_model.name,
-            training_data=str(model.settings.data.data_dir.resolve()),
+            training_data=None if model.trained_on is None else str(model.trained_on.resolve()),
             answers=model.answers,
             seen=seen_photos(
                 load_photo_sums(model.checkpoint),
                 paths,
                 split=photos.name,
-                of_training=folder.resolve() == model.settings.data.data_dir.resolve(),
+                of_training=is_of_training(model.checkpoint, model.settings, folder),
             ),
         )
         for model, scaled_NC in zip(models, scaled, strict=True)

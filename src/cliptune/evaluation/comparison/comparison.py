@@ -37,7 +37,7 @@ class ComparedModel:
     letter: str
     checkpoint: str
     base_model: str
-    training_data: str  # the folder it was trained on
+    training_data: str | None  # the folder it was trained on; None where that is not told
     answers: Answers | None
     figures: FullMetrics
     probabilities_NC: Floats
@@ -90,7 +90,8 @@ class Comparison:
     @property
     def training_folders_differ(self) -> bool:
         """Whether photos measured here may have been learned from by one model alone."""
-        return len({model.training_data for model in self.models}) > 1
+        told = {model.training_data for model in self.models if model.training_data is not None}
+        return len(told) > 1
 
     def short_path(self, index: int) -> str:
         """The path of a photo below the split's folder, where it lies there."""
@@ -158,7 +159,7 @@ def build_model(
     letter: str,
     checkpoint: str,
     base_model: str,
-    training_data: str,
+    training_data: str | None,
     answers: Answers | None,
     seen: SeenPhotos | None = None,
 ) -> ComparedModel:

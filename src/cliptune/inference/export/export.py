@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from cliptune._version import __version__
 from cliptune.data.image_files import photos_below
 from cliptune.data.naming import display_names
-from cliptune.errors import UserError
-from cliptune.files import SUMS, user_path, whole_folder
-from cliptune.inference.export.about import FORMAT
-from cliptune.inference.export.graph import AnswerGraph, import_onnx, write_onnx
+from cliptune.errors import CheckpointError, UserError
+from cliptune.files import SUMS, user_path, whole_folder, write_sums
 from cliptune.inference.export.verify import TOLERANCE, Verified, verify
 from cliptune.inference.predictor import Predictor
-from cliptune.model.checkpoint import EXPORTED, Checkpoint, resolve_checkpoint
+from cliptune.model.checkpoint import (
+    HEAD,
+    MEANS,
+    PHOTOS,
+    UNSUMMED,
+    Checkpoint,
+    resolve_checkpoint,
+    write_record,
+)
+from cliptune.model.exported.about import EXPORTED, FORMAT, classes_told
+from cliptune.model.exported.classifier import GRAPH
+from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 
 MOST_PHOTOS = 200  # that are answered for twice
@@ -56,6 +67,11 @@ def export(
     """
     import_onnx()
     found = resolve_checkpoint(user_path(checkpoint))
+    if found.exported:
+        raise CheckpointError(
+            f"{found.path}: this is an exported folder already. Expected the checkpoint it was "
+            "made from."
+        )
     target = user_path(output)
     if target.exists():
         raise UserError(f"--output {target}: there is something already. Name a new folder.")
@@ -71,7 +87,7 @@ def export(
     with whole_folder(target) as folder:
         graph = AnswerGraph(classifier, answers, means_CD)
         write_onnx(
-            graph, folder / "model.onnx", size=classifier.preprocess.image_size,
+            graph, folder / GRAPH, size=classifier.preprocess.image_size,
             about=json.dumps(about, ensure_ascii=False),
         )  # fmt: skip
         runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
@@ -80,6 +96,7 @@ def export(
         verified = verify(folder, predictor, photos, progress=progress)
         _write(folder / EXPORTED, _json(about | {"verified": verified.to_dict()}))
         _write(folder / "README.md", _readme(found, verified))
+        _write_checkpoint(folder, found)
     size = sum(path.stat().st_size for path in target.iterdir())
     return Export(folder=target, verified=verified, num_bytes=size)
 
@@ -103,17 +120,12 @@ def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
 def _about(checkpoint: Checkpoint, preprocess: dict[str, Any]) -> dict[str, Any]:
     """What export.json says, before anything was verified."""
     record, sums = checkpoint.record, checkpoint.path / SUMS
-    answers = record.answers
     return {
         "format": FORMAT,
         "cliptune": __version__,
         "precision": "float32",
-        "classes": [
-            {"label": name, "name": shown}
-            for name, shown in zip(record.class_names, _shown(checkpoint), strict=True)
-        ],
+        **classes_told(display_names(record.class_names, record.display_names), record.answers),
         "preprocess": preprocess,
-        "answers": None if answers is None else answers.model_dump(mode="json"),
         "base_model": record.base_model.model_dump(mode="json") | {"name": _base_name(checkpoint)},
         "checkpoint": {
             "name": checkpoint.path.name,
@@ -123,16 +135,27 @@ def _about(checkpoint: Checkpoint, preprocess: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def _write_checkpoint(folder: Path, source: Checkpoint) -> None:
+    """What makes `folder` a checkpoint: the files of `source` that its graph does not replace.
+
+    They go on to others with it, so that where things lay on this machine is left out of them.
+    """
+    for name in (HEAD, MEANS, PHOTOS):
+        if (source.path / name).is_file():
+            shutil.copyfile(source.path / name, folder / name)
+    base = source.record.base_model.model_copy(update={"name": _base_name(source)})
+    write_record(folder, source.record.model_copy(update={"base_model": base}))
+    settings = saved_settings(source).without_folders()
+    settings["model"]["name"] = base.name
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    _write(folder / "config.yaml", text)
+    write_sums(folder, leave_out=UNSUMMED)
+
+
 def _base_name(checkpoint: Checkpoint) -> str:
     """The base model's name on the hub; of a folder its own name alone, since the file goes on."""
     name = checkpoint.record.base_model.name
     return Path(name).name if Path(name).expanduser().is_absolute() else name
-
-
-def _shown(checkpoint: Checkpoint) -> list[str]:
-    names = checkpoint.record.class_names
-    shown = display_names(names, checkpoint.record.display_names)
-    return [shown[name] for name in names]
 
 
 def _write(path: Path, text: str) -> None:
@@ -153,12 +176,14 @@ Base model: `{_base_name(checkpoint)}`, whose licence holds for these weights, t
     pip install numpy Pillow onnxruntime
     python run.py photo.jpg
 
-- `model.onnx`: uint8 pixels (B, 3, H, W), any B -> `probabilities` (B, C), calibrated; `features`
-  (B, D); and, where the checkpoint tells strangers, `known_score` and `known` (B,). In float32.
+- `model.onnx`: uint8 pixels (B, 3, H, W), any B -> `logits` (B, C); `probabilities` (B, C),
+  calibrated; `features` (B, D); and, where the checkpoint tells strangers, `known_score` and
+  `known` (B,). In float32.
 - `export.json`: the classes in the order of C, how a photo is brought to size, threshold and
   temperature, sums and versions.
 - `run.py`: photos to answers with numpy, Pillow and onnxruntime; import `Exported` from it.
   Resizing is Pillow's: another library's gives other pixels, and other answers.
+- the other files: what cliptune needs beside these to take this folder as a checkpoint.
 
 Proved on {verified.photos} photos beside cliptune's own answers in float32: the largest difference
 of a probability is {verified.largest_difference:.1e} ({TOLERANCE:g} allowed);

@@ -36,8 +36,8 @@ class Exported:
         )
 
     def answer(self, crops: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Of uint8 crops (3, H, W): probabilities (B, C), features (B, D); and, where the
-        classifier knows what it does not know, known_score and known (B,)."""
+        """Of uint8 crops (3, H, W): logits and probabilities (B, C), features (B, D); and, where
+        the classifier knows what it does not know, known_score and known (B,)."""
         names = [output.name for output in self.session.get_outputs()]
         found = self.session.run(names, {"pixels": np.stack(crops)})
         return dict(zip(names, found, strict=True))

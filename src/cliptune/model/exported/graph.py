@@ -1,6 +1,6 @@
 """From uint8 pixels to a checkpoint's answers as one graph of torch, and that as ONNX.
 
-`Engine` is the reference: what is said here of scaling, scores and thresholds is what
+`answered` is the reference: what is said here of scaling, scores and thresholds is what
 `cliptune.model.answers` computes in float64. Shape suffixes: B images, C classes, D feature,
 K directions.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,20 @@ from torch.nn.functional import normalize
 
 from cliptune.errors import MissingExtra
 from cliptune.model.answers import Answers
-from cliptune.model.classifier import Classifier
+from cliptune.model.classifier import Classifier, Head
 
-OUTPUTS = ("probabilities", "features", "known_score", "known")
+OUTPUTS = ("features", "logits", "probabilities", "known_score", "known")
 
 
-class AnswerGraph(nn.Module):
-    """`classifier`, merged and unfused, and what `answers` makes of its logits."""
+class AnswerHead(nn.Module):
+    """From image features to logits, and to what `answers` makes of them."""
 
     def __init__(
-        self,
-        classifier: Classifier,
-        answers: Answers | None,
-        means_CD: NDArray[np.floating[Any]] | None,
+        self, head: Head, answers: Answers | None, means_CD: NDArray[np.floating[Any]] | None
     ) -> None:
         super().__init__()
-        self.classifier, self.answers = classifier, answers
-        weights_CD = classifier.class_weights().detach().float()
+        self.head, self.answers = head, answers
+        weights_CD = head.weights().detach().float()
         self.register_buffer("weights_CD", weights_CD)
         factors = torch.ones(len(weights_CD))
         if answers is not None:
@@ -48,16 +46,20 @@ class AnswerGraph(nn.Module):
         directions = directions[directions.any(dim=1)].float()
         self.register_buffer("directions_KD", normalize(directions, dim=-1))
 
-    def forward(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Those of `OUTPUTS` that there are, of uint8 pixels (B, 3, H, W)."""
-        weights_CD = self.get_buffer("weights_CD")
-        logits_BC, features_BD = self.classifier.answer(pixels_BCHW, weights_CD)
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What `forward` gives, by name."""
+        return OUTPUTS[1:] if self.answers is not None else OUTPUTS[1:3]
+
+    def forward(self, features_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Those of `outputs`, of image features (B, D)."""
+        logits_BC = self.head(features_BD, self.get_buffer("weights_CD"))
         scaled_BC = logits_BC * self.get_buffer("factors_C")
         chances_BC = torch.softmax(scaled_BC, dim=-1)
         if self.answers is None:
-            return chances_BC, features_BD
+            return logits_BC, chances_BC
         scores_B = self._scores(scaled_BC, chances_BC, features_BD)
-        return chances_BC, features_BD, scores_B, scores_B >= self.answers.threshold
+        return logits_BC, chances_BC, scores_B, scores_B >= self.answers.threshold
 
     def _scores(
         self, scaled_BC: torch.Tensor, chances_BC: torch.Tensor, features_BD: torch.Tensor
@@ -71,19 +73,51 @@ class AnswerGraph(nn.Module):
         return (normalize(features_BD, dim=-1) @ directions_KD.T).amax(dim=-1)
 
 
-def import_onnx() -> None:
+class AnswerGraph(nn.Module):
+    """`classifier`, merged and unfused, and what `answers` makes of its logits."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        answers: Answers | None,
+        means_CD: NDArray[np.floating[Any]] | None,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.head = AnswerHead(classifier.head, answers, means_CD)
+
+    def forward(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Those of `OUTPUTS` that there are, of uint8 pixels (B, 3, H, W)."""
+        features_BD = self.classifier.image_features(pixels_BCHW).float()
+        return features_BD, *self.head(features_BD)
+
+
+def import_onnx(purpose: str = "cliptune export") -> None:
     """Raise `MissingExtra` unless what exports and what runs ONNX are installed."""
     import importlib.util
 
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "export", "cliptune export")
+            raise MissingExtra(package, "export", purpose)
+
+
+def write_onnx(graph: AnswerGraph, path: Path, *, size: tuple[int, int], about: str) -> None:
+    """`graph` for any number of images of `size` (height, width), with `about` in its metadata."""
+    example = torch.zeros(2, 3, *size, dtype=torch.uint8)
+    program = to_onnx(graph, example, "pixels", ("features", *graph.head.outputs))
+    program.model.metadata_props["cliptune"] = about
+    program.save(str(path))
 
 
 @torch.no_grad()
-def write_onnx(graph: AnswerGraph, path: Path, *, size: tuple[int, int], about: str) -> None:
-    """`graph` for any number of images of `size` (height, width), with `about` in its metadata."""
-    example = torch.zeros(2, 3, *size, dtype=torch.uint8)  # a batch of one would be held for fixed
+def to_onnx(
+    module: nn.Module, example: torch.Tensor, given: str, outputs: Sequence[str], **options: Any
+) -> torch.onnx.ONNXProgram:
+    """`module` of one input named `given` for any number of images; `example` has two or more.
+
+    `options` are those of `torch.onnx.export`.
+    """
+    assert len(example) > 1  # one would be held for fixed
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)  # it tells that torchvision is missing
@@ -91,15 +125,13 @@ def write_onnx(graph: AnswerGraph, path: Path, *, size: tuple[int, int], about: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                graph.eval(), (example,), dynamo=True, verbose=False,
+                module.eval(), (example,), dynamo=True, verbose=False,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["pixels"],
-                output_names=list(OUTPUTS if graph.answers is not None else OUTPUTS[:2]),
+                input_names=[given], output_names=list(outputs), **options,
             )  # fmt: skip
     finally:
         exporter.setLevel(level)
     assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where in this machine's files it was traced
-    program.model.metadata_props["cliptune"] = about
-    program.save(str(path))
+    return program
