@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
 os.environ["CLIPTUNE_CACHE"] = tempfile.mkdtemp(prefix="cliptune-tests-")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,23 @@ def test_nothing_is_left_where_nothing_is_proved(
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtra, match=r"pip install 'cliptune\[export\]'"):
         export(run_dir, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("runs", ["predict", "run.py"])
+def test_an_exported_folder_reports_to_nobody(
+    exported: Path, photos: Path, tmp_path: Path, runs: str
+) -> None:
+    """onnxruntime would keep an identifier of the device below the home folder, and report."""
+    kept = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    path = next((photos / "test").glob("*/*.png"))
+    command: list[str | Path] = [exported / "run.py", path]
+    if runs == "predict":
+        command = ["-m", "cliptune", "predict", "--checkpoint", exported, "--image", path]
+    subprocess.run(
+        [sys.executable, *command], check=True, capture_output=True,
+        env=kept | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert not [path for path in tmp_path.rglob("*") if "Microsoft" in str(path)]
 
 
 def test_no_path_of_this_machine_is_exported(exported: Path, run_dir: Path) -> None:

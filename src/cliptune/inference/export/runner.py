@@ -9,13 +9,16 @@ export.json says how a photo is brought to size, model.onnx what is answered.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime reports to its maker
+import onnxruntime
 
 # Pixels of more than 8 bits have no range of their own that could be guessed here.
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")

@@ -7,13 +7,12 @@ Shape suffixes: B batch, C classes, D feature.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cliptune.data.images import Preprocess
-from cliptune.errors import CheckpointError, MissingExtra
 from cliptune.model.classifier import Classifier, Head, HeadShifts
+from cliptune.model.exported.runtime import session
 from cliptune.model.fast.encoder import LayerStates
 
 GRAPH = "model.onnx"
@@ -32,7 +31,7 @@ class ExportedClassifier(Classifier):
     def __init__(self, folder: Path, head: Head, preprocess: Preprocess) -> None:
         super().__init__(None, head, preprocess)
         self._exported_head = [head]  # in a list, or it would be a second sub-module
-        self._session = _session(folder / GRAPH)
+        self._session = session(folder / GRAPH)
 
     def image_features(
         self, pixels_BCHW: torch.Tensor, *, states: LayerStates | None = None
@@ -58,16 +57,3 @@ class ExportedClassifier(Classifier):
         """Those of the graph's outputs, in float32."""
         found = self._session.run(list(outputs), {"pixels": pixels_BCHW.cpu().numpy()})
         return [torch.from_numpy(values).float().to(pixels_BCHW.device) for values in found]
-
-
-def _session(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
-            raise
-        raise MissingExtra("onnxruntime", "export", "an exported folder") from None
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own kinds, for a file that is missing, cut or no graph
-        raise CheckpointError(f"{path}: cannot be loaded: {error}") from None
