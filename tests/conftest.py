@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from servers import Served, served
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
@@ -231,3 +233,28 @@ def small_clip() -> Path:
     if not folder.is_dir():
         pytest.skip("the small pretrained CLIP is not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that took a second: three classes, two layers."""
+    from cliptune.config import load_settings
+    from cliptune.training.train import train
+
+    folder = tmp_path_factory.mktemp("tiny")
+    settings = {
+        "model.name": str(clip_folder), "data.data_dir": str(photos), "data.num_workers": 0,
+        "training.num_epochs": 2, "training.min_updates": 0, "training.learning_rate": 1e-2,
+        "training.batch_size": 8, "output.output_dir": str(folder / "run"),
+        "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
+        "hardware.mixed_precision": False,
+    }  # fmt: skip
+    return train(load_settings(overrides=settings), progress=False).output_dir
+
+
+@pytest.fixture(scope="session")
+def server(tiny_run: Path) -> Iterator[Served]:
+    """A server of it, with small limits."""
+    with served(tiny_run, "--max-bytes", "200000", "--max-pixels", "10000000", "--max-photos", "3",
+                "--timeout", "4", "--log-json") as running:  # fmt: skip
+        yield running

@@ -48,10 +48,10 @@ def sent(server: Served, way: str, photo: bytes, **asked: Any) -> dict[str, Any]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_in_gives_the_predictors_dictionary(
-    server: Served, run_dir: Path, photos: Path, way: str
+    server: Served, tiny_run: Path, photos: Path, way: str
 ) -> None:
     path = sorted((photos / "test").glob("*/*.png"))[3]
-    expected = Predictor(run_dir, device="cpu").predict(path, top_k=2).to_dict()
+    expected = Predictor(tiny_run, device="cpu").predict(path, top_k=2).to_dict()
     found = sent(server, way, path.read_bytes(), params={"top_k": 2})
     assert found.pop("image") == ("my photo.png" if "form" in way else None)
     del expected["image"]
@@ -169,13 +169,13 @@ def test_a_body_that_is_cut_off_harms_nobody(server: Served, photos: Path) -> No
 
 
 def test_where_it_looked_is_the_predictors_picture(
-    server: Served, run_dir: Path, photos: Path
+    server: Served, tiny_run: Path, photos: Path
 ) -> None:
     path = next((photos / "test").glob("*/*.png"))
     answer = server.client.post("/look", params={"label": "blue"}, content=path.read_bytes())
     assert answer.headers["content-type"] == "image/jpeg"
     found = Image.open(io.BytesIO(answer.content))
-    expected = Predictor(run_dir, device="cpu").look(path, "blue")
+    expected = Predictor(tiny_run, device="cpu").look(path, "blue")
     assert found.size == expected.size
     apart = np.abs(np.asarray(found, float) - np.asarray(expected, float))
     assert apart.mean() < 4  # of 255: it came as a JPEG

@@ -33,11 +33,11 @@ def ask(server: Served, content: bytes) -> httpx.Response:
 
 @pytest.mark.long
 def test_a_server_lives_through_what_happens_to_it(
-    run_dir: Path, photos: Path, tmp_path: Path
+    tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     """In turns: a killed worker, one that hangs, a new checkpoint, a broken one, the end."""
     place = tmp_path / "checkpoint"
-    best = next(path for path in sorted(run_dir.glob("checkpoint-*")))
+    best = next(path for path in sorted(tiny_run.glob("checkpoint-*")))
     shutil.copytree(best, place)
     content = photo_of(photos)
     with (
@@ -49,7 +49,7 @@ def test_a_server_lives_through_what_happens_to_it(
         assert ask(server, content).json() == first.json()
         hangs(server, content, threads)
         assert ask(server, content).json() == first.json()
-        changes(server, place, run_dir, content, threads)
+        changes(server, place, tiny_run, content, threads)
         asked = [threads.submit(ask, server, content) for _ in range(3)]
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ def hangs(server: Served, content: bytes, threads: ThreadPoolExecutor) -> None:
 
 
 def changes(
-    server: Served, place: Path, run_dir: Path, content: bytes, threads: ThreadPoolExecutor
+    server: Served, place: Path, tiny_run: Path, content: bytes, threads: ThreadPoolExecutor
 ) -> None:
     """SIGHUP under load loses no request; a checkpoint at fault changes nothing."""
     before = ask(server, content).headers["x-checkpoint"]
@@ -96,7 +96,7 @@ def changes(
     assert "cliptune.json" in server.wait_for("nothing was changed")
     assert ask(server, content).headers["x-checkpoint"] == before
     record.write_text(whole, encoding="utf-8", newline="\n")
-    other = sorted(run_dir.glob("checkpoint-*"))[-1]
+    other = sorted(tiny_run.glob("checkpoint-*"))[-1]
     shutil.rmtree(place)
     shutil.copytree(other, place)
     server.process.send_signal(signal.SIGHUP)
@@ -112,13 +112,13 @@ def changes(
 
 @pytest.mark.long
 def test_where_there_are_keys_answers_need_one_and_keys_can_be_changed(
-    run_dir: Path, photos: Path, tmp_path: Path
+    tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     file, first, second = tmp_path / "keys", "k" * 20, "q" * 20
     file.write_text(f"# mine\n{first}\n", encoding="utf-8", newline="\n")
     site = "https://example.org"
     options = ("--api-key-file", str(file), "--cors-origin", site)
-    with served(run_dir, *options) as server:
+    with served(tiny_run, *options) as server:
         ask, content = server.client, photo_of(photos)
         for path in ("/health", "/ready", "/about", "/"):
             assert ask.get(path).status_code == 200
@@ -153,7 +153,7 @@ def test_a_file_without_a_good_key_is_refused(tmp_path: Path, text: str, words: 
 
 
 def test_a_server_that_cannot_start_says_why(
-    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*options: str) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -163,17 +163,17 @@ def test_a_server_that_cannot_start_says_why(
 
     assert "no such" in fails(str(tmp_path / "nothing"), "--port", "0")
     keys = ("--api-key-file", str(tmp_path / "none"))
-    assert "--api-key-file" in fails(str(run_dir), "--port", "0", *keys)
+    assert "--api-key-file" in fails(str(tiny_run), "--port", "0", *keys)
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert "Name another port" in fails(str(run_dir), "--port", port)
+        assert "Name another port" in fails(str(tiny_run), "--port", port)
 
 
-def test_workers_end_with_a_server_that_was_killed(run_dir: Path) -> None:
+def test_workers_end_with_a_server_that_was_killed(tiny_run: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "cliptune", "serve", str(run_dir), "--port", "0"],
+        [sys.executable, "-m", "cliptune", "serve", str(tiny_run), "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
     )  # fmt: skip
     server = Served(process)
@@ -194,8 +194,8 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("stage", ["at once", "while loading", "with a worker that hangs"])
-def test_a_server_ends_when_it_is_told_to(run_dir: Path, stage: str) -> None:
-    command = [sys.executable, "-m", "cliptune", "serve", str(run_dir), "--port", "0"]
+def test_a_server_ends_when_it_is_told_to(tiny_run: Path, stage: str) -> None:
+    command = [sys.executable, "-m", "cliptune", "serve", str(tiny_run), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     if stage == "with a worker that hangs":
         assert process.stdout is not None
