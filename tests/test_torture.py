@@ -37,7 +37,7 @@ values = st.recursive(
 section_names = st.sampled_from(sorted(Settings.model_fields))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the failing disk is made by gcc")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="by LD_PRELOAD")
 def test_a_sample_of_the_torture_finds_nothing() -> None:

@@ -31,7 +31,7 @@ def ask(server: Served, content: bytes) -> httpx.Response:
     return server.client.post("/predict", content=content)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_server_lives_through_what_happens_to_it(
     tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +110,7 @@ def changes(
     assert found[-1].headers["x-checkpoint"] != before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_where_there_are_keys_answers_need_one_and_keys_can_be_changed(
     tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +171,7 @@ def test_a_server_that_cannot_start_says_why(
         assert "Name another port" in fails(str(tiny_run), "--port", port)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_server_that_was_killed(tiny_run: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "cliptune", "serve", str(tiny_run), "--port", "0"],
@@ -193,6 +194,7 @@ def runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["at once", "while loading", "with a worker that hangs"])
 def test_a_server_ends_when_it_is_told_to(tiny_run: Path, stage: str) -> None:
     command = [sys.executable, "-m", "cliptune", "serve", str(tiny_run), "--port", "0"]

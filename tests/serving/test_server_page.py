@@ -182,7 +182,7 @@ def test_the_page_fits_any_window(server: Served, photos: Path, tmp_path: Path, 
         assert page.text("#status") == ""
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_page_takes_a_key_once(tiny_run: Path, photos: Path, tmp_path: Path) -> None:
     key, path = "k" * 32, next((photos / "test").glob("*/*.png"))
     (tmp_path / "keys").write_text(key, encoding="utf-8", newline="\n")
