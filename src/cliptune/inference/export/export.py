@@ -11,21 +11,26 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from cliptune._version import __version__
 from cliptune.data.image_files import photos_below
 from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError, UserError
 from cliptune.files import SUMS, user_path, whole_folder, write_sums
-from cliptune.inference.export.verify import TOLERANCE, Verified, verify
+from cliptune.hints import check_choice
+from cliptune.inference.export.half import halve
+from cliptune.inference.export.int8 import Int8, int8_photos, int8_text, put_answers, write_int8
+from cliptune.inference.export.verify import TOLERANCES, Verified, verify
 from cliptune.inference.predictor import Predictor
+from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import (
     HEAD,
-    MEANS,
     PHOTOS,
     UNSUMMED,
     Checkpoint,
     resolve_checkpoint,
+    write_means,
     write_record,
 )
 from cliptune.model.exported.about import EXPORTED, FORMAT, classes_told
@@ -34,6 +39,7 @@ from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 
 MOST_PHOTOS = 200  # that are answered for twice
+PRECISIONS = ("float32", "fp16", "int8")
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "Pillow")
 
 
@@ -44,6 +50,7 @@ class Export:
     folder: Path
     verified: Verified
     num_bytes: int
+    int8: Int8 | None = None
 
 
 def export(
@@ -51,6 +58,8 @@ def export(
     output: Path | str,
     *,
     data: Path | str | None = None,
+    precision: str = "float32",
+    max_loss: float = 1.0,
     base_model: str | None = None,
     cache_dir: Path | str | None = None,
     progress: bool = True,
@@ -62,43 +71,82 @@ def export(
     are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was trained
     with, val before others. Nothing is left at `output` unless they are.
 
+    `precision` is "float32"; "fp16", which keeps the weights so and may differ by 0.001; or "int8",
+    which is calibrated on photos of train, answers as fitted again on val, and is refused where the
+    95 % interval of what it loses there ends above `max_loss` points: it answers otherwise than
+    the `Predictor` of the checkpoint, and is proved to answer as that of its own folder. Its `data`
+    is a folder with splits.
+
     Raises `MissingExtra` without ONNX's packages, `UserError` where `output` is taken, where
-    there are no photos, and where an answer differs; `CheckpointError` as of `Predictor`.
+    there are no photos, and where an answer differs or too many do; `CheckpointError` as of
+    `Predictor`.
     """
     import_onnx()
+    check_choice("precision", precision, PRECISIONS, refusal=UserError)
+    found, target = _source(checkpoint), _new_folder(output)
+    settings = saved_settings(found)
+    photos = _photos(settings.data.data_dir, data)
+    ours = None
+    if precision == "int8":
+        splits = settings.data.data_dir if data is None else user_path(data)
+        ours = int8_photos(found, settings, splits, max_loss=max_loss)
+    cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
+    answers: Answers | None
+    means_CD: NDArray[np.floating[Any]] | None
+    answers, means_CD = load_answers(found)
+    classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
+    done: Int8 | None = None
+    with whole_folder(target) as folder:
+        if ours is not None:
+            done = write_int8(
+                folder, found, classifier, ours, answers=answers, settings=settings,
+                max_loss=max_loss, progress=progress,
+            )  # fmt: skip
+            answers, means_CD = done.answers, done.means_CD
+        about = _about(found, classifier.preprocess.to_dict(), answers, precision)
+        if done is not None:
+            about |= {"int8": done.to_dict()}
+            put_answers(folder, classifier, done, about)
+        else:
+            graph = AnswerGraph(classifier, answers, means_CD)
+            told = json.dumps(about, ensure_ascii=False)
+            size = classifier.preprocess.image_size
+            write_onnx(graph, folder / GRAPH, size=size, about=told)
+        if precision == "fp16":
+            halve(folder / GRAPH)
+        runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
+        _write(folder / "run.py", runner)
+        _write(folder / EXPORTED, _json(about))
+        _write_checkpoint(folder, found, answers, means_CD)
+        beside = Predictor(
+            folder if done is not None else found.path, device="cpu", base_model=base_model,
+            cache_dir=cache, precision=None if done is not None else "float32",
+        )  # fmt: skip
+        verified = verify(
+            folder, beside, photos, progress=progress, tolerance=TOLERANCES[precision]
+        )
+        _write(folder / EXPORTED, _json(about | {"verified": verified.to_dict()}))
+        _write(folder / "README.md", _readme(found, verified, precision, done))
+        write_sums(folder, leave_out=UNSUMMED)
+    num_bytes = sum(path.stat().st_size for path in target.iterdir())
+    return Export(folder=target, verified=verified, num_bytes=num_bytes, int8=done)
+
+
+def _source(checkpoint: Path | str) -> Checkpoint:
     found = resolve_checkpoint(user_path(checkpoint))
     if found.exported:
         raise CheckpointError(
             f"{found.path}: this is an exported folder already. Expected the checkpoint it was "
             "made from."
         )
+    return found
+
+
+def _new_folder(output: Path | str) -> Path:
     target = user_path(output)
     if target.exists():
         raise UserError(f"--output {target}: there is something already. Name a new folder.")
-    settings = saved_settings(found)
-    photos = _photos(settings.data.data_dir, data)
-    cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
-    answers, means_CD = load_answers(found)
-    classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
-    about = _about(found, classifier.preprocess.to_dict())
-    predictor = Predictor(
-        found.path, device="cpu", base_model=base_model, cache_dir=cache, precision="float32"
-    )
-    with whole_folder(target) as folder:
-        graph = AnswerGraph(classifier, answers, means_CD)
-        write_onnx(
-            graph, folder / GRAPH, size=classifier.preprocess.image_size,
-            about=json.dumps(about, ensure_ascii=False),
-        )  # fmt: skip
-        runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
-        _write(folder / "run.py", runner)
-        _write(folder / EXPORTED, _json(about))
-        verified = verify(folder, predictor, photos, progress=progress)
-        _write(folder / EXPORTED, _json(about | {"verified": verified.to_dict()}))
-        _write(folder / "README.md", _readme(found, verified))
-        _write_checkpoint(folder, found)
-    size = sum(path.stat().st_size for path in target.iterdir())
-    return Export(folder=target, verified=verified, num_bytes=size)
+    return target
 
 
 def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
@@ -117,14 +165,16 @@ def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
     ]
 
 
-def _about(checkpoint: Checkpoint, preprocess: dict[str, Any]) -> dict[str, Any]:
+def _about(
+    checkpoint: Checkpoint, preprocess: dict[str, Any], answers: Answers | None, precision: str
+) -> dict[str, Any]:
     """What export.json says, before anything was verified."""
     record, sums = checkpoint.record, checkpoint.path / SUMS
     return {
         "format": FORMAT,
         "cliptune": __version__,
-        "precision": "float32",
-        **classes_told(display_names(record.class_names, record.display_names), record.answers),
+        "precision": precision,
+        **classes_told(display_names(record.class_names, record.display_names), answers),
         "preprocess": preprocess,
         "base_model": record.base_model.model_dump(mode="json") | {"name": _base_name(checkpoint)},
         "checkpoint": {
@@ -135,21 +185,29 @@ def _about(checkpoint: Checkpoint, preprocess: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _write_checkpoint(folder: Path, source: Checkpoint) -> None:
+def _write_checkpoint(
+    folder: Path,
+    source: Checkpoint,
+    answers: Answers | None,
+    means_CD: NDArray[np.floating[Any]] | None,
+) -> None:
     """What makes `folder` a checkpoint: the files of `source` that its graph does not replace.
+
+    `answers` and `means_CD` are the graph's own.
 
     They go on to others with it, so that where things lay on this machine is left out of them.
     """
-    for name in (HEAD, MEANS, PHOTOS):
+    write_means(folder, means_CD)
+    for name in (HEAD, PHOTOS):
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, folder / name)
     base = source.record.base_model.model_copy(update={"name": _base_name(source)})
-    write_record(folder, source.record.model_copy(update={"base_model": base}))
+    changes = {"base_model": base, "answers": answers}
+    write_record(folder, source.record.model_copy(update=changes))
     settings = saved_settings(source).without_folders()
     settings["model"]["name"] = base.name
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     _write(folder / "config.yaml", text)
-    write_sums(folder, leave_out=UNSUMMED)
 
 
 def _base_name(checkpoint: Checkpoint) -> str:
@@ -166,8 +224,9 @@ def _json(about: dict[str, Any]) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
 
 
-def _readme(checkpoint: Checkpoint, verified: Verified) -> str:
+def _readme(checkpoint: Checkpoint, verified: Verified, precision: str, done: Int8 | None) -> str:
     record = checkpoint.record
+    beside = "cliptune's own answers in float32" if done is None else "those of cliptune by it"
     return f"""# {len(record.class_names)} classes, as ONNX
 
 Made by cliptune {__version__} from the checkpoint `{checkpoint.path.name}`.
@@ -178,14 +237,22 @@ Base model: `{_base_name(checkpoint)}`, whose licence holds for these weights, t
 
 - `model.onnx`: uint8 pixels (B, 3, H, W), any B -> `logits` (B, C); `probabilities` (B, C),
   calibrated; `features` (B, D); and, where the checkpoint tells strangers, `known_score` and
-  `known` (B,). In float32.
+  `known` (B,). In {precision}.
 - `export.json`: the classes in the order of C, how a photo is brought to size, threshold and
   temperature, sums and versions.
 - `run.py`: photos to answers with numpy, Pillow and onnxruntime; import `Exported` from it.
   Resizing is Pillow's: another library's gives other pixels, and other answers.
 - the other files: what cliptune needs beside these to take this folder as a checkpoint.
 
-Proved on {verified.photos} photos beside cliptune's own answers in float32: the largest difference
-of a probability is {verified.largest_difference:.1e} ({TOLERANCE:g} allowed);
+Proved on {verified.photos} photos beside {beside}: the largest difference
+of a probability is {verified.largest_difference:.1e} ({verified.tolerance:g} allowed);
 {verified.other_labels} other labels, {verified.other_known} other "known".
+{"" if done is None else _of_int8(done)}"""
+
+
+def _of_int8(done: Int8) -> str:
+    return f"""
+In int8 it answers otherwise than the checkpoint; its temperature and threshold were fitted again.
+
+{int8_text(done)}
 """
