@@ -28,7 +28,7 @@ def export(
         ),
     ] = False,
     fp16: Annotated[
-        bool, typer.Option("--fp16", help="Weights in fp16: half the size, as fast, to 0.001.")
+        bool, typer.Option("--fp16", help="Weights in fp16: half the size, as fast, to 0.002.")
     ] = False,
     max_loss: Annotated[
         float,

@@ -71,7 +71,7 @@ def export(
     are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was trained
     with, val before others. Nothing is left at `output` unless they are.
 
-    `precision` is "float32"; "fp16", which keeps the weights so and may differ by 0.001; or "int8",
+    `precision` is "float32"; "fp16", which keeps the weights so and may differ by 0.002; or "int8",
     which is calibrated on photos of train, answers as fitted again on val, and is refused where the
     95 % interval of what it loses there ends above `max_loss` points: it answers otherwise than
     the `Predictor` of the checkpoint, and is proved to answer as that of its own folder. Its `data`

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.errors import UserError
+
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
@@ -61,10 +63,17 @@ def quantise(
 ) -> Quantised:
     """Write the graph in `source` to `target` with its linear layers in int8.
 
-    `crops` are uint8 (3, H, W) of photos of training, on which it is calibrated.
+    `crops` are uint8 (3, H, W) of photos of training, on which it is calibrated; layers that change
+    by more than `too_coarse` stay float32. Raises `UserError` where all of them would.
     """
     layers = layers_by_error(source, crops[:: max(1, len(crops) // _TAPPED)][:_TAPPED])
     chosen = tuple(layer for layer in layers if layer.error <= too_coarse)
+    if not chosen:
+        coarsest = f": {layers[0].name} by {layers[0].error:.2%} of its energy" if layers else ""
+        raise UserError(
+            f"none of the {len(layers)} linear layers of this model can be in int8: their outputs "
+            f"would change by more than {too_coarse:.0%}{coarsest}. Export it with --fp16."
+        )
     _static(source, target, crops, [layer.node for layer in chosen])
     left = tuple(layer for layer in layers if layer.error > too_coarse)
     return Quantised(layers=chosen, left=left, photos=len(crops))
@@ -184,6 +193,7 @@ def _static(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8, nodes_to_quantize=nodes,
             calibrate_method=quantization.CalibrationMethod.MinMax,
+            use_external_data_format=source.with_name(f"{source.name}.data").exists(),
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )  # fmt: skip
     finally:

@@ -17,7 +17,8 @@ from cliptune.inference.predictor import Predictor
 # How far a probability may be from the `Predictor`'s. The same label and the same "known" are asked
 # for, but where two classes are as near to one another, or a score as near to the threshold.
 TOLERANCE = 1e-5
-TOLERANCES = {"float32": TOLERANCE, "fp16": 1e-3, "int8": TOLERANCE}  # int8: of its own answers
+# Of fp16: weights so rounded moved none of 300 by more than 0.0009. In int8: of its own answers.
+TOLERANCES = {"float32": TOLERANCE, "fp16": 2e-3, "int8": TOLERANCE}
 
 
 @dataclass(frozen=True, kw_only=True)
