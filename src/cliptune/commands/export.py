@@ -19,6 +19,10 @@ def export(
             help="Photos on which its answers are proved to be the same. [default: of training]"
         ),
     ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="onnx, or transformers: a folder that it loads by itself."),
+    ] = "onnx",
     int8: Annotated[
         bool,
         typer.Option(
@@ -41,7 +45,7 @@ def export(
     base_model: BaseModelName = None,
     debug: Debug = False,
 ) -> None:
-    """Write a checkpoint as ONNX, with a runner that needs no torch, proved to answer the same."""
+    """Write a checkpoint for other programs, with a runner, proved to answer the same."""
     from cliptune.commands.screen import export_summary, quiet_libraries
     from cliptune.errors import UserError
     from cliptune.inference.export.export import export as run_export
@@ -49,8 +53,9 @@ def export(
     if int8 and fp16:
         raise UserError("--int8 and --fp16: choose one of the two.")
     quiet_libraries(debug=debug)
+    precision = "int8" if int8 else "fp16" if fp16 else "float32"
     made = run_export(
-        checkpoint, output, data=data, precision="int8" if int8 else "fp16" if fp16 else "float32",
-        max_loss=max_loss, base_model=base_model,
+        checkpoint, output, data=data, form=form, precision=precision, max_loss=max_loss,
+        base_model=base_model,
     )  # fmt: skip
     export_summary(made)

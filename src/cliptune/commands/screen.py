@@ -206,7 +206,7 @@ def export_summary(made: Export) -> None:
         print(f"left out, {len(verified.left_out)}: {verified.left_out[0]}")
     if made.int8 is not None:
         print(f"\n{int8_text(made.int8)}")
-    print(f"\nTry it:\n  {command('python', made.folder / 'run.py', 'photo.jpg')}")
+    print(f"\nTry it:\n  {command('python', made.runner, 'photo.jpg')}")
 
 
 def _show_or_write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 from dataclasses import dataclass
@@ -13,15 +12,16 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cliptune._version import __version__
 from cliptune.data.image_files import photos_below
-from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError, UserError
-from cliptune.files import SUMS, user_path, whole_folder, write_sums
+from cliptune.files import user_path, whole_folder, write_sums
 from cliptune.hints import check_choice
+from cliptune.inference.export.for_transformers import CLASSIFIER, RUNNER, write_for_transformers
 from cliptune.inference.export.half import halve
-from cliptune.inference.export.int8 import Int8, int8_photos, int8_text, put_answers, write_int8
-from cliptune.inference.export.verify import TOLERANCES, Verified, verify
+from cliptune.inference.export.int8 import Int8, int8_photos, put_answers, write_int8
+from cliptune.inference.export.licence import base_licence
+from cliptune.inference.export.telling import base_name, readme, told_of
+from cliptune.inference.export.verify import FORMS, TOLERANCES, Verified, verify
 from cliptune.inference.predictor import Predictor
 from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import (
@@ -33,14 +33,15 @@ from cliptune.model.checkpoint import (
     write_means,
     write_record,
 )
-from cliptune.model.exported.about import EXPORTED, FORMAT, classes_told
+from cliptune.model.classifier import Classifier
+from cliptune.model.exported.about import EXPORTED
 from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 
 MOST_PHOTOS = 200  # that are answered for twice
+RUNNERS = ("run.py", RUNNER)
 PRECISIONS = ("float32", "fp16", "int8")
-PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "Pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +53,31 @@ class Export:
     num_bytes: int
     int8: Int8 | None = None
 
+    @property
+    def runner(self) -> Path:
+        """The program in it that answers for photos."""
+        return next(self.folder / name for name in RUNNERS if (self.folder / name).is_file())
+
 
 def export(
     checkpoint: Path | str,
     output: Path | str,
     *,
     data: Path | str | None = None,
+    form: str = "onnx",
     precision: str = "float32",
     max_loss: float = 1.0,
     base_model: str | None = None,
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> Export:
-    """Write the checkpoint (or the best of a run folder) as ONNX to the new folder `output`.
+    """Write the checkpoint (or the best of a run folder) to the new folder `output`, in float32.
 
-    The graph takes uint8 pixels (B, 3, H, W) and gives the probabilities, features and, where the
-    checkpoint holds a threshold, "none of these". `data` is a folder of photos on which its answers
-    are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was trained
-    with, val before others. Nothing is left at `output` unless they are.
+    `form` is "onnx" or "transformers": a folder that plain `transformers` loads, with a head beside
+    it. The graph takes uint8 pixels (B, 3, H, W) and gives the probabilities, features and, where
+    the checkpoint holds a threshold, "none of these". `data` is a folder of photos on which its
+    answers are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was
+    trained with, val before others. Nothing is left at `output` unless they are.
 
     `precision` is "float32"; "fp16", which keeps the weights so and may differ by 0.002; or "int8",
     which is calibrated on photos of train, answers as fitted again on val, and is refused where the
@@ -81,8 +89,7 @@ def export(
     there are no photos, and where an answer differs or too many do; `CheckpointError` as of
     `Predictor`.
     """
-    import_onnx()
-    check_choice("precision", precision, PRECISIONS, refusal=UserError)
+    _check(form, precision)
     found, target = _source(checkpoint), _new_folder(output)
     settings = saved_settings(found)
     photos = _photos(settings.data.data_dir, data)
@@ -94,39 +101,39 @@ def export(
     answers: Answers | None
     means_CD: NDArray[np.floating[Any]] | None
     answers, means_CD = load_answers(found)
+    licence = base_licence(found, base_model=base_model, cache_dir=cache)
     classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
     done: Int8 | None = None
     with whole_folder(target) as folder:
         if ours is not None:
             done = write_int8(
-                folder, found, classifier, ours, answers=answers, settings=settings,
+                folder, classifier, ours, answers=answers, seed=settings.seed,
                 max_loss=max_loss, progress=progress,
             )  # fmt: skip
             answers, means_CD = done.answers, done.means_CD
-        about = _about(found, classifier.preprocess.to_dict(), answers, precision)
+        about = told_of(found, classifier.preprocess, answers, precision, licence)
         if done is not None:
             about |= {"int8": done.to_dict()}
             put_answers(folder, classifier, done, about)
+        if form == "transformers":
+            write_for_transformers(folder, found.path, classifier, answers, means_CD, about)
         else:
-            graph = AnswerGraph(classifier, answers, means_CD)
-            told = json.dumps(about, ensure_ascii=False)
-            size = classifier.preprocess.image_size
-            write_onnx(graph, folder / GRAPH, size=size, about=told)
-        if precision == "fp16":
-            halve(folder / GRAPH)
-        runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
-        _write(folder / "run.py", runner)
-        _write(folder / EXPORTED, _json(about))
-        _write_checkpoint(folder, found, answers, means_CD)
+            if done is None:
+                _write_graph(folder, classifier, answers, means_CD, about)
+            if precision == "fp16":
+                halve(folder / GRAPH)
+            _write_checkpoint(folder, found, answers, means_CD, about)
         beside = Predictor(
             folder if done is not None else found.path, device="cpu", base_model=base_model,
             cache_dir=cache, precision=None if done is not None else "float32",
         )  # fmt: skip
         verified = verify(
-            folder, beside, photos, progress=progress, tolerance=TOLERANCES[precision]
+            folder, beside, photos, progress=progress, tolerance=TOLERANCES[precision], form=form
         )
-        _write(folder / EXPORTED, _json(about | {"verified": verified.to_dict()}))
-        _write(folder / "README.md", _readme(found, verified, precision, done))
+        told = folder / (EXPORTED if form == "onnx" else CLASSIFIER)
+        said = json.loads(told.read_text(encoding="utf-8")) | {"verified": verified.to_dict()}
+        _write(told, _json(said))
+        _write(folder / "README.md", readme(found, verified, said, done))
         write_sums(folder, leave_out=UNSUMMED)
     num_bytes = sum(path.stat().st_size for path in target.iterdir())
     return Export(folder=target, verified=verified, num_bytes=num_bytes, int8=done)
@@ -165,24 +172,33 @@ def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
     ]
 
 
-def _about(
-    checkpoint: Checkpoint, preprocess: dict[str, Any], answers: Answers | None, precision: str
-) -> dict[str, Any]:
-    """What export.json says, before anything was verified."""
-    record, sums = checkpoint.record, checkpoint.path / SUMS
-    return {
-        "format": FORMAT,
-        "cliptune": __version__,
-        "precision": precision,
-        **classes_told(display_names(record.class_names, record.display_names), answers),
-        "preprocess": preprocess,
-        "base_model": record.base_model.model_dump(mode="json") | {"name": _base_name(checkpoint)},
-        "checkpoint": {
-            "name": checkpoint.path.name,
-            "sums": sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else None,
-        },
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
-    }
+def _check(form: str, precision: str) -> None:
+    """Refuse what cannot be exported, before anything is loaded."""
+    check_choice("--format", form, FORMS, refusal=UserError)
+    if precision == "bf16":
+        raise UserError(
+            "precision bf16: onnxruntime's CPU has no products in it, and weights kept so would be "
+            "as large as in fp16 and eight times as coarse. Take fp16 or int8."
+        )
+    check_choice("precision", precision, PRECISIONS, refusal=UserError)
+    if form == "onnx":
+        import_onnx()
+    elif precision != "float32":
+        raise UserError(
+            f"--format transformers is float32; found --{precision}. Whoever loads it chooses: "
+            "AutoModel.from_pretrained(folder, dtype=torch.float16)."
+        )
+
+
+def _write_graph(
+    folder: Path,
+    classifier: Classifier,
+    answers: Answers | None,
+    means_CD: NDArray[np.floating[Any]] | None,
+    about: dict[str, Any],
+) -> None:
+    graph, told = AnswerGraph(classifier, answers, means_CD), json.dumps(about, ensure_ascii=False)
+    write_onnx(graph, folder / GRAPH, size=classifier.preprocess.image_size, about=told)
 
 
 def _write_checkpoint(
@@ -190,18 +206,22 @@ def _write_checkpoint(
     source: Checkpoint,
     answers: Answers | None,
     means_CD: NDArray[np.floating[Any]] | None,
+    about: dict[str, Any],
 ) -> None:
     """What makes `folder` a checkpoint: the files of `source` that its graph does not replace.
 
-    `answers` and `means_CD` are the graph's own.
+    `answers` and `means_CD` are the graph's own, and so is what `about` tells other programs.
 
     They go on to others with it, so that where things lay on this machine is left out of them.
     """
+    runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
+    _write(folder / "run.py", runner)
+    _write(folder / EXPORTED, _json(about))
     write_means(folder, means_CD)
     for name in (HEAD, PHOTOS):
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, folder / name)
-    base = source.record.base_model.model_copy(update={"name": _base_name(source)})
+    base = source.record.base_model.model_copy(update={"name": base_name(source)})
     changes = {"base_model": base, "answers": answers}
     write_record(folder, source.record.model_copy(update=changes))
     settings = saved_settings(source).without_folders()
@@ -210,49 +230,9 @@ def _write_checkpoint(
     _write(folder / "config.yaml", text)
 
 
-def _base_name(checkpoint: Checkpoint) -> str:
-    """The base model's name on the hub; of a folder its own name alone, since the file goes on."""
-    name = checkpoint.record.base_model.name
-    return Path(name).name if Path(name).expanduser().is_absolute() else name
-
-
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _json(about: dict[str, Any]) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
-
-
-def _readme(checkpoint: Checkpoint, verified: Verified, precision: str, done: Int8 | None) -> str:
-    record = checkpoint.record
-    beside = "cliptune's own answers in float32" if done is None else "those of cliptune by it"
-    return f"""# {len(record.class_names)} classes, as ONNX
-
-Made by cliptune {__version__} from the checkpoint `{checkpoint.path.name}`.
-Base model: `{_base_name(checkpoint)}`, whose licence holds for these weights, too.
-
-    pip install numpy Pillow onnxruntime
-    python run.py photo.jpg
-
-- `model.onnx`: uint8 pixels (B, 3, H, W), any B -> `logits` (B, C); `probabilities` (B, C),
-  calibrated; `features` (B, D); and, where the checkpoint tells strangers, `known_score` and
-  `known` (B,). In {precision}.
-- `export.json`: the classes in the order of C, how a photo is brought to size, threshold and
-  temperature, sums and versions.
-- `run.py`: photos to answers with numpy, Pillow and onnxruntime; import `Exported` from it.
-  Resizing is Pillow's: another library's gives other pixels, and other answers.
-- the other files: what cliptune needs beside these to take this folder as a checkpoint.
-
-Proved on {verified.photos} photos beside {beside}: the largest difference
-of a probability is {verified.largest_difference:.1e} ({verified.tolerance:g} allowed);
-{verified.other_labels} other labels, {verified.other_known} other "known".
-{"" if done is None else _of_int8(done)}"""
-
-
-def _of_int8(done: Int8) -> str:
-    return f"""
-In int8 it answers otherwise than the checkpoint; its temperature and threshold were fitted again.
-
-{int8_text(done)}
-"""

@@ -96,12 +96,11 @@ def int8_photos(
 
 def write_int8(
     folder: Path,
-    checkpoint: Checkpoint,
     classifier: Classifier,
     photos: Int8Photos,
     *,
     answers: Answers | None,
-    settings: Settings,
+    seed: int,
     max_loss: float,
     progress: bool,
 ) -> Int8:
@@ -129,7 +128,7 @@ def write_int8(
         fitted = fit_answers(
             said.logits[1], features_ND, labels_N,
             weights_CD=classifier.class_weights().detach().numpy(),
-            share=answers.share, score=answers.score, seed=settings.seed,
+            share=answers.share, score=answers.score, seed=seed,
         )  # fmt: skip
     found = judged(
         scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N

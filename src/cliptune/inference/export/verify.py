@@ -14,6 +14,7 @@ from cliptune.errors import UserError
 from cliptune.inference.prediction import Prediction
 from cliptune.inference.predictor import Predictor
 
+FORMS = ("onnx", "transformers")  # what is exported
 # How far a probability may be from the `Predictor`'s. The same label and the same "known" are asked
 # for, but where two classes are as near to one another, or a score as near to the threshold.
 TOLERANCE = 1e-5
@@ -61,14 +62,13 @@ def verify(
     *,
     progress: bool = True,
     tolerance: float = TOLERANCE,
+    form: str = "onnx",
 ) -> Verified:
-    """The runner of `folder` against `predictor` on `photos`.
+    """The runner of `folder`, which is of one of `FORMS`, against `predictor` on `photos`.
 
     Raises `UserError` where an answer differs by more than `tolerance`, or no photo can be read.
     """
-    from cliptune.inference.export.runner import Exported
-
-    exported, every_class = Exported(folder), len(predictor.class_names)
+    exported, every_class = _runner(form)(folder), len(predictor.class_names)
     found: list[_Difference] = []
     left_out: list[str] = []
     faults: list[str] = []
@@ -105,6 +105,17 @@ def verify(
         other_known=sum(each.other_known for each in found),
         tolerance=tolerance,
     )
+
+
+def _runner(form: str) -> Any:
+    """The class that answers for folders of that form: what is in the folder's own program."""
+    if form == "onnx":
+        from cliptune.inference.export.runner import Exported
+
+        return Exported
+    from cliptune.inference.export import classify
+
+    return classify.Exported
 
 
 def _difference(
