@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from cliptune.errors import DataError, DeviceError
 from cliptune.inference.export.export import export
 from cliptune.inference.export.runner import Exported
 from cliptune.inference.export.verify import TOLERANCE
-from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
+from cliptune.model.checkpoint import Checkpoint, list_checkpoints, resolve_checkpoint
 from cliptune.training.train import train
 from conftest import make_photos
 
@@ -194,18 +195,29 @@ def test_what_answers_for_an_exported_folder_is_what_its_graph_says(exported: Pa
     assert (found.known_N == said["known"]).all()
 
 
-def test_the_report_of_an_exported_folder_names_no_folder_of_training(
-    exported: Path, photos: Path, tmp_path: Path
+def test_an_export_among_a_runs_checkpoints_is_read_by_name_and_never_chosen_for_it(
+    exported: Path, found: Checkpoint, tmp_path: Path
 ) -> None:
-    """By the command line, from photos that lie elsewhere now."""
-    elsewhere = make_photos(tmp_path / "elsewhere")
+    run = Path(shutil.copytree(found.path.parent, tmp_path / "run"))
+    before = list_checkpoints(run)
+    inside = Path(shutil.copytree(exported, run / "checkpoint-step-999"))
+    assert list_checkpoints(run) == before
+    assert resolve_checkpoint(run).path.name == found.path.name
+    assert resolve_checkpoint(inside).exported
+
+
+def test_the_report_of_an_exported_folder_names_no_folder_of_training(
+    exported: Path, photos: Path, harder: Path, tmp_path: Path
+) -> None:
+    """By the command line, from photos that lie elsewhere; what it lacks is said."""
     ran = subprocess.run(
         [sys.executable, "-m", "cliptune", "evaluate", "--checkpoint", exported, "--data-dir",
-         elsewhere, "--output-dir", tmp_path / "report", "--device", "cpu"],
+         harder, "--output-dir", tmp_path / "report", "--device", "cpu"],
         capture_output=True, text=True, encoding="utf-8",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    assert "zero-shot" in ran.stderr
+    assert "without zero-shot" in ran.stderr
+    assert "without where the model looked" in ran.stderr
     for path in (tmp_path / "report").iterdir():
         assert str(photos).encode() not in path.read_bytes(), path.name
     results = (tmp_path / "report" / "evaluation_results.json").read_text(encoding="utf-8")

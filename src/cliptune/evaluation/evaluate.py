@@ -157,7 +157,8 @@ def _predict(
     if baseline and not loaded.has_base:
         log.warning(
             "%s: an exported folder is measured without zero-shot CLIP beside it, for which it "
-            "lacks the base model. Say where that lies with --base-model, or --no-baseline.",
+            "lacks the base model. Say where that lies with --base-model, or leave zero-shot out "
+            "with --no-baseline.",
             loaded.checkpoint.path,
         )
         baseline = False
@@ -243,7 +244,13 @@ def _where_it_looked(
 ) -> dict[int, Image.Image]:
     """For the worst mistakes, the photo with the evidence for the answer over it."""
     photos, worst = evaluation.photos, worst_mistakes(evaluation)
-    if not worst or loaded.checkpoint.exported:  # what a graph looked at cannot be followed
+    if not worst:
+        return {}
+    if loaded.checkpoint.exported:
+        log.info(
+            "%s: the page's mistakes are shown without where the model looked, which cannot be "
+            "followed through an exported graph.", loaded.checkpoint.path,
+        )  # fmt: skip
         return {}
     classifier = loaded.plain().to(device)
     if not has_class_token(classifier.model):

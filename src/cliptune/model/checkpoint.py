@@ -13,7 +13,8 @@
 An exported folder (`cliptune.inference.export`) is one whose image tower is a graph: export.json,
 model.onnx and run.py are there in the place of adapters, and nothing that names a folder of the
 machine it was trained on.
-Written beside its place and moved there whole. Only safetensors, JSON and YAML are ever read.
+
+Written beside its place and moved there whole. Only safetensors, JSON, YAML and ONNX are ever read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From uint8 pixels to a checkpoint's answers as one graph of torch, and that as ONNX.
 
-`Engine` is the reference: what is said here of scaling, scores and thresholds is what
+`answered` is the reference: what is said here of scaling, scores and thresholds is what
 `cliptune.model.answers` computes in float64. Shape suffixes: B images, C classes, D feature,
 K directions.
 """
