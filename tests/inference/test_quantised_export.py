@@ -82,6 +82,8 @@ def test_an_int8_folder_answers_by_what_val_says_of_its_own_graph(
     before = resolve_checkpoint(run_dir).record.answers
     assert before is not None
     assert before.threshold != found.record.answers.threshold
+    right = (said.logits[0].argmax(axis=1) == said.labels).mean()
+    assert found.record.metrics == {"val_accuracy": right, "val_images": len(said.labels)}
     known = Exported(int8).answer(crops_of(int8, photos / "val"))["known"]
     assert known.mean() >= 0.95
 
@@ -258,6 +260,23 @@ def test_weights_too_large_for_one_file_lie_beside_the_graph(
     assert ran.returncode == 0, ran.stderr
     expected = Predictor(folder).predict(photo)
     assert json.loads(ran.stdout)["probability"] == pytest.approx(expected.probability, abs=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("int8", 0.05)])
+def test_openvino_reads_the_graph(
+    run_dir: Path, photos: Path, tmp_path: Path, precision: str, apart: float
+) -> None:
+    """In float32 it answers the same; its int8 rounds otherwise than onnxruntime's."""
+    openvino = pytest.importorskip("openvino")
+    folder = tmp_path / "out"
+    export(run_dir, folder, precision=precision, max_loss=BEARABLE, progress=False)
+    crops = crops_of(folder, photos / "test")
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    run = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", hint)
+    found = run({"pixels": np.stack(crops)})
+    expected = Exported(folder).answer(crops)
+    for name in ("probabilities", "known_score"):
+        np.testing.assert_allclose(found[name], expected[name], atol=apart, err_msg=name)
 
 
 def test_answers_of_a_checkpoint_without_a_threshold_are_not_made_up(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def export(
                 _write_graph(folder, classifier, answers, means_CD, about)
             if precision == "fp16":
                 halve(folder / GRAPH)
-            _write_checkpoint(folder, found, answers, means_CD, about)
+            changes = {"answers": answers} | ({} if done is None else {"metrics": done.metrics})
+            _write_checkpoint(folder, found, changes, means_CD, about)
         beside = Predictor(
             folder if done is not None else found.path, device="cpu", base_model=base_model,
             cache_dir=cache, precision=None if done is not None else "float32",
@@ -204,13 +206,13 @@ def _write_graph(
 def _write_checkpoint(
     folder: Path,
     source: Checkpoint,
-    answers: Answers | None,
+    changes: Mapping[str, object],
     means_CD: NDArray[np.floating[Any]] | None,
     about: dict[str, Any],
 ) -> None:
     """What makes `folder` a checkpoint: the files of `source` that its graph does not replace.
 
-    `answers` and `means_CD` are the graph's own, and so is what `about` tells other programs.
+    `changes` to its record and `means_CD` are the graph's own; `about` is for other programs.
 
     They go on to others with it, so that where things lay on this machine is left out of them.
     """
@@ -222,8 +224,7 @@ def _write_checkpoint(
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, folder / name)
     base = source.record.base_model.model_copy(update={"name": base_name(source)})
-    changes = {"base_model": base, "answers": answers}
-    write_record(folder, source.record.model_copy(update=changes))
+    write_record(folder, source.record.model_copy(update={**changes, "base_model": base}))
     settings = saved_settings(source).without_folders()
     settings["model"]["name"] = base.name
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

@@ -32,6 +32,7 @@ from cliptune.model.exported.changing import put_on
 from cliptune.model.exported.classifier import GRAPH, ExportedClassifier
 from cliptune.model.exported.graph import AnswerGraph, AnswerHead, write_onnx
 from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.text import counted
 
 MOST_CALIBRATING = 200  # photos; a quarter of them gave the same ranges to within the noise
 _TIMED_BATCH = 16
@@ -58,6 +59,11 @@ class Int8:
     speeds: Speeds
     float32_bytes: int
     int8_bytes: int
+
+    @property
+    def metrics(self) -> dict[str, float | int | None]:
+        """What the record of a checkpoint holds of val: that of float32 is no longer its own."""
+        return {"val_accuracy": self.judged.int8_accuracy, "val_images": self.judged.photos}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -155,13 +161,15 @@ def put_answers(folder: Path, classifier: Classifier, done: Int8, about: dict[st
 def int8_text(done: Int8) -> str:
     """What int8 costs and what it gains, in a few lines."""
     found, speeds, of_both = done.judged, done.speeds, (done.int8_bytes, done.float32_bytes)
-    layers = f"{len(done.quantised.layers)} layers in int8, calibrated on {done.quantised.photos}"
     lines = [
-        f"{layers} photos of train; left in float32: {_named(done.quantised.left) or 'none'}",
-        f"loss on the {found.photos} photos of val: {found.loss.value:.1f} points of accuracy, "
-        f"{found.loss.low:.1f} to {found.loss.high:.1f} (95 %;\nallowed: {done.max_loss:g}); right "
-        f"in float32 alone {found.only_float32_right}, in int8 alone {found.only_int8_right}, "
-        f"p {found.p:.2g} ({found.method}); {found.other_labels} other labels",
+        f"{len(done.quantised.layers)} layers in int8, calibrated on "
+        f"{counted(done.quantised.photos, 'photo')} of train; left in float32: "
+        f"{_named(done.quantised.left) or 'none'}",
+        f"accuracy on the {found.photos} photos of val: {found.int8_accuracy:.1%}, float32 "
+        f"{found.float32_accuracy:.1%}; points lost: {found.loss.value:.1f}, by the 95 % interval\n"
+        f"{found.loss.low:.1f} to {found.loss.high:.1f} (allowed: {done.max_loss:g}); right in "
+        f"float32 alone {found.only_float32_right}, in int8 alone {found.only_int8_right}, "
+        f"p {found.p:.2g};\n{counted(found.other_labels, 'other label')}",
         "size: {:.1f} MB, float32 {:.1f} MB".format(*(size / 1e6 for size in of_both)),
         f"speed: {speeds.int8:.1f} images/s, float32 {speeds.float32:.1f}, in turns, "
         f"{speeds.batch} at a time, on\n{speeds.processor}",

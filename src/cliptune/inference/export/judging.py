@@ -30,6 +30,8 @@ class Judged:
     """What int8 lost on the photos of val, of the answers right. `loss` in points, not a share."""
 
     photos: int
+    float32_accuracy: float
+    int8_accuracy: float
     only_float32_right: int
     only_int8_right: int
     loss: Estimate
@@ -41,6 +43,7 @@ class Judged:
         """Plain values, for JSON."""
         return {
             "photos": self.photos,
+            "accuracy": {"float32": self.float32_accuracy, "int8": self.int8_accuracy},
             "only_float32_right": self.only_float32_right,
             "only_int8_right": self.only_int8_right,
             "points_lost": {
@@ -80,6 +83,8 @@ def judged(
     value = (only_float32 - only_int8) / count
     return Judged(
         photos=count,
+        float32_accuracy=float((float32_N == labels_N).mean()),
+        int8_accuracy=float((int8_N == labels_N).mean()),
         only_float32_right=only_float32,
         only_int8_right=only_int8,
         loss=Estimate(100 * value, 100 * float(low), 100 * float(high)),

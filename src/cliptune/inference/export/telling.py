@@ -105,6 +105,7 @@ def _for_onnx(num_classes: int, made: str, precision: str) -> str:
 def _of_int8(done: Int8) -> str:
     return f"""
 In int8 it answers otherwise than the checkpoint; its temperature and threshold were fitted again.
+It was judged by onnxruntime: another program rounds otherwise, and answers a little otherwise.
 
 {int8_text(done)}
 """
