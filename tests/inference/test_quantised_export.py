@@ -120,6 +120,20 @@ def test_train_alone_calibrates_and_val_alone_judges(run_dir: Path, photos: Path
         assert paths == set((photos / split).rglob("*.png"))
 
 
+def test_an_int8_folder_with_other_classes_claims_no_figures_of_the_former_ones(
+    int8: Path, photos: Path, tmp_path: Path
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "cliptune", "remove-class", int8, "blue", "--data-dir", photos,
+         "--output", tmp_path / "fewer"],
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads((tmp_path / "fewer" / "export.json").read_text(encoding="utf-8"))
+    assert (told["precision"], told["int8"], told["verified"]) == ("int8", None, None)
+    assert Predictor(tmp_path / "fewer").class_names == ("amber", "cyan")
+
+
 def test_a_folder_without_splits_calibrates_nothing(
     run_dir: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,13 @@ def export(
     _check(form, precision)
     found, target = _source(checkpoint), _new_folder(output)
     settings = saved_settings(found)
-    photos = _photos(settings.data.data_dir, data)
     ours = None
     if precision == "int8":
         splits = settings.data.data_dir if data is None else user_path(data)
         ours = int8_photos(found, settings, splits, max_loss=max_loss)
+        photos = _some([sample.path for sample in ours.judging])
+    else:
+        photos = _photos(settings.data.data_dir, data)
     cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
     answers: Answers | None
     means_CD: NDArray[np.floating[Any]] | None
@@ -168,10 +170,13 @@ def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
     folder = user_path(data) if data is not None else trained_on
     if data is None and (folder / "val").is_dir():
         folder = folder / "val"
-    paths = photos_below(folder, "--data")
-    return [
-        paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), MOST_PHOTOS), dtype=int)
-    ]
+    return _some(photos_below(folder, "--data"))
+
+
+def _some(paths: Sequence[Path]) -> list[Path]:
+    """Up to `MOST_PHOTOS` of `paths`, spread over them."""
+    count = min(len(paths), MOST_PHOTOS)
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, count, dtype=int)]
 
 
 def _check(form: str, precision: str) -> None:
