@@ -200,6 +200,8 @@ def served_here(address: str, loaded: Loaded) -> None:
 
 def export_summary(made: Export) -> None:
     """Where it lies, and how near its answers are."""
+    from cliptune.inference.export.int8 import int8_text
+
     verified = made.verified
     print(f"exported: {made.folder}, {made.num_bytes / 1e6:.1f} MB")
     print(
@@ -209,7 +211,9 @@ def export_summary(made: Export) -> None:
     )
     if verified.left_out:
         print(f"left out, {len(verified.left_out)}: {verified.left_out[0]}")
-    print(f"\nTry it:\n  {command('python', made.folder / 'run.py', 'photo.jpg')}")
+    if made.int8 is not None:
+        print(f"\n{int8_text(made.int8)}")
+    print(f"\nTry it:\n  {command('python', made.runner, 'photo.jpg')}")
 
 
 def _show_or_write(

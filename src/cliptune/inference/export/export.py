@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from cliptune._version import __version__
 from cliptune.data.image_files import photos_below
-from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError, UserError
-from cliptune.files import SUMS, user_path, whole_folder, write_sums
-from cliptune.inference.export.verify import TOLERANCE, Verified, verify
+from cliptune.files import user_path, whole_folder, write_sums
+from cliptune.hints import check_choice
+from cliptune.inference.export.for_transformers import CLASSIFIER, RUNNER, write_for_transformers
+from cliptune.inference.export.half import halve
+from cliptune.inference.export.int8 import Int8, int8_photos, put_answers, write_int8
+from cliptune.inference.export.licence import base_licence
+from cliptune.inference.export.telling import base_name, readme, told_of
+from cliptune.inference.export.verify import FORMS, TOLERANCES, Verified, verify
 from cliptune.inference.predictor import Predictor
+from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import (
     HEAD,
-    MEANS,
     PHOTOS,
     UNSUMMED,
     Checkpoint,
     resolve_checkpoint,
+    write_means,
     write_record,
 )
-from cliptune.model.exported.about import EXPORTED, FORMAT, classes_told
+from cliptune.model.classifier import Classifier
+from cliptune.model.exported.about import EXPORTED
 from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
 
 MOST_PHOTOS = 200  # that are answered for twice
-PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "Pillow")
+RUNNERS = ("run.py", RUNNER)
+PRECISIONS = ("float32", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,12 @@ class Export:
     folder: Path
     verified: Verified
     num_bytes: int
+    int8: Int8 | None = None
+
+    @property
+    def runner(self) -> Path:
+        """The program in it that answers for photos."""
+        return next(self.folder / name for name in RUNNERS if (self.folder / name).is_file())
 
 
 def export(
@@ -51,54 +65,99 @@ def export(
     output: Path | str,
     *,
     data: Path | str | None = None,
+    form: str = "onnx",
+    precision: str = "float32",
+    max_loss: float = 1.0,
     base_model: str | None = None,
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> Export:
-    """Write the checkpoint (or the best of a run folder) as ONNX to the new folder `output`.
+    """Write the checkpoint (or the best of a run folder) to the new folder `output`, in float32.
 
-    The graph takes uint8 pixels (B, 3, H, W) and gives the probabilities, features and, where the
-    checkpoint holds a threshold, "none of these". `data` is a folder of photos on which its answers
-    are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was trained
-    with, val before others. Nothing is left at `output` unless they are.
+    `form` is "onnx" or "transformers": a folder that plain `transformers` loads, with a head beside
+    it. The graph takes uint8 pixels (B, 3, H, W) and gives the probabilities, features and, where
+    the checkpoint holds a threshold, "none of these". `data` is a folder of photos on which its
+    answers are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was
+    trained with, val before others. Nothing is left at `output` unless they are.
+
+    `precision` is "float32"; "fp16", which keeps the weights so and may differ by 0.002; or "int8",
+    which is calibrated on photos of train, answers as fitted again on val, and is refused where the
+    95 % interval of what it loses there ends above `max_loss` points: it answers otherwise than
+    the `Predictor` of the checkpoint, and is proved to answer as that of its own folder. Its `data`
+    is a folder with splits.
 
     Raises `MissingExtra` without ONNX's packages, `UserError` where `output` is taken, where
-    there are no photos, and where an answer differs; `CheckpointError` as of `Predictor`.
+    there are no photos, and where an answer differs or too many do; `CheckpointError` as of
+    `Predictor`.
     """
-    import_onnx()
+    _check(form, precision)
+    found, target = _source(checkpoint), _new_folder(output)
+    settings = saved_settings(found)
+    ours = None
+    if precision == "int8":
+        splits = settings.data.data_dir if data is None else user_path(data)
+        ours = int8_photos(found, settings, splits, max_loss=max_loss)
+        photos = _some([sample.path for sample in ours.judging])
+    else:
+        photos = _photos(settings.data.data_dir, data)
+    cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
+    answers: Answers | None
+    means_CD: NDArray[np.floating[Any]] | None
+    answers, means_CD = load_answers(found)
+    licence = base_licence(found, base_model=base_model, cache_dir=cache)
+    classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
+    done: Int8 | None = None
+    with whole_folder(target) as folder:
+        if ours is not None:
+            done = write_int8(
+                folder, classifier, ours, answers=answers, seed=settings.seed,
+                max_loss=max_loss, progress=progress,
+            )  # fmt: skip
+            answers, means_CD = done.answers, done.means_CD
+        about = told_of(found, classifier.preprocess, answers, precision, licence)
+        if done is not None:
+            about |= {"int8": done.to_dict()}
+            put_answers(folder, classifier, done, about)
+        if form == "transformers":
+            write_for_transformers(folder, found.path, classifier, answers, means_CD, about)
+        else:
+            if done is None:
+                _write_graph(folder, classifier, answers, means_CD, about)
+            if precision == "fp16":
+                halve(folder / GRAPH)
+            changes = {"answers": answers} | ({} if done is None else {"metrics": done.metrics})
+            _write_checkpoint(folder, found, changes, means_CD, about)
+        beside = Predictor(
+            folder if done is not None else found.path, device="cpu", base_model=base_model,
+            cache_dir=cache, precision=None if done is not None else "float32",
+        )  # fmt: skip
+        verified = verify(
+            folder, beside, photos, progress=progress, tolerance=TOLERANCES[precision], form=form
+        )
+        told = folder / (EXPORTED if form == "onnx" else CLASSIFIER)
+        said = json.loads(told.read_text(encoding="utf-8")) | {"verified": verified.to_dict()}
+        _write(told, _json(said))
+        _write(folder / "README.md", readme(found, verified, said, done))
+        write_sums(folder, leave_out=UNSUMMED)
+    num_bytes = sum(path.stat().st_size for path in target.iterdir())
+    return Export(folder=target, verified=verified, num_bytes=num_bytes, int8=done)
+
+
+def _source(checkpoint: Path | str) -> Checkpoint:
     found = resolve_checkpoint(user_path(checkpoint))
     if found.exported:
         raise CheckpointError(
             f"{found.path}: this is an exported folder already. Expected the checkpoint it was "
             "made from."
         )
+    return found
+
+
+def _new_folder(output: Path | str) -> Path:
     target = user_path(output)
     if target.exists():
         raise UserError(f"--output {target}: there is something already. Name a new folder.")
-    settings = saved_settings(found)
-    photos = _photos(settings.data.data_dir, data)
-    cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
-    answers, means_CD = load_answers(found)
-    classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
-    about = _about(found, classifier.preprocess.to_dict())
-    predictor = Predictor(
-        found.path, device="cpu", base_model=base_model, cache_dir=cache, precision="float32"
-    )
-    with whole_folder(target) as folder:
-        graph = AnswerGraph(classifier, answers, means_CD)
-        write_onnx(
-            graph, folder / GRAPH, size=classifier.preprocess.image_size,
-            about=json.dumps(about, ensure_ascii=False),
-        )  # fmt: skip
-        runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
-        _write(folder / "run.py", runner)
-        _write(folder / EXPORTED, _json(about))
-        verified = verify(folder, predictor, photos, progress=progress)
-        _write(folder / EXPORTED, _json(about | {"verified": verified.to_dict()}))
-        _write(folder / "README.md", _readme(found, verified))
-        _write_checkpoint(folder, found)
-    size = sum(path.stat().st_size for path in target.iterdir())
-    return Export(folder=target, verified=verified, num_bytes=size)
+    return target
 
 
 def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
@@ -111,51 +170,70 @@ def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
     folder = user_path(data) if data is not None else trained_on
     if data is None and (folder / "val").is_dir():
         folder = folder / "val"
-    paths = photos_below(folder, "--data")
-    return [
-        paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), MOST_PHOTOS), dtype=int)
-    ]
+    return _some(photos_below(folder, "--data"))
 
 
-def _about(checkpoint: Checkpoint, preprocess: dict[str, Any]) -> dict[str, Any]:
-    """What export.json says, before anything was verified."""
-    record, sums = checkpoint.record, checkpoint.path / SUMS
-    return {
-        "format": FORMAT,
-        "cliptune": __version__,
-        "precision": "float32",
-        **classes_told(display_names(record.class_names, record.display_names), record.answers),
-        "preprocess": preprocess,
-        "base_model": record.base_model.model_dump(mode="json") | {"name": _base_name(checkpoint)},
-        "checkpoint": {
-            "name": checkpoint.path.name,
-            "sums": sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else None,
-        },
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
-    }
+def _some(paths: Sequence[Path]) -> list[Path]:
+    """Up to `MOST_PHOTOS` of `paths`, spread over them."""
+    count = min(len(paths), MOST_PHOTOS)
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, count, dtype=int)]
 
 
-def _write_checkpoint(folder: Path, source: Checkpoint) -> None:
+def _check(form: str, precision: str) -> None:
+    """Refuse what cannot be exported, before anything is loaded."""
+    check_choice("--format", form, FORMS, refusal=UserError)
+    if precision == "bf16":
+        raise UserError(
+            "precision bf16: onnxruntime's CPU has no products in it, and weights kept so would be "
+            "as large as in fp16 and eight times as coarse. Take fp16 or int8."
+        )
+    check_choice("precision", precision, PRECISIONS, refusal=UserError)
+    if form == "onnx":
+        import_onnx()
+    elif precision != "float32":
+        raise UserError(
+            f"--format transformers is float32; found --{precision}. Whoever loads it chooses: "
+            "AutoModel.from_pretrained(folder, dtype=torch.float16)."
+        )
+
+
+def _write_graph(
+    folder: Path,
+    classifier: Classifier,
+    answers: Answers | None,
+    means_CD: NDArray[np.floating[Any]] | None,
+    about: dict[str, Any],
+) -> None:
+    graph, told = AnswerGraph(classifier, answers, means_CD), json.dumps(about, ensure_ascii=False)
+    write_onnx(graph, folder / GRAPH, size=classifier.preprocess.image_size, about=told)
+
+
+def _write_checkpoint(
+    folder: Path,
+    source: Checkpoint,
+    changes: Mapping[str, object],
+    means_CD: NDArray[np.floating[Any]] | None,
+    about: dict[str, Any],
+) -> None:
     """What makes `folder` a checkpoint: the files of `source` that its graph does not replace.
+
+    `changes` to its record and `means_CD` are the graph's own; `about` is for other programs.
 
     They go on to others with it, so that where things lay on this machine is left out of them.
     """
-    for name in (HEAD, MEANS, PHOTOS):
+    runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
+    _write(folder / "run.py", runner)
+    _write(folder / EXPORTED, _json(about))
+    write_means(folder, means_CD)
+    for name in (HEAD, PHOTOS):
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, folder / name)
-    base = source.record.base_model.model_copy(update={"name": _base_name(source)})
-    write_record(folder, source.record.model_copy(update={"base_model": base}))
+    base = source.record.base_model.model_copy(update={"name": base_name(source)})
+    write_record(folder, source.record.model_copy(update={**changes, "base_model": base}))
     settings = saved_settings(source).without_folders()
     settings["model"]["name"] = base.name
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     _write(folder / "config.yaml", text)
-    write_sums(folder, leave_out=UNSUMMED)
-
-
-def _base_name(checkpoint: Checkpoint) -> str:
-    """The base model's name on the hub; of a folder its own name alone, since the file goes on."""
-    name = checkpoint.record.base_model.name
-    return Path(name).name if Path(name).expanduser().is_absolute() else name
 
 
 def _write(path: Path, text: str) -> None:
@@ -164,28 +242,3 @@ def _write(path: Path, text: str) -> None:
 
 def _json(about: dict[str, Any]) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
-
-
-def _readme(checkpoint: Checkpoint, verified: Verified) -> str:
-    record = checkpoint.record
-    return f"""# {len(record.class_names)} classes, as ONNX
-
-Made by cliptune {__version__} from the checkpoint `{checkpoint.path.name}`.
-Base model: `{_base_name(checkpoint)}`, whose licence holds for these weights, too.
-
-    pip install numpy Pillow onnxruntime
-    python run.py photo.jpg
-
-- `model.onnx`: uint8 pixels (B, 3, H, W), any B -> `logits` (B, C); `probabilities` (B, C),
-  calibrated; `features` (B, D); and, where the checkpoint tells strangers, `known_score` and
-  `known` (B,). In float32.
-- `export.json`: the classes in the order of C, how a photo is brought to size, threshold and
-  temperature, sums and versions.
-- `run.py`: photos to answers with numpy, Pillow and onnxruntime; import `Exported` from it.
-  Resizing is Pillow's: another library's gives other pixels, and other answers.
-- the other files: what cliptune needs beside these to take this folder as a checkpoint.
-
-Proved on {verified.photos} photos beside cliptune's own answers in float32: the largest difference
-of a probability is {verified.largest_difference:.1e} ({TOLERANCE:g} allowed);
-{verified.other_labels} other labels, {verified.other_known} other "known".
-"""

@@ -48,7 +48,8 @@ def write_with_head(
     import onnx
 
     about = json.loads((source / EXPORTED).read_text(encoding="utf-8"))
-    about |= classes_told(names, answers) | {"verified": None}  # that was with other classes
+    about |= classes_told(names, answers)
+    about |= {key: None for key in ("verified", "int8") if key in about}  # of other classes
     model = onnx.load(source / GRAPH, load_external_data=False)
     put_on(model, AnswerHead(head, answers, means_CD))
     (told,) = [each for each in model.metadata_props if each.key == "cliptune"]

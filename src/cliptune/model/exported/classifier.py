@@ -12,7 +12,7 @@ import torch
 
 from cliptune.data.images import Preprocess
 from cliptune.model.classifier import Classifier, Head, HeadShifts
-from cliptune.model.exported.runtime import session
+from cliptune.model.exported.runtime import session_of
 from cliptune.model.fast.encoder import LayerStates
 
 GRAPH = "model.onnx"
@@ -31,7 +31,7 @@ class ExportedClassifier(Classifier):
     def __init__(self, folder: Path, head: Head, preprocess: Preprocess) -> None:
         super().__init__(None, head, preprocess)
         self._exported_head = [head]  # in a list, or it would be a second sub-module
-        self._session = session(folder / GRAPH)
+        self._session = session_of(folder / GRAPH)
 
     def image_features(
         self, pixels_BCHW: torch.Tensor, *, states: LayerStates | None = None

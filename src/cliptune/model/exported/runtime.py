@@ -27,7 +27,7 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def session(path: Path) -> Any:
+def session_of(path: Path) -> Any:
     """An `InferenceSession` of the graph in `path`, on the CPU, with as many threads as torch has.
 
     Raises `CheckpointError` for a graph that cannot be loaded, and `MissingExtra`.

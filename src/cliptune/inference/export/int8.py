@@ -1,0 +1,207 @@
+"""`cliptune export --int8`: quantised on train, answers fitted again and judged on val.
+
+Shape suffixes: N photos, C classes, D feature.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cliptune.config import Settings
+from cliptune.data.folder import Sample
+from cliptune.data.images import Preprocess
+from cliptune.data.reading import read_image
+from cliptune.data.splits import split_folders
+from cliptune.errors import DataError, ImageError, UserError
+from cliptune.evaluation.statistics.answering import fit_answers
+from cliptune.inference.export.judging import Judged, Speeds, judged, refuse_too_few, timed
+from cliptune.inference.export.quantise import Layer, Quantised, quantise
+from cliptune.model.answers import Answers, class_means, scaled_logits
+from cliptune.model.checkpoint import Checkpoint
+from cliptune.model.classifier import Classifier
+from cliptune.model.exported.changing import put_on
+from cliptune.model.exported.classifier import GRAPH, ExportedClassifier
+from cliptune.model.exported.graph import AnswerGraph, AnswerHead, write_onnx
+from cliptune.model.measuring import Measuring, labelled_photos
+from cliptune.text import counted
+
+MOST_CALIBRATING = 200  # photos; a quarter of them gave the same ranges to within the noise
+_TIMED_BATCH = 16
+_NAMED = 5  # layers, in a refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Photos:
+    """Those of train that calibrate, and those of val that it is fitted and judged on."""
+
+    calibrating: tuple[Sample, ...]
+    judging: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8:
+    """The int8 graph's own answers, and what is known of it; sizes in bytes."""
+
+    answers: Answers | None
+    means_CD: NDArray[np.floating[Any]] | None
+    quantised: Quantised
+    judged: Judged
+    max_loss: float
+    speeds: Speeds
+    float32_bytes: int
+    int8_bytes: int
+
+    @property
+    def metrics(self) -> dict[str, float | int | None]:
+        """What the record of a checkpoint holds of val: that of float32 is no longer its own."""
+        return {"val_accuracy": self.judged.int8_accuracy, "val_images": self.judged.photos}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "calibrated_on": self.quantised.photos,
+            "layers": len(self.quantised.layers),
+            "left_in_float32": [layer.name for layer in self.quantised.left],
+            "judged": self.judged.to_dict() | {"max_points": self.max_loss},
+            "images_per_second": asdict(self.speeds),
+            "bytes": {"float32": self.float32_bytes, "int8": self.int8_bytes},
+        }
+
+
+def int8_photos(
+    checkpoint: Checkpoint, settings: Settings, folder: Path, *, max_loss: float
+) -> Int8Photos:
+    """The photos in the splits of `folder`; nothing of test.
+
+    Raises `UserError` where there is no val, or one of too few photos to tell `max_loss` points.
+    """
+    splits = split_folders(folder) if folder.is_dir() else {}
+    if "train" not in splits or checkpoint.record.without_val:
+        found = f"found {', '.join(splits) or 'none'}" if not checkpoint.record.without_val else (
+            "it was trained without val")  # fmt: skip
+        raise DataError(
+            f"{folder}: int8 is calibrated on photos of train and judged on those of val; {found}. "
+            "Name the folder with the splits of training: --data FOLDER"
+        )
+    names = list(checkpoint.record.class_names)
+    train, val = (labelled_photos(settings, folder, split, names) for split in ("train", "val"))
+    refuse_too_few(len(val), max_loss)
+    count = min(len(train), MOST_CALIBRATING)
+    some = np.linspace(0, len(train) - 1, count, dtype=int)
+    return Int8Photos(calibrating=tuple(train.samples[i] for i in some), judging=tuple(val.samples))
+
+
+def write_int8(
+    folder: Path,
+    classifier: Classifier,
+    photos: Int8Photos,
+    *,
+    answers: Answers | None,
+    seed: int,
+    max_loss: float,
+    progress: bool,
+) -> Int8:
+    """Write the graph of `classifier` in int8 into `folder`, with answers fitted on val through it.
+
+    It is judged beside `classifier` itself, by torch in float32, each with its own answers. Both
+    were fitted on these photos and the checkpoint was chosen on them, which favours float32, if
+    either. Raises `UserError` where the interval of the loss ends above `max_loss` points.
+    """
+    crops = _crops(photos.calibrating, classifier.preprocess)
+    size = classifier.preprocess.image_size
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        float32 = Path(scratch, GRAPH)
+        write_onnx(AnswerGraph(classifier, None, None), float32, size=size, about="")
+        quantised = quantise(float32, folder / GRAPH, crops)
+        speeds = timed(float32, folder / GRAPH, crops[:_TIMED_BATCH])
+        float32_bytes = sum(path.stat().st_size for path in Path(scratch).iterdir())
+    coarse = ExportedClassifier(folder, classifier.head, classifier.preprocess)
+    measuring = Measuring(device=torch.device("cpu"), num_workers=0, progress=progress)
+    said = measuring.predict([classifier, coarse], photos.judging, "judging int8")
+    means_CD, fitted = None, None
+    features_ND, labels_N = said.features[1], said.labels
+    if answers is not None:
+        means_CD = class_means(features_ND, labels_N, num_classes=classifier.num_classes)
+        fitted = fit_answers(
+            said.logits[1], features_ND, labels_N,
+            weights_CD=classifier.class_weights().detach().numpy(),
+            share=answers.share, score=answers.score, seed=seed,
+        )  # fmt: skip
+    found = judged(
+        scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N
+    )
+    if found.loss.high > max_loss:
+        raise UserError(_refusal(found, quantised, max_loss))
+    return Int8(
+        answers=fitted, means_CD=means_CD, quantised=quantised, judged=found, max_loss=max_loss,
+        speeds=speeds, float32_bytes=float32_bytes,
+        int8_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+    )  # fmt: skip
+
+
+def put_answers(folder: Path, classifier: Classifier, done: Int8, about: dict[str, Any]) -> None:
+    """Let the graph in `folder` answer by `done`, and say `about` of itself."""
+    import onnx
+
+    model = onnx.load(folder / GRAPH, load_external_data=False)
+    put_on(model, AnswerHead(classifier.head, done.answers, done.means_CD))
+    onnx.helper.set_model_props(model, {"cliptune": json.dumps(about, ensure_ascii=False)})
+    onnx.save(model, folder / GRAPH)
+
+
+def int8_text(done: Int8) -> str:
+    """What int8 costs and what it gains, in a few lines."""
+    found, speeds, of_both = done.judged, done.speeds, (done.int8_bytes, done.float32_bytes)
+    lines = [
+        f"{len(done.quantised.layers)} layers in int8, calibrated on "
+        f"{counted(done.quantised.photos, 'photo')} of train; left in float32: "
+        f"{_named(done.quantised.left) or 'none'}",
+        f"accuracy on the {found.photos} photos of val: {found.int8_accuracy:.1%}, float32 "
+        f"{found.float32_accuracy:.1%}; points lost: {found.loss.value:.1f}, by the 95 % interval\n"
+        f"{found.loss.low:.1f} to {found.loss.high:.1f} (allowed: {done.max_loss:g}); right in "
+        f"float32 alone {found.only_float32_right}, in int8 alone {found.only_int8_right}, "
+        f"p {found.p:.2g};\n{counted(found.other_labels, 'other label')}",
+        "size: {:.1f} MB, float32 {:.1f} MB".format(*(size / 1e6 for size in of_both)),
+        f"speed: {speeds.int8:.1f} images/s, float32 {speeds.float32:.1f}, in turns, "
+        f"{speeds.batch} at a time, on\n{speeds.processor}",
+    ]
+    return "\n".join(lines)
+
+
+def _crops(samples: Sequence[Sample], preprocess: Preprocess) -> list[NDArray[np.uint8]]:
+    """uint8 (3, H, W) of those that can be read. Raises `DataError` where none can."""
+    crops = []
+    for sample in samples:
+        try:
+            crops.append(preprocess.pixels(read_image(sample.path)))
+        except ImageError as error:
+            last = error
+    if not crops:
+        raise DataError(f"none of the {len(samples)} photos of train can be read: {last}")
+    return crops
+
+
+def _refusal(found: Judged, quantised: Quantised, max_loss: float) -> str:
+    loss = found.loss
+    return (
+        f"int8 loses {loss.value:.1f} points on the {found.photos} photos of val, by the 95 % "
+        f"interval {loss.low:.1f} to {loss.high:.1f}, and --max-loss is {max_loss:g}; nothing was "
+        f"written. McNemar's p is {found.p:.2g}: {found.only_float32_right} photos are right in "
+        f"float32 alone, {found.only_int8_right} in int8 alone. The layers whose outputs it "
+        f"changes most: {_named(quantised.layers[:_NAMED])}. More photos in val narrow the "
+        "interval; --max-loss says how much could be borne; --fp16 halves the file and answers "
+        "the same."
+    )
+
+
+def _named(layers: Sequence[Layer]) -> str:
+    return ", ".join(f"{layer.name} ({layer.error:.2%})" for layer in layers)
