@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -86,45 +88,43 @@ def measure(
     seconds: int,
 ) -> None:
     names = list(Predictor(checkpoint, device="cpu").display_names.values())
-    found: dict[str, list[Rate]] = {
-        "as it is": [],
-        "form": [],
-        "plain float32": [],
-        "plain bf16": [],
-    }
-    streams = []
-    with tempfile.TemporaryDirectory() as folder:
+    options, cores = ("--precision", precision, "--device", "cpu"), str(os.cpu_count())
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         scratch = Path(folder)
         raw = prepared(photos[:256], scratch / "raw", form=False)
         form = prepared(photos[:256], scratch / "form", form=True)
         labels = scratch / "labels.json"
         labels.write_text(json.dumps(names), encoding="utf-8", newline="\n")
-        with serving(checkpoint, "--precision", precision, "--device", "cpu") as server:
-            plain = {dtype: Server(sys.executable, PLAIN, base, labels, dtype)
-                     for dtype in ("float32", "bfloat16")}  # fmt: skip
-            asked = {
-                "as it is": (server, raw), "form": (server, form),
-                "plain float32": (plain["float32"], form), "plain bf16": (plain["bfloat16"], form),
-            }  # fmt: skip
-            for _ in range(rounds):
-                streams.append(stream(checkpoint, photos, precision, seconds))
-                for name, (each, script) in asked.items():
-                    wrk(each.address, script, clients=CLIENTS, seconds=2)
-                    found[name].append(wrk(each.address, script, clients=CLIENTS, seconds=seconds))
-                latest = {name: round(rates[-1].per_second, 1) for name, rates in found.items()}
-                print(f"# stream {streams[-1]:.1f}, {latest}", file=sys.stderr, flush=True)
-            for each in plain.values():
-                each.end()
-            half = statistics.median(each.per_second for each in found["as it is"]) / 2
-            times = sorted(
-                asyncio.run(waits(server.address, photos, rate=half, seconds=6 * seconds))
-            )
-    show(streams, found, half, times)
+        one = stack.enter_context(serving(checkpoint, *options))
+        each_core = stack.enter_context(serving(checkpoint, *options, "--workers", cores))
+        plain = {dtype: Server(sys.executable, PLAIN, base, labels, dtype)
+                 for dtype in ("float32", "bfloat16")}  # fmt: skip
+        asked = {
+            "one worker, photos as they are": (one, raw),
+            "a worker to a core, as they are": (each_core, raw),
+            "a worker to a core, forms": (each_core, form),
+            "FastAPI and pipeline, float32": (plain["float32"], form),
+            "FastAPI and pipeline, bf16": (plain["bfloat16"], form),
+        }
+        streams: list[float] = []
+        found: dict[str, list[Rate]] = {name: [] for name in asked}
+        for _ in range(rounds):
+            streams.append(stream(checkpoint, photos, precision, seconds))
+            for name, (server, script) in asked.items():
+                wrk(server.address, script, clients=CLIENTS, seconds=2)
+                found[name].append(wrk(server.address, script, clients=CLIENTS, seconds=seconds))
+            latest = {name: round(rates[-1].per_second, 1) for name, rates in found.items()}
+            print(f"# stream {streams[-1]:.1f}, {latest}", file=sys.stderr, flush=True)
+        for server in plain.values():
+            server.end()
+        show(streams, found)
+        for name in list(asked)[:2]:
+            half = statistics.median(rate.per_second for rate in found[name]) / 2
+            waiting = waits(asked[name][0].address, photos, rate=half, seconds=6 * seconds)
+            show_waits(name, half, sorted(asyncio.run(waiting)))
 
 
-def show(
-    streams: list[float], found: dict[str, list[Rate]], half: float, times: list[float]
-) -> None:
+def show(streams: list[float], found: dict[str, list[Rate]]) -> None:
     """Markdown."""
     base = statistics.median(streams)
     print(
@@ -133,18 +133,21 @@ def show(
     print(f"| Predictor.stream | {base:.1f} | 1 | | | |")
     for name, rates in found.items():
         median = statistics.median(rate.per_second for rate in rates)
-        ratio = statistics.median(
-            rate.per_second / each for rate, each in zip(rates, streams, strict=True)
-        )
+        ratios = [rate.per_second / each for rate, each in zip(rates, streams, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
         middle, p99 = (
             statistics.median(getattr(rate, key) for rate in rates)
             for key in ("median_ms", "p99_ms")
         )
-        refused, what = sum(rate.refused for rate in rates), f"{name}, {CLIENTS} clients"
-        print(f"| {what} | {median:.1f} | {ratio:.2f} | {middle:.0f} | {p99:.0f} | {refused} |")
+        refused = sum(rate.refused for rate in rates)
+        print(f"| {name} | {median:.1f} | {ratio} | {middle:.0f} | {p99:.0f} | {refused} |")
+
+
+def show_waits(name: str, rate: float, times: list[float]) -> None:
+    """A row of it: `times` in seconds, the shortest first."""
     middle, p99 = 1e3 * statistics.median(times), 1e3 * times[int(0.99 * len(times))]
-    what = f"at random, {half:.1f}/s, {len(times)} photos"
-    print(f"| {what} | | | {middle:.0f} | {p99:.0f}: {p99 / middle:.1f} medians | 0 |")
+    what = f"{name}, {rate:.1f}/s at random, {len(times)} photos"
+    print(f"| {what} | | | {middle:.0f} | {p99:.0f}: {p99 / middle:.1f} medians | 0 |", flush=True)
 
 
 def main() -> None:

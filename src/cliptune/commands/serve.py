@@ -25,9 +25,14 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that answer, each with the classifier.")
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that answer, each with the classifier: on a CPU one to a core answers "
+            "most photos, one in all a single photo soonest.",
+        ),
     ] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 16,
     api_key_file: Annotated[
         Path | None, typer.Option(help="Keys, one to a line; requests must bring one.")
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,13 +139,17 @@ class Answering:
                     entry.answers.set_result((own, worker.loaded))
 
     async def _take(self) -> list[Waiting]:
-        """The next requests, one or more, with a batch of photos together or somewhat more."""
+        """The next requests, one or more, with a batch of photos together or somewhat more.
+
+        No more than a worker's share of those that wait: another one may be idle.
+        """
         while True:
             await self._arrived.wait()
             await self._pause()
+            share = math.ceil(self._waiting_photos() / len(self._places))
             batch: list[Waiting] = []
             photos = 0
-            while self._waiting and photos < self._batch_size:
+            while self._waiting and photos < min(self._batch_size, max(1, share)):
                 entry = self._waiting.popleft()
                 if not entry.answers.done():
                     batch.append(entry)
@@ -154,11 +159,14 @@ class Answering:
             if batch:
                 return batch
 
+    def _waiting_photos(self) -> int:
+        return sum(len(entry.photos) for entry in self._waiting)
+
     async def _pause(self) -> None:
         """Wait while requests keep arriving, and a batch is not full."""
         before, pauses = 0, round(LONGEST_PAUSE / PAUSE)
-        while before < len(self._waiting) < self._batch_size and pauses:
-            before, pauses = len(self._waiting), pauses - 1
+        while before < (waiting := self._waiting_photos()) < self._batch_size and pauses:
+            before, pauses = waiting, pauses - 1
             await asyncio.sleep(PAUSE)
 
     def _late(self) -> Refused:

@@ -36,7 +36,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int = 1,
-    batch_size: int = 32,
+    batch_size: int = 16,
     limits: Limits | None = None,
     api_key_file: Path | str | None = None,
     cors_origins: Sequence[str] = (),
