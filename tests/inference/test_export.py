@@ -228,6 +228,30 @@ def test_an_exported_folder_reports_to_nobody(
     assert not [path for path in tmp_path.rglob("*") if "Microsoft" in str(path)]
 
 
+@pytest.mark.slow
+def test_the_runner_needs_three_packages_and_no_torch(
+    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    """In an environment of its own, with what the folder's README tells to install."""
+    python = tmp_path / "bare" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "bare"], check=True)
+    pins = Path(__file__).parents[2] / "constraints.txt"
+    install = [python, "-m", "pip", "install", "--quiet", "-c", pins, "numpy", "Pillow",
+               "onnxruntime"]  # fmt: skip
+    if subprocess.run(install, capture_output=True).returncode:
+        pytest.skip("no packages can be installed here")
+    path = next((photos / "test").glob("*/*.png"))
+    ran = subprocess.run(
+        [python, exported / "run.py", path], capture_output=True, text=True, encoding="utf-8",
+        check=True, env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    found, expected = json.loads(ran.stdout), Predictor(run_dir, device="cpu").predict(path)
+    assert found["label"] == expected.label
+    assert found["probability"] == pytest.approx(expected.probability, abs=TOLERANCE)
+    absent = subprocess.run([python, "-c", "import torch"], capture_output=True)
+    assert absent.returncode
+
+
 def test_no_path_of_this_machine_is_exported(exported: Path, run_dir: Path) -> None:
     contents = [path.read_bytes() for path in exported.iterdir()]
     for folder in (run_dir.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):

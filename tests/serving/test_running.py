@@ -14,8 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cliptune import Predictor
 from cliptune.cli import main
 from cliptune.errors import UserError
+from cliptune.inference.export.export import export
 from cliptune.serving.keys import Keys
 from servers import Served, error_of, served
 
@@ -192,6 +194,22 @@ def runs(pid: int) -> bool:
     import psutil
 
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+def test_an_exported_folder_is_served_as_its_checkpoint(
+    tiny_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    export(tiny_run, tmp_path / "exported", progress=False)
+    path = next((photos / "test" / "blue").glob("*.png"))
+    expected = Predictor(tiny_run, device="cpu").predict(path)
+    with served(tmp_path / "exported", "--workers", "2") as server:
+        found = ask(server, path.read_bytes()).json()
+        assert (found["label"], found["known"]) == (expected.label, expected.known)
+        assert found["probability"] == pytest.approx(expected.probability, abs=1e-5)
+        assert server.client.get("/about").json()["shows_where_it_looked"] is False
+        looked = server.client.post("/look", content=path.read_bytes())
+        assert (looked.status_code, "Ask the checkpoint" in error_of(looked)) == (422, True)
 
 
 @pytest.mark.slow

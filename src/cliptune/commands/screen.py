@@ -204,10 +204,11 @@ def export_summary(made: Export) -> None:
 
     verified = made.verified
     print(f"exported: {made.folder}, {made.num_bytes / 1e6:.1f} MB")
+    whose = "cliptune's" if made.int8 is None else "cliptune's by the same graph"
     print(
-        f"the same answers for {counted(verified.photos, 'photo')}: the largest difference of a "
-        f"probability\nis {verified.largest_difference:.1e}; {verified.other_labels} other labels, "
-        f'{verified.other_known} other "known"'
+        f"{made.runner.name} beside {whose}, {counted(verified.photos, 'photo')}: probabilities "
+        f"differ by {verified.largest_difference:.1e}\nat most; {verified.other_labels} other "
+        f'labels, {verified.other_known} other "known"'
     )
     if verified.left_out:
         print(f"left out, {len(verified.left_out)}: {verified.left_out[0]}")

@@ -72,7 +72,7 @@ def export(
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> Export:
-    """Write the checkpoint (or the best of a run folder) to the new folder `output`, in float32.
+    """Write the checkpoint (or the best of a run folder) to the new folder `output`.
 
     `form` is "onnx" or "transformers": a folder that plain `transformers` loads, with a head beside
     it. The graph takes uint8 pixels (B, 3, H, W) and gives the probabilities, features and, where
@@ -101,46 +101,81 @@ def export(
     else:
         photos = _photos(settings.data.data_dir, data)
     cache = user_path(cache_dir) if cache_dir else settings.model.cache_dir
-    answers: Answers | None
-    means_CD: NDArray[np.floating[Any]] | None
-    answers, means_CD = load_answers(found)
     licence = base_licence(found, base_model=base_model, cache_dir=cache)
     classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
-    done: Int8 | None = None
     with whole_folder(target) as folder:
+        answering, done = _Answering(*load_answers(found)), None
         if ours is not None:
             done = write_int8(
-                folder, classifier, ours, answers=answers, seed=settings.seed,
+                folder, classifier, ours, answers=answering.answers, seed=settings.seed,
                 max_loss=max_loss, progress=progress,
             )  # fmt: skip
-            answers, means_CD = done.answers, done.means_CD
-        about = told_of(found, classifier.preprocess, answers, precision, licence)
-        if done is not None:
-            about |= {"int8": done.to_dict()}
-            put_answers(folder, classifier, done, about)
-        if form == "transformers":
-            write_for_transformers(folder, found.path, classifier, answers, means_CD, about)
-        else:
-            if done is None:
-                _write_graph(folder, classifier, answers, means_CD, about)
-            if precision == "fp16":
-                halve(folder / GRAPH)
-            changes = {"answers": answers} | ({} if done is None else {"metrics": done.metrics})
-            _write_checkpoint(folder, found, changes, means_CD, about)
-        beside = Predictor(
-            folder if done is not None else found.path, device="cpu", base_model=base_model,
-            cache_dir=cache, precision=None if done is not None else "float32",
-        )  # fmt: skip
+            answering = _Answering(done.answers, done.means_CD)
+        about = told_of(found, classifier.preprocess, answering.answers, precision, licence)
+        _write_form(folder, found, classifier, answering, about, form=form, int8=done)
+        where: dict[str, Any] = {"device": "cpu", "base_model": base_model, "cache_dir": cache}
+        beside = (  # in int8 it answers by what was fitted again: as the folder itself does
+            Predictor(found.path, precision="float32", **where)
+            if done is None
+            else Predictor(folder, **where)
+        )
         verified = verify(
             folder, beside, photos, progress=progress, tolerance=TOLERANCES[precision], form=form
         )
-        told = folder / (EXPORTED if form == "onnx" else CLASSIFIER)
-        said = json.loads(told.read_text(encoding="utf-8")) | {"verified": verified.to_dict()}
-        _write(told, _json(said))
-        _write(folder / "README.md", readme(found, verified, said, done))
-        write_sums(folder, leave_out=UNSUMMED)
+        _tell(folder, found, verified, form=form, int8=done)
     num_bytes = sum(path.stat().st_size for path in target.iterdir())
     return Export(folder=target, verified=verified, num_bytes=num_bytes, int8=done)
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """What makes answers of logits and features."""
+
+    answers: Answers | None
+    means_CD: NDArray[np.floating[Any]] | None
+
+
+def _write_form(
+    folder: Path,
+    source: Checkpoint,
+    classifier: Classifier,
+    answering: _Answering,
+    about: dict[str, Any],
+    *,
+    form: str,
+    int8: Int8 | None,
+) -> None:
+    """Write all but the proof; `about` is what the folder says of itself. The graph of `int8` is
+    there and lacks its answers."""
+    answers, means_CD = answering.answers, answering.means_CD
+    if form == "transformers":
+        write_for_transformers(folder, source.path, classifier, answers, means_CD, about)
+        return
+    changes: dict[str, object] = {"answers": answers}
+    if int8 is not None:
+        about |= {"int8": int8.to_dict()}
+        put_answers(folder, classifier, int8, about)
+        changes["metrics"] = int8.metrics
+    else:
+        told = json.dumps(about, ensure_ascii=False)
+        size = classifier.preprocess.image_size
+        write_onnx(
+            AnswerGraph(classifier, answers, means_CD), folder / GRAPH, size=size, about=told
+        )
+    if about["precision"] == "fp16":
+        halve(folder / GRAPH)
+    _write_checkpoint(folder, source, changes, means_CD, about)
+
+
+def _tell(
+    folder: Path, source: Checkpoint, verified: Verified, *, form: str, int8: Int8 | None
+) -> None:
+    """What was proved, for programs and people; and the sums of all."""
+    told = folder / (EXPORTED if form == "onnx" else CLASSIFIER)
+    said = json.loads(told.read_text(encoding="utf-8")) | {"verified": verified.to_dict()}
+    _write(told, _json(said))
+    _write(folder / "README.md", readme(source, verified, said, int8))
+    write_sums(folder, leave_out=UNSUMMED)
 
 
 def _source(checkpoint: Path | str) -> Checkpoint:
@@ -195,17 +230,6 @@ def _check(form: str, precision: str) -> None:
             f"--format transformers is float32; found --{precision}. Whoever loads it chooses: "
             "AutoModel.from_pretrained(folder, dtype=torch.float16)."
         )
-
-
-def _write_graph(
-    folder: Path,
-    classifier: Classifier,
-    answers: Answers | None,
-    means_CD: NDArray[np.floating[Any]] | None,
-    about: dict[str, Any],
-) -> None:
-    graph, told = AnswerGraph(classifier, answers, means_CD), json.dumps(about, ensure_ascii=False)
-    write_onnx(graph, folder / GRAPH, size=classifier.preprocess.image_size, about=told)
 
 
 def _write_checkpoint(
