@@ -16,7 +16,7 @@ from PIL import Image
 
 # Method, path, and what else httpx is to send.
 Request = tuple[str, str, dict[str, Any]]
-PATHS = ("/predict", "/predict/many", "/look")
+PATHS = ("/predict", "/predict", "/predict/many", "/predict/many", "/look")
 JSON = {"Content-Type": "application/json"}
 
 NAMES = [

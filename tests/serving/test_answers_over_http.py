@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,17 @@ def test_where_it_looked_is_the_predictors_picture(
     assert apart.mean() < 4  # of 255: it came as a JPEG
     odd = server.client.post("/look", params={"label": "red"}, content=path.read_bytes())
     assert (odd.status_code, "none of the classes" in error_of(odd)) == (422, True)
+
+
+def test_pictures_do_not_crowd_out_answers(server: Served, photos: Path) -> None:
+    content = next((photos / "test").glob("*/*.png")).read_bytes()
+    with ThreadPoolExecutor(12) as threads:
+        asked = [threads.submit(server.client.post, "/look", content=content) for _ in range(12)]
+        found = [each.result() for each in asked]
+    statuses = {answer.status_code for answer in found}
+    assert statuses == {200, 429}, statuses
+    refused = next(answer for answer in found if answer.status_code == 429)
+    assert "pictures are being made already" in error_of(refused)
 
 
 def test_the_description_fits_what_is_answered(server: Served, photos: Path) -> None:

@@ -18,6 +18,8 @@ from cliptune.serving.worker import Answer, Fault, Loaded, Source
 # answered together, and a photo alone hardly waits.
 PAUSE = 0.002
 LONGEST_PAUSE = 0.01
+# A picture of where it looked takes as long as many answers, which wait for it.
+MOST_LOOKS = 4
 AHEAD = 2  # batches that a worker has at a time, so that it need not wait for the next
 
 
@@ -41,6 +43,7 @@ class Answering:
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._looking = 0
 
     @property
     def loaded(self) -> Loaded | None:
@@ -99,7 +102,10 @@ class Answering:
 
     async def look(self, photo: bytes, label: str | None) -> tuple[bytes, Loaded]:
         """Where the classifier looked, as a JPEG. Raises `Refused`."""
+        if self._looking >= MOST_LOOKS:
+            raise busy(f"{MOST_LOOKS} such pictures are being made already")
         place = next((place for place in self._places if place.loaded), self._places[0])
+        self._looking += 1
         try:
             async with asyncio.timeout(self._limits.seconds):
                 worker = await place.worker()
@@ -109,6 +115,8 @@ class Answering:
         except Died:
             place.died(worker)
             raise _died() from None
+        finally:
+            self._looking -= 1
         if isinstance(found, Fault):
             raise Refused(found.status, found.message)
         return found, worker.loaded
