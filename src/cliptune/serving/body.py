@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from email.message import Message
@@ -24,6 +25,7 @@ from cliptune.serving.limits import Limits, Refused, busy, too_large
 
 # With `image/…`, what the bytes of a photo are sent as; the second by curl where it is not told.
 RAW = ("application/octet-stream", "application/x-www-form-urlencoded")
+LINGER = 2.0  # seconds that the rest of a refused body may take to arrive
 NAME_LENGTH = 255  # of a photo's name, which comes back with its answer
 
 Base64Photo = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
@@ -88,9 +90,20 @@ class Body:
                 408, f"the request did not arrive within {self._limits.seconds:g} seconds.",
                 headers={"Connection": "close"},
             ) from None  # fmt: skip
+        except Refused:
+            self._release()
+            await self._linger()
+            raise
         except BaseException:
             self._release()
             raise
+
+    async def _linger(self) -> None:
+        """Let the rest arrive, and drop it: who is cut off while sending never reads the answer."""
+        with contextlib.suppress(TimeoutError, RuntimeError):  # the latter: it has all arrived
+            async with asyncio.timeout(LINGER):
+                async for _ in self._request.stream():
+                    pass
 
     async def __aexit__(self, *error: object) -> None:
         self._release()
