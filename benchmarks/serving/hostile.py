@@ -93,18 +93,18 @@ class Watched:
 
     def __init__(self, server: Server) -> None:
         self.server, self.statuses, self.slowest = server, Counter[int | str](), 0.0
+        self._http = httpx.Client(base_url=server.address, timeout=60, trust_env=False)
 
     def ask(self, request: Request) -> None:
         """What httpx will send."""
         method, path, more = request
         started, found = time.perf_counter(), None
-        with httpx.Client(base_url=self.server.address, timeout=60, trust_env=False) as http:
-            try:
-                found = http.request(method, path, **more).status_code
-            except httpx.TimeoutException:
-                found = "hung"
-            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
-                found = f"not sent: {type(error).__name__}"
+        try:
+            found = self._http.request(method, path, **more).status_code
+        except httpx.TimeoutException:
+            found = "hung"
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
+            found = f"not sent: {type(error).__name__}"
         self._note(found, started)
 
     def throw(self, content: bytes, *, slow: bool) -> None:
