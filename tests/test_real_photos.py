@@ -43,6 +43,7 @@ def run_dir(small_clip: Path, dogs10: Path, tmp_path_factory: pytest.TempPathFac
     return train(settings, progress=False).output_dir
 
 
+@pytest.mark.slow
 def test_plain_peft_gives_the_same_image_features_on_real_photos(
     run_dir: Path, small_clip: Path, dogs10: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_plain_peft_gives_the_same_image_features_on_real_photos(
     torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_zero_shot_is_neither_chance_nor_perfect_and_training_does_not_break_it(
     run_dir: Path, dogs10: Path
 ) -> None:

@@ -33,6 +33,9 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+pytestmark = pytest.mark.slow  # each writes several graphs
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of each of the `HEADS` a checkpoint, and what was exported of it; `all/` has a class more."""

@@ -88,6 +88,7 @@ def test_an_int8_folder_answers_by_what_val_says_of_its_own_graph(
     assert known.mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_an_int8_folder_is_smaller_and_says_what_it_costs(int8: Path, photos: Path) -> None:
     told = json.loads((int8 / "export.json").read_text(encoding="utf-8"))["int8"]
     count = len(list((photos / "val").rglob("*.png")))
@@ -101,6 +102,7 @@ def test_an_int8_folder_is_smaller_and_says_what_it_costs(int8: Path, photos: Pa
     assert {"QuantizeLinear", "DequantizeLinear"} <= types
 
 
+@pytest.mark.slow
 def test_an_int8_folder_is_a_checkpoint_that_is_evaluated_as_it_answers(
     int8: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_train_alone_calibrates_and_val_alone_judges(run_dir: Path, photos: Path
         assert paths == set((photos / split).rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_an_int8_folder_with_other_classes_claims_no_figures_of_the_former_ones(
     int8: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_loss_is_that_of_photos_which_one_alone_has_right() -> None:
     assert back.loss.high == pytest.approx(-found.loss.low)
 
 
+@pytest.mark.slow
 def test_more_loss_than_borne_is_refused_naming_layers_and_nothing_is_left(
     clip_folder: Path, tmp_path: Path
 ) -> None:
@@ -255,6 +259,7 @@ def test_weights_kept_in_fp16_answer_nearly_the_same(
     assert whole.verified.largest_difference < made.verified.largest_difference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "fp16", "int8"])
 def test_weights_too_large_for_one_file_lie_beside_the_graph(
     run_dir: Path, photos: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -276,6 +281,7 @@ def test_weights_too_large_for_one_file_lie_beside_the_graph(
     assert json.loads(ran.stdout)["probability"] == pytest.approx(expected.probability, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("int8", 0.05)])
 def test_openvino_reads_the_graph(
     run_dir: Path, photos: Path, tmp_path: Path, precision: str, apart: float
@@ -293,6 +299,7 @@ def test_openvino_reads_the_graph(
         np.testing.assert_allclose(found[name], expected[name], atol=apart, err_msg=name)
 
 
+@pytest.mark.slow
 def test_answers_of_a_checkpoint_without_a_threshold_are_not_made_up(
     run_dir: Path, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"model.head": "linear"}, {"training.recipe": "plain"}])
 def test_every_model_and_head_answers_as_the_predictor_does(
     any_model_folder: Path, photos: Path, tmp_path: Path, changes: dict[str, Any]
@@ -160,6 +161,7 @@ def test_its_program_answers_where_cliptune_is_not(
     assert found["probability"] == pytest.approx(expected.probability, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_lines_of_its_readme_answer_alike(
     exported: Path, run_dir: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_cards_front_matter_tells_its_licence(card: str, expected: str | None)
     assert card_licence(card) == expected
 
 
+@pytest.mark.slow
 def test_the_base_models_licence_goes_on_with_the_weights(
     run_dir: Path, exported: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
