@@ -235,21 +235,25 @@ def small_clip() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_run(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that took a second: three classes, two layers."""
+def trained(folder: Path, model: Path, photos: Path, **changes: Any) -> Path:
+    """A run in `folder` that took a second; `changes` are settings."""
     from cliptune.config import load_settings
     from cliptune.training.train import train
 
-    folder = tmp_path_factory.mktemp("tiny")
-    settings = {
-        "model.name": str(clip_folder), "data.data_dir": str(photos), "data.num_workers": 0,
+    settings: dict[str, Any] = {
+        "model.name": str(model), "data.data_dir": str(photos), "data.num_workers": 0,
         "training.num_epochs": 2, "training.min_updates": 0, "training.learning_rate": 1e-2,
         "training.batch_size": 8, "output.output_dir": str(folder / "run"),
         "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
         "hardware.mixed_precision": False,
     }  # fmt: skip
-    return train(load_settings(overrides=settings), progress=False).output_dir
+    return train(load_settings(overrides=settings | changes), progress=False).output_dir
+
+
+@pytest.fixture(scope="session")
+def tiny_run(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three classes and two layers, for tests that change nothing of it."""
+    return trained(tmp_path_factory.mktemp("tiny"), clip_folder, photos)
 
 
 @pytest.fixture(scope="session")

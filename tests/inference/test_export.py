@@ -17,7 +17,6 @@ from PIL import Image
 
 import cliptune
 from cliptune import Prediction, Predictor
-from cliptune.config import load_settings
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
 from cliptune.errors import CheckpointError, DeviceError, MissingExtra, UserError
@@ -28,8 +27,7 @@ from cliptune.model.answers import SCORE_NAMES, answered
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.exported.graph import AnswerGraph
 from cliptune.model.restore import load_answers, load_classifier
-from cliptune.training.train import train
-from conftest import make_model
+from conftest import make_model, trained
 
 WITHOUT_US = """
 import runpy, sys
@@ -40,26 +38,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def trained(folder: Path, photos: Path, model: Path, **changes: Any) -> Path:
-    overrides: dict[str, Any] = {
-        "model.name": str(model), "data.data_dir": str(photos), "data.num_workers": 0,
-        "training.num_epochs": 2, "training.min_updates": 0, "training.learning_rate": 1e-2,
-        "training.batch_size": 8, "output.output_dir": str(folder / "run"),
-        "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
-        "hardware.mixed_precision": False,
-    }  # fmt: skip
-    return train(load_settings(overrides=overrides | changes), progress=False).output_dir
-
-
 @pytest.fixture(scope="module")
-def run_dir(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("exporting"), photos, clip_folder)
-
-
-@pytest.fixture(scope="module")
-def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "onnx"
-    made = export(run_dir, folder, progress=False)
+    made = export(tiny_run, folder, progress=False)
     assert made.verified.largest_difference <= TOLERANCE
     assert made.verified.photos > 0
     return folder
@@ -68,10 +50,10 @@ def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("score", SCORE_NAMES)
 @pytest.mark.parametrize("per_class", [False, True])
 def test_the_graph_is_the_one_way_from_logits_to_answers(
-    run_dir: Path, score: str, per_class: bool
+    tiny_run: Path, score: str, per_class: bool
 ) -> None:
     """Against float64, by each score, and with a factor for each class."""
-    found = resolve_checkpoint(run_dir)
+    found = resolve_checkpoint(tiny_run)
     classifier = load_classifier(found, fast=False)
     answers, means_CD = load_answers(found)
     assert answers is not None
@@ -104,7 +86,7 @@ def test_the_graph_is_the_one_way_from_logits_to_answers(
 def test_other_heads_and_models_are_exported_alike(
     tmp_path: Path, photos: Path, kind: str, changes: dict[str, Any]
 ) -> None:
-    run = trained(tmp_path, photos, make_model(tmp_path / "model", kind), **changes)
+    run = trained(tmp_path, make_model(tmp_path / "model", kind), photos, **changes)
     made = export(run, tmp_path / "out", data=photos / "test", progress=False)
     assert made.verified.photos == len(list((photos / "test").rglob("*.png")))
     assert made.verified.other_labels == 0
@@ -122,7 +104,7 @@ def test_any_number_of_images_is_answered_at_once_as_one_by_one(exported: Path) 
 
 
 def test_the_runner_gives_the_predictors_dictionary_where_there_is_no_torch(
-    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+    exported: Path, tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     paths = sorted((photos / "test").rglob("*.png"))[:3]
     broken = tmp_path / "broken.jpg"
@@ -133,7 +115,7 @@ def test_the_runner_gives_the_predictors_dictionary_where_there_is_no_torch(
     )  # fmt: skip
     assert ran.returncode == 1
     assert "broken.jpg" in ran.stderr
-    predictor = Predictor(run_dir, device="cpu")
+    predictor = Predictor(tiny_run, device="cpu")
     for line, path in zip(ran.stdout.splitlines(), paths, strict=True):
         found, expected = json.loads(line), predictor.predict(path).to_dict()
         assert list(found) == list(expected)
@@ -190,25 +172,25 @@ def test_pixels_of_more_than_eight_bits_are_refused_by_the_runner(tmp_path: Path
 def test_a_file_that_answers_otherwise_is_refused(
     exported: Path, clip_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
-    other = trained(tmp_path, photos, clip_folder, seed=7)
+    other = trained(tmp_path, clip_folder, photos, seed=7)
     paths = sorted((photos / "test").rglob("*.png"))
     with pytest.raises(UserError, match=r"answers otherwise for \d+ of \d+ photos"):
         verify(exported, Predictor(other, device="cpu"), paths, progress=False)
 
 
 def test_nothing_is_left_where_nothing_is_proved(
-    run_dir: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"not a photo")
     with pytest.raises(UserError, match="nothing is proved"):
-        export(run_dir, tmp_path / "out", data=tmp_path / "photos", progress=False)
+        export(tiny_run, tmp_path / "out", data=tmp_path / "photos", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     with pytest.raises(UserError, match="something already"):
-        export(run_dir, exported, progress=False)
+        export(tiny_run, exported, progress=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtra, match=r"pip install 'cliptune\[export\]'"):
-        export(run_dir, tmp_path / "out", progress=False)
+        export(tiny_run, tmp_path / "out", progress=False)
 
 
 @pytest.mark.parametrize("runs", ["predict", "run.py"])
@@ -230,7 +212,7 @@ def test_an_exported_folder_reports_to_nobody(
 
 @pytest.mark.slow
 def test_the_runner_needs_three_packages_and_no_torch(
-    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+    exported: Path, tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     """In an environment of its own, with what the folder's README tells to install."""
     python = tmp_path / "bare" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
@@ -245,24 +227,24 @@ def test_the_runner_needs_three_packages_and_no_torch(
         [python, exported / "run.py", path], capture_output=True, text=True, encoding="utf-8",
         check=True, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
-    found, expected = json.loads(ran.stdout), Predictor(run_dir, device="cpu").predict(path)
+    found, expected = json.loads(ran.stdout), Predictor(tiny_run, device="cpu").predict(path)
     assert found["label"] == expected.label
     assert found["probability"] == pytest.approx(expected.probability, abs=TOLERANCE)
     absent = subprocess.run([python, "-c", "import torch"], capture_output=True)
     assert absent.returncode
 
 
-def test_no_path_of_this_machine_is_exported(exported: Path, run_dir: Path) -> None:
+def test_no_path_of_this_machine_is_exported(exported: Path, tiny_run: Path) -> None:
     contents = [path.read_bytes() for path in exported.iterdir()]
-    for folder in (run_dir.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):
+    for folder in (tiny_run.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):
         assert not any(str(folder).encode() in content for content in contents), folder
 
 
 def test_an_exported_folder_is_a_checkpoint_for_predictor_and_predict(
-    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+    exported: Path, tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     paths = sorted((photos / "test").rglob("*.png"))
-    ours, theirs = Predictor(exported), Predictor(run_dir, device="cpu")
+    ours, theirs = Predictor(exported), Predictor(tiny_run, device="cpu")
     assert (ours.class_names, ours.answers) == (theirs.class_names, theirs.answers)
     for found, expected in zip(ours.stream(paths), theirs.stream(paths), strict=True):
         assert isinstance(found, Prediction)

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 
 import cliptune
 from cliptune import Predictor
-from cliptune.config import load_settings
 from cliptune.data.reading import read_image
 from cliptune.errors import UserError
 from cliptune.inference.export.classify import Exported, read_rgb
@@ -29,7 +28,7 @@ from cliptune.inference.export.verify import TOLERANCE
 from cliptune.model.answers import SCORE_NAMES, answered
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.restore import load_answers, load_classifier, load_preprocess
-from cliptune.training.train import train
+from conftest import trained
 
 WITHOUT_US = """
 import runpy, sys
@@ -40,26 +39,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def trained(folder: Path, photos: Path, model: Path, **changes: Any) -> Path:
-    overrides: dict[str, Any] = {
-        "model.name": str(model), "data.data_dir": str(photos), "data.num_workers": 0,
-        "training.num_epochs": 1, "training.min_updates": 0, "training.learning_rate": 1e-2,
-        "training.batch_size": 8, "output.output_dir": str(folder / "run"),
-        "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
-        "hardware.mixed_precision": False,
-    }  # fmt: skip
-    return train(load_settings(overrides=overrides | changes), progress=False).output_dir
-
-
 @pytest.fixture(scope="module")
-def run_dir(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("for_transformers"), photos, clip_folder)
-
-
-@pytest.fixture(scope="module")
-def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "out"
-    assert export(run_dir, folder, form="transformers", progress=False).runner.is_file()
+    assert export(tiny_run, folder, form="transformers", progress=False).runner.is_file()
     return folder
 
 
@@ -68,7 +51,7 @@ def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_model_and_head_answers_as_the_predictor_does(
     any_model_folder: Path, photos: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    run = trained(tmp_path, photos, any_model_folder, **changes)
+    run = trained(tmp_path, any_model_folder, photos, **changes)
     made = export(run, tmp_path / "out", form="transformers", data=photos / "test", progress=False)
     assert made.verified.photos == len(list((photos / "test").rglob("*.png")))
     assert made.verified.largest_difference <= TOLERANCE
@@ -76,14 +59,14 @@ def test_every_model_and_head_answers_as_the_predictor_does(
 
 
 def test_plain_transformers_loads_the_merged_weights_and_both_processors(
-    exported: Path, run_dir: Path
+    exported: Path, tiny_run: Path
 ) -> None:
     from transformers import AutoTokenizer, CLIPModel
 
     model, told = CLIPModel.from_pretrained(exported, output_loading_info=True)
     assert not any(told.values())
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
-    ours = load_classifier(resolve_checkpoint(run_dir), fast=False).model
+    ours = load_classifier(resolve_checkpoint(tiny_run), fast=False).model
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     words = AutoTokenizer.from_pretrained(exported)(["a photo of amber."], return_tensors="pt")
     with torch.no_grad():
@@ -96,11 +79,11 @@ def test_plain_transformers_loads_the_merged_weights_and_both_processors(
 
 @pytest.mark.parametrize("score", SCORE_NAMES)
 def test_each_known_score_is_the_one_of_our_answers(
-    run_dir: Path, photos: Path, tmp_path: Path, score: str
+    tiny_run: Path, photos: Path, tmp_path: Path, score: str
 ) -> None:
     from cliptune.inference.export.for_transformers import write_for_transformers
 
-    found = resolve_checkpoint(run_dir)
+    found = resolve_checkpoint(tiny_run)
     classifier = load_classifier(found, fast=False)
     answers, means_CD = load_answers(found)
     assert answers is not None
@@ -126,10 +109,10 @@ def test_each_known_score_is_the_one_of_our_answers(
 
 
 def test_the_processor_makes_the_pixels_that_we_make(
-    exported: Path, run_dir: Path, tmp_path: Path
+    exported: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     """Photos of any shape, scaled up and down, upright and transparent."""
-    classifier, preprocess = Exported(exported), load_preprocess(resolve_checkpoint(run_dir))
+    classifier, preprocess = Exported(exported), load_preprocess(resolve_checkpoint(tiny_run))
     rng = np.random.default_rng(0)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -145,7 +128,7 @@ def test_the_processor_makes_the_pixels_that_we_make(
 
 
 def test_its_program_answers_where_cliptune_is_not(
-    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+    exported: Path, tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     photo = next((photos / "test").rglob("*.png"))
     (tmp_path / "broken.jpg").write_bytes(b"not a photo")
@@ -155,7 +138,7 @@ def test_its_program_answers_where_cliptune_is_not(
         capture_output=True, text=True, encoding="utf-8",
     )  # fmt: skip
     assert (ran.returncode, "broken.jpg" in ran.stderr) == (1, True), ran.stderr
-    found, expected = json.loads(ran.stdout), Predictor(run_dir, device="cpu").predict(photo)
+    found, expected = json.loads(ran.stdout), Predictor(tiny_run, device="cpu").predict(photo)
     assert list(found) == list(expected.to_dict())
     assert (found["label"], found["known"]) == (expected.label, expected.known)
     assert found["probability"] == pytest.approx(expected.probability, abs=TOLERANCE)
@@ -163,7 +146,7 @@ def test_its_program_answers_where_cliptune_is_not(
 
 @pytest.mark.slow
 def test_the_lines_of_its_readme_answer_alike(
-    exported: Path, run_dir: Path, photos: Path, tmp_path: Path
+    exported: Path, tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:
     photo = next((photos / "test").rglob("*.png"))
     text = (exported / "README.md").read_text(encoding="utf-8")
@@ -174,25 +157,25 @@ def test_the_lines_of_its_readme_answer_alike(
         encoding="utf-8", env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     label, chance = ran.stdout.split()
-    expected = Predictor(run_dir, device="cpu").predict(photo)
+    expected = Predictor(tiny_run, device="cpu").predict(photo)
     assert label == expected.label
     assert float(chance) == pytest.approx(expected.probability, abs=TOLERANCE)
 
 
-def test_no_path_of_this_machine_is_in_it(exported: Path, run_dir: Path) -> None:
+def test_no_path_of_this_machine_is_in_it(exported: Path, tiny_run: Path) -> None:
     contents = [path.read_bytes() for path in exported.iterdir()]
-    for folder in (run_dir.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):
+    for folder in (tiny_run.parent, Path.home(), Path(sys.prefix), Path(cliptune.__file__).parent):
         assert not any(str(folder).encode() in content for content in contents), folder
     assert (exported / "SHA256SUMS").is_file()
 
 
-def test_transformers_in_int8_or_another_format_is_refused(run_dir: Path, tmp_path: Path) -> None:
+def test_transformers_in_int8_or_another_format_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--format transformers is float32"):
-        export(run_dir, tmp_path / "out", form="transformers", precision="int8")
+        export(tiny_run, tmp_path / "out", form="transformers", precision="int8")
     with pytest.raises(UserError, match=r"--format onx: expected onnx, transformers"):
-        export(run_dir, tmp_path / "out", form="onx")
+        export(tiny_run, tmp_path / "out", form="onx")
     with pytest.raises(UserError, match=r"bf16: .* has no products in it"):
-        export(run_dir, tmp_path / "out", precision="bf16")
+        export(tiny_run, tmp_path / "out", precision="bf16")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,7 +198,7 @@ def test_a_cards_front_matter_tells_its_licence(card: str, expected: str | None)
 
 @pytest.mark.slow
 def test_the_base_models_licence_goes_on_with_the_weights(
-    run_dir: Path, exported: Path, clip_folder: Path, tmp_path: Path
+    tiny_run: Path, exported: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
     import shutil
 
@@ -224,10 +207,10 @@ def test_the_base_models_licence_goes_on_with_the_weights(
     moved = Path(shutil.copytree(clip_folder, tmp_path / "clip"))
     card = "---\nlicense: apache-2.0\n---\n"
     (moved / "README.md").write_text(card, encoding="utf-8", newline="\n")
-    checkpoint = resolve_checkpoint(run_dir)
+    checkpoint = resolve_checkpoint(tiny_run)
     assert base_licence(checkpoint, base_model=str(moved), cache_dir=None) == "apache-2.0"
     assert base_licence(checkpoint, base_model=None, cache_dir=None) is None
-    made = export(run_dir, tmp_path / "out", base_model=str(moved), progress=False)
+    made = export(tiny_run, tmp_path / "out", base_model=str(moved), progress=False)
     told = json.loads((made.folder / "export.json").read_text(encoding="utf-8"))
     assert told["base_model"]["licence"] == "apache-2.0"
     assert "licence apache-2.0" in (made.folder / "README.md").read_text(encoding="utf-8")

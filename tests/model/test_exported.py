@@ -16,34 +16,19 @@ import numpy as np
 import pytest
 
 from cliptune import Prediction, Predictor, compare, evaluate
-from cliptune.config import load_settings
 from cliptune.errors import DataError, DeviceError
 from cliptune.inference.export.export import export
 from cliptune.inference.export.runner import Exported
 from cliptune.inference.export.verify import TOLERANCE
 from cliptune.model.checkpoint import Checkpoint, list_checkpoints, resolve_checkpoint
-from cliptune.training.train import train
-from conftest import make_photos
+from conftest import make_photos, trained
 
 QUIET: dict[str, Any] = {"num_workers": 0, "device": "cpu", "progress": False}
 
 
-def trained(folder: Path, model: Path, photos: Path, **changes: Any) -> Checkpoint:
-    """The best of a run that takes a second."""
-    overrides: dict[str, Any] = {
-        "model.name": str(model), "data.data_dir": str(photos), "data.num_workers": 0,
-        "training.num_epochs": 1, "training.min_updates": 0, "training.learning_rate": 1e-2,
-        "training.batch_size": 8, "output.output_dir": str(folder / "run"),
-        "output.log_dir": str(folder / "logs"), "hardware.device": "cpu",
-        "hardware.mixed_precision": False,
-    }  # fmt: skip
-    result = train(load_settings(overrides=overrides | changes), progress=False)
-    return resolve_checkpoint(result.output_dir)
-
-
 @pytest.fixture(scope="module")
 def found(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return trained(tmp_path_factory.mktemp("to_export"), clip_folder, photos)
+    return resolve_checkpoint(trained(tmp_path_factory.mktemp("to_export"), clip_folder, photos))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +135,8 @@ def test_exported_folders_compare_as_their_checkpoints_do(
     exported: Path, found: Checkpoint, clip_folder: Path, photos: Path, harder: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    other = trained(tmp_path, clip_folder, photos, seed=5, **{"training.recipe": "plain"})
+    hasty = {"training.recipe": "plain", "training.num_epochs": 1}
+    other = resolve_checkpoint(trained(tmp_path, clip_folder, photos, seed=5, **hasty))
     other_exported = export(other.path, tmp_path / "other", progress=False).folder
     options: dict[str, Any] = QUIET | {"data_dir": harder, "output_dir": None}
     ours = compare([exported, other_exported], **options).to_dict()
