@@ -47,7 +47,7 @@ doors: $(READY)
 soak: $(READY)
 	$(BIN)/python benchmarks/serving/soak.py
 
-# Ten thousand requests that mean no good, to a server of the demo's drawings; an hour on two cores.
+# Ten thousand requests that mean no good, to a server of drawings; ten minutes on two cores.
 hostile: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hostile]'
 	$(BIN)/python benchmarks/serving/hostile.py
