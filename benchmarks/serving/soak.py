@@ -110,9 +110,9 @@ def memory(server: Server) -> float:
 
 def names_of(checkpoint: Path) -> str:
     """The digest that the server's header gives."""
-    from cliptune.serving.worker import _identity
+    from cliptune.serving.worker import identity
 
-    return _identity(resolve_checkpoint(checkpoint).path).rpartition("@")[2]
+    return identity(resolve_checkpoint(checkpoint).path).rpartition("@")[2]
 
 
 def point(link: Path, checkpoint: Path) -> None:

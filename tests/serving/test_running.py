@@ -171,6 +171,8 @@ def test_a_server_that_cannot_start_says_why(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "Name another port" in fails(str(tiny_run), "--port", port)
+    elsewhere = fails(str(tiny_run), "--port", "0", "--host", "192.0.2.1")  # RFC 5737: nobody's
+    assert "Expected an address of this machine" in elsewhere
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ class Predictor:
         reduced_decoding: bool = False,
         fast: bool = True,
     ) -> None:
-        self.engine: Engine = Engine(
+        self.engine = Engine(
             checkpoint, device=device, base_model=base_model, cache_dir=cache_dir, prior=prior,
             precision=precision, fast=fast,
         )  # fmt: skip

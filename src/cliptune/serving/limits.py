@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 def too_large(limits: Limits) -> Refused:
-    """For a body above the limit. The rest of it isn't read, so the connection ends."""
+    """For a body above the limit. Its rest may be endless, so the connection ends."""
     return Refused(
         413,
         f"the request is larger than {limits.max_bytes:,} bytes. Send fewer or smaller photos.",

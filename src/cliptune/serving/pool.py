@@ -10,7 +10,7 @@ import asyncio
 import logging
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Any, TypeVar
 
 from cliptune.errors import CheckpointError
@@ -43,10 +43,9 @@ class Worker:
     async def load(self) -> None:
         """Raises `CheckpointError` with what is wrong with the checkpoint, or `Died`."""
         others = set(multiprocessing.active_children())
-        loading = asyncio.ensure_future(self._ask(worker.load, self._source))
-        await asyncio.sleep(0)  # it is asked, and so the process is there
+        loading = self._submit(worker.load, self._source)  # which starts the process
         self._process = next(iter(set(multiprocessing.active_children()) - others), None)
-        loaded = await loading
+        loaded = await _result(loading)
         if isinstance(loaded, Fault):
             self.end()
             raise CheckpointError(loaded.message)
@@ -73,17 +72,24 @@ class Worker:
     async def _ask_within(self, seconds: float, question: Callable[..., T], *about: Any) -> T:
         try:
             async with asyncio.timeout(seconds):
-                return await self._ask(question, *about)
+                return await _result(self._submit(question, *about))
         except TimeoutError:
             log.warning("a worker took longer than %g s for a batch and is replaced", seconds)
             self.kill()
             raise Died from None
 
-    async def _ask(self, question: Callable[..., T], *about: Any) -> T:
+    def _submit(self, question: Callable[..., T], *about: Any) -> Future[T]:
         try:
-            return await asyncio.wrap_future(self._pool.submit(question, *about))
+            return self._pool.submit(question, *about)
         except (BrokenExecutor, RuntimeError) as error:  # RuntimeError: it was ended meanwhile
             raise Died from error
+
+
+async def _result(asked: Future[T]) -> T:
+    try:
+        return await asyncio.wrap_future(asked)
+    except BrokenExecutor as error:
+        raise Died from error
 
 
 class Place:

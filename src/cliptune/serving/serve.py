@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.util
 import logging
 import os
@@ -173,7 +174,7 @@ class _Server:
                 if self._keys is not None:
                     self._keys.read()
                 await self._answering.change(self._source)
-            except (CliptuneError, Died) as error:
+            except (CliptuneError, Died, OSError) as error:
                 why = str(error) or "the process that loads it ended"
                 log.error("SIGHUP: nothing was changed: %s", why)
             else:
@@ -189,10 +190,14 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         listening = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
         why = system_reason(error) if isinstance(error, OSError) else str(error)
-        raise UserError(
-            f"--host {host} --port {port}: {why}. Is another server running there? "
-            "Name another port, such as --port 8001."
-        ) from None
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        remedy = (
+            "Is another server running there? Name another port, such as --port 8001."
+            if taken
+            else "Expected an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of "
+            "them, and a port that may be taken (below 1024: by root alone)."
+        )
+        raise UserError(f"--host {host} --port {port}: {why}. {remedy}") from None
     with listening:
         yield listening
 

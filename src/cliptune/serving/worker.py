@@ -90,7 +90,7 @@ def load(source: Source) -> Loaded | Fault:
         return Fault(503, str(error))
     _predictor = predictor
     return Loaded(
-        checkpoint=_identity(predictor.checkpoint),
+        checkpoint=identity(predictor.checkpoint),
         classes=tuple((name, predictor.display_names[name]) for name in predictor.class_names),
         device=str(predictor.device),
         precision=predictor.precision,
@@ -141,7 +141,7 @@ def _fault_of(error: CliptuneError) -> Fault:
     return Fault(503 if isinstance(error, ResourceError) else 500, str(error))
 
 
-def _identity(checkpoint: Path) -> str:
+def identity(checkpoint: Path) -> str:
     """`checkpoint-epoch-3@` and the beginning of the digest of its sums."""
     known = [checkpoint / name for name in (SUMS, "export.json") if (checkpoint / name).is_file()]
     digest = hashlib.sha256(known[0].read_bytes()).hexdigest()[:12] if known else "unknown"
