@@ -284,11 +284,10 @@ def our_prediction(work: Work) -> Repetition:
 def decoding(work: Work) -> Repetition:
     """What `Predictor` does before its forwards, alone: decoding and resizing, in its threads."""
     from cliptune import Predictor
-    from cliptune.inference.predictor import _map_ahead
 
     predictor = Predictor(work.folder / "run", device=work.device.type, batch_size=work.batch)
     paths = sorted((work.folder / "photos").rglob("*.jpg"))
-    return lambda: sum(1 for _ in _map_ahead(predictor._read, paths, ahead=2 * work.batch))
+    return lambda: sum(1 for _ in predictor.reader.ahead(paths, most=2 * work.batch))
 
 
 def forwards(work: Work) -> Repetition:

@@ -18,6 +18,7 @@ from cliptune.commands.compare import compare
 from cliptune.commands.demo import demo
 from cliptune.commands.evaluate import evaluate
 from cliptune.commands.export import export
+from cliptune.commands.manifest import manifest
 from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
 from cliptune.commands.remove_class import remove_class
@@ -87,8 +88,11 @@ app.command("remove-class", epilog="Example: cliptune remove-class outputs/lora_
     remove_class
 )
 app.command(
-    epilog="Example: cliptune predict --checkpoint outputs/lora_finetuning --image dog.jpg"
+    epilog="Example: cliptune predict --checkpoint outputs/lora_finetuning --image dog.jpg\n\n"
+    "Example: cliptune predict --engine ray --checkpoint s3://bucket/run --images m.parquet "
+    "--output s3://bucket/answers"
 )(predict)
+app.command(epilog="Example: cliptune manifest s3://bucket/photos --output m.parquet")(manifest)
 app.command(
     epilog="Example: cliptune export outputs/lora_finetuning --output exported\n\n"
     "Then, with numpy, Pillow and onnxruntime alone: python exported/run.py dog.jpg"

@@ -18,6 +18,7 @@ from cliptune.commands.options import (
     Profile,
     ReducedDecoding,
 )
+from cliptune.errors import UserError
 
 
 def predict(
@@ -29,10 +30,40 @@ def predict(
     image_dir: Annotated[
         Path | None, typer.Option(help="A folder of photos, with all its sub-folders.")
     ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="MANIFEST", help="Of --engine ray: a .parquet or .csv of paths."),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     output: Annotated[
-        Path | None, typer.Option(help="A file to write: .txt, .csv, .json or .jsonl.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file to write: .txt, .csv, .json or .jsonl. Of --engine ray: a folder, or the "
+            "address of one, for Parquet.",
+        ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="here, or ray: over the machines of a cluster.")
+    ] = "here",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The cluster, or local for this machine alone. [default: RAY_ADDRESS, one running "
+            "here, or one of its own]",
+        ),
+    ] = None,
+    decoding: Annotated[
+        str,
+        typer.Option(
+            help="Of --engine ray: read photos beside the answering, or apart, on all CPUs. "
+            "auto: apart for GPUs."
+        ),
+    ] = "auto",
+    cpus_per_actor: Annotated[
+        float, typer.Option(min=0.1, help="Of --engine ray without GPUs.")
+    ] = 1,
     prior: PriorGiven = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,
     device: Device = "auto",
@@ -44,15 +75,31 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Say what is on photos: one, several, or a folder of any size."""
-    from cliptune.commands.screen import predict_to_screen_or_file, quiet_libraries
+    from cliptune.commands.screen import (
+        predict_on_cluster,
+        predict_to_screen_or_file,
+        quiet_libraries,
+    )
 
     quiet_libraries(debug=debug)
+    if engine == "ray":
+        errors = predict_on_cluster(
+            checkpoint, images, output, beside=[*(image or []), *([image_dir] if image_dir else [])],
+            top_k=top_k, batch_size=batch_size, device=device, precision=precision, prior=prior,
+            base_model=base_model, reduced_decoding=reduced_decoding, ray_address=ray_address,
+            decoding=decoding, cpus_per_actor=cpus_per_actor, debug=debug,
+        )  # fmt: skip
+        raise typer.Exit(1 if errors else 0)
+    if engine != "here" or images is not None:
+        raise UserError(
+            f"--engine {engine}: expected here or ray; --images MANIFEST goes with --engine ray."
+        )
     unreadable = predict_to_screen_or_file(
         checkpoint,
         images=image or [],
         image_dir=image_dir,
         top_k=top_k,
-        output=output,
+        output=Path(output) if output else None,
         prior=prior,
         batch_size=batch_size,
         device=device,

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -190,6 +190,31 @@ def predict_to_screen_or_file(
     if watch:
         print(watch.table())
     return unreadable
+
+
+def predict_on_cluster(
+    checkpoint: Path, images: str | None, output: str | None, *, beside: list[Any], **options: Any
+) -> int:
+    """Predict for a manifest by Ray and say what was done; returns how many photos had errors."""
+    from cliptune.distributed import predict
+
+    if beside or images is None or output is None:
+        raise UserError(
+            "--engine ray: name --images MANIFEST and --output FOLDER, and no other photos. "
+            "`cliptune manifest FOLDER --output m.parquet` makes a manifest."
+        )
+    done = predict(checkpoint, images, output, **options)
+    new = done.rows - done.before
+    earlier = f", {done.before:,} of them earlier" if done.before else ""
+    print(f"{counted(done.rows, 'image')} answered{earlier}: {done.output}")
+    if new:
+        print(f"{new:,} in {tqdm.format_interval(done.seconds)}, {done.rate:.1f} images/s")
+    if done.errors:
+        print(
+            f"error: {counted(done.errors, 'image')} could not be read; column error says why",
+            file=sys.stderr,
+        )
+    return done.errors
 
 
 def served_here(address: str, loaded: Loaded) -> None:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliptune.data.images import Preprocess
-from cliptune.data.reading import TooManyPixels, Unreadable
+from cliptune.data.reading import Unreadable
 from cliptune.errors import ImageError, UserError, listing, named
+from cliptune.inference.columns import Columns, as_columns
 from cliptune.inference.engine import Engine
-from cliptune.inference.images import ImageLike, source_of, to_image
+from cliptune.inference.images import ImageLike, to_image
 from cliptune.inference.prediction import ClassScore, Prediction
+from cliptune.inference.reader import Crop, Reader
 from cliptune.model.heat import overlay
 from cliptune.model.prior import Prior
-from cliptune.timing import section, step_done
+from cliptune.timing import step_done
 
 __all__ = ["ClassScore", "ImageLike", "Prediction", "Predictor"]
 
-# Pixels of a reduced decoding for each the model sees, along an edge: at 1, resized photos differed
-# by up to 7 levels of 255 and probabilities by 0.022; at 2 by 2 levels and 0.011, as at 3.
-OVERSAMPLING = 2
 LOOK_EDGE = 448  # pixels of the picture that `look` gives
 
 
@@ -44,6 +38,8 @@ class Predictor:
     `reduced_decoding` large JPEGs are decoded at a part of their size, no less than twice what the
     model sees: three times as fast for photos of twelve megapixels, and answers differ by about as
     much as in bf16. `fast` lets towers compute in fewer operations where that gives the same.
+    `threads` is how many read and decode photos ahead (None: one to a core; more help where photos
+    come over a network).
 
     Raises `CheckpointError` when the checkpoint is missing, damaged or belongs to another base
     model, and `DeviceError` for a device or precision that is not there.
@@ -61,6 +57,7 @@ class Predictor:
         precision: str | None = None,
         reduced_decoding: bool = False,
         fast: bool = True,
+        threads: int | None = None,
     ) -> None:
         self.engine = Engine(
             checkpoint, device=device, base_model=base_model, cache_dir=cache_dir, prior=prior,
@@ -72,7 +69,9 @@ class Predictor:
         self.device, self.precision = self.engine.device, self.engine.precision
         self.answers = self.engine.answers
         self.batch_size = batch_size
-        self._least_edge = _least_edge(self.engine.preprocess) if reduced_decoding else None
+        self.reader = Reader(
+            preprocess=self.engine.preprocess, reduced_decoding=reduced_decoding, threads=threads
+        )
 
     def __repr__(self) -> str:
         return (
@@ -113,19 +112,45 @@ class Predictor:
         Images are decoded ahead by threads, two batches at the most, so that memory stays the
         same however many there are.
         """
+        ahead = self.reader.ahead(images, most=2 * self.batch_size)
+        yield from self._answers(ahead, top_k)
+
+    def batch(self, columns: Mapping[str, NDArray[Any]], *, top_k: int = 5) -> Columns:
+        """Answers for a dictionary of arrays, as a dictionary of arrays: what Ray, Spark and Daft
+        map over their blocks.
+
+        Images stand in one of the columns `pixels` (uint8 (B, 3, H, W): what `reader` made of
+        them), `content` (the bytes of files) and `path`; the first there is taken, the others and
+        further ones are ignored. An `error` that is a text, and not "", goes on to the answers. What comes
+        back is said at `as_columns`. A row is the same in whatever batch it stands, to rounding;
+        to the bit, where it stands among the same `batch_size` rows.
+        Raises `UserError` where no such column is there.
+        """
+        names = [name for name in ("pixels", "content", "path") if name in columns]
+        if not names:
+            raise UserError(f"columns {named(list(columns))}: none is pixels, content or path.")
+        images = list(columns[names[0]])
+        if names[0] == "pixels":
+            faults = columns.get("error", [""] * len(images))
+            crops = (_given(*row) for row in zip(images, faults, strict=True))
+            results = list(self._answers(crops, top_k))
+        else:
+            results = list(self.stream(images, top_k=top_k))
+        return as_columns(results, top_k=min(top_k, len(self.class_names)))
+
+    def _answers(self, crops: Iterator[Crop], top_k: int) -> Iterator[Prediction | Unreadable]:
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; expected 1 or more.")
-        ahead = _map_ahead(self._read, images, ahead=2 * self.batch_size)
-        while batch := list(islice(ahead, self.batch_size)):
-            pixels = [pixels for _, pixels in batch if not isinstance(pixels, Unreadable)]
+        while batch := list(islice(crops, self.batch_size)):
+            pixels = [crop.pixels for crop in batch if not isinstance(crop.pixels, Unreadable)]
             readable = iter(range(len(pixels)))
             found = self.engine.answer(pixels) if pixels else None
             if pixels:
                 step_done(len(pixels))
-            for source, result in batch:
-                if isinstance(result, Unreadable) or found is None:
-                    yield result
-                else:
+            for source, crop in batch:
+                if isinstance(crop, Unreadable):
+                    yield crop
+                elif found is not None:
                     yield self.engine.prediction(found, next(readable), source=source, top_k=top_k)
 
     @property
@@ -147,38 +172,8 @@ class Predictor:
         map_hw = self.engine.evidence(preprocess.pixels(rgb), label)
         return overlay(preprocess.scaled(LOOK_EDGE).view(rgb), map_hw)
 
-    def _read(self, image: ImageLike) -> tuple[str | None, NDArray[np.uint8] | Unreadable]:
-        """(path, uint8 pixels (3, H, W)), or what is wrong with the image instead of pixels."""
-        source = source_of(image)
-        try:
-            with section("decode"):
-                rgb = to_image(image, least_edge=self._least_edge)
-        except ImageError as error:
-            path = Path(source or f"<{type(image).__name__}>")
-            return source, Unreadable(path, str(error), isinstance(error, TooManyPixels))
-        with section("resize"):
-            return source, self.engine.preprocess.pixels(rgb)
 
-
-def _least_edge(preprocess: Preprocess) -> int | None:
-    """How short the shorter edge of a photo may be decoded; None where photos are not resized."""
-    edges = preprocess.resize if isinstance(preprocess.resize, tuple) else (preprocess.resize,)
-    return OVERSAMPLING * max(edge for edge in edges if edge) if any(edges) else None
-
-
-def _map_ahead(function: Any, items: Iterable[Any], *, ahead: int) -> Iterator[Any]:
-    """`map(function, items)` computed by threads, never more than `ahead` results in advance."""
-    pending: deque[Future[Any]] = deque()
-    source = iter(items)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        try:
-            while True:
-                pending.extend(
-                    pool.submit(function, item) for item in islice(source, ahead - len(pending))
-                )
-                if not pending:
-                    return
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def _given(pixels: NDArray[Any], fault: object) -> Crop:
+    if isinstance(fault, str) and fault:
+        return Crop(None, Unreadable(Path("<pixels>"), fault))
+    return Crop(None, pixels)

@@ -1,0 +1,57 @@
+"""Answers as they come, in any order, to shards that are written when they are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cliptune.distributed.shards import Asked
+
+
+class Collector:
+    """Holds the shards that are under way, and gives each to `write` once all its rows are there.
+
+    Rows that come twice, since a node was lost and its work done again, count once.
+    """
+
+    def __init__(self, asked: Asked, write: Callable[[int, pa.Table], None]) -> None:
+        self.asked = asked
+        self.write = write
+        self._under_way: dict[int, _Shard] = {}
+
+    def add(self, answers: pa.Table) -> int:
+        """Take rows with their `shard` and `row`; how many of them are new."""
+        new = 0
+        for shard in pc.unique(answers["shard"]).to_pylist():
+            rows = answers.filter(pc.equal(answers["shard"], shard))
+            under_way = self._under_way.setdefault(shard, _Shard(self.asked.rows_of(shard)))
+            new += under_way.add(rows)
+            if under_way.missing == 0:
+                self.write(shard, under_way.whole())
+                del self._under_way[shard]
+        return new
+
+
+class _Shard:
+    def __init__(self, rows: int) -> None:
+        self.seen = np.zeros(rows, dtype=bool)
+        self.pieces: list[pa.Table] = []
+
+    @property
+    def missing(self) -> int:
+        return int((~self.seen).sum())
+
+    def add(self, rows: pa.Table) -> int:
+        places = rows["row"].to_numpy()
+        fresh = ~self.seen[places]
+        self.seen[places] = True
+        self.pieces.append(rows.filter(pa.array(fresh)))
+        return int(fresh.sum())
+
+    def whole(self) -> pa.Table:
+        """Its rows in their order, without what said where they belong."""
+        table = pa.concat_tables(self.pieces).sort_by("row")
+        return table.drop_columns(["shard", "row"]).combine_chunks()

@@ -1,0 +1,76 @@
+"""Ray, as cliptune uses it: attached to or started, quiet, and its errors in words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cliptune.errors import CliptuneError, MissingExtra, ResourceError, UserError, reason
+
+log = logging.getLogger(__name__)
+
+
+def import_ray() -> Any:
+    """The module `ray`, with `ray.data`. Raises `MissingExtra`."""
+    # Ray reports how it is used to its maker unless told not to, before it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtra("ray", "ray", "an engine of several machines") from None
+    return ray
+
+
+@contextmanager
+def ray_running(address: str | None, *, quiet: bool = True) -> Iterator[Any]:
+    """`ray`, attached to a cluster, and let go of at the end.
+
+    `address` is that of a cluster, or "local" for one of this machine's cores alone; None: what
+    RAY_ADDRESS says, a cluster that runs on this machine, or else one of its own. A process that is
+    attached already stays so. Raises `UserError` where no cluster answers, and `ResourceError`
+    where nodes or actors are lost for good.
+    """
+    ray = import_ray()
+    ours = not ray.is_initialized()
+    if ours:
+        level = logging.ERROR if quiet else logging.INFO
+        if quiet:  # of an actor's arguments, in each run; files of Ray's own hold the rest
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            ray.init(
+                address=address, logging_level=level, log_to_driver=not quiet,
+                include_dashboard=False if address == "local" else None,
+            )  # fmt: skip
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"--ray-address {address}: no cluster answers ({reason(error)}). Expected "
+                "HOST:PORT of `ray start --head`, auto, or local."
+            ) from None
+    try:
+        if quiet:
+            for name in ("ray", "ray.data"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+        yield ray
+    except ray.exceptions.RayError as error:
+        raise _in_words(error) from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _in_words(error: BaseException) -> CliptuneError:
+    """What was raised on a node, if it was ours; else what Ray says of it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, CliptuneError):
+            # Ray hands over a class of its own that is both; what was raised is its cause.
+            cause = getattr(inner, "cause", inner)
+            return cause if isinstance(cause, CliptuneError) else inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return ResourceError(
+        f"the cluster gave up: {reason(error)} What is written is whole: the same command goes on."
+    )
