@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "text timing foreign_errors",
         "files hints html",
         "locks",
+        "storage",
         "config_source",
         "config",
         "data",

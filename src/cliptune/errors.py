@@ -4,6 +4,7 @@ Each carries one message that says where, what was found, what was expected and 
 
     CliptuneError            exit code 1: something failed
     ├── HubError             a model or an archive could not be fetched
+    ├── StorageError         what is at an address could not be read or written
     ├── TrainingError        training cannot go on (a loss that is not finite)
     ├── ResourceError        memory or disk ran out
     ├── Interrupted          a run was stopped on request and saved (exit code 75: go on later)
@@ -30,6 +31,17 @@ class CliptuneError(Exception):
 
 class HubError(CliptuneError):
     """A model or an archive could not be fetched."""
+
+
+class StorageError(CliptuneError):
+    """What is at an address could not be read or written, after the attempts that were made.
+
+    `missing`: nothing is there.
+    """
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class TrainingError(CliptuneError):

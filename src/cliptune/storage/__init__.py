@@ -1,0 +1,48 @@
+"""Objects at addresses (`s3://bucket/photo.jpg`, `sftp://`, `https://`, …), by fsspec.
+
+Read with retries and a deadline, written whole. Nothing here is imported by who gives paths alone:
+fsspec and the package of a protocol are loaded when an address of it is first used.
+"""
+
+from cliptune.storage.addresses import address_of, file_system, is_address, joined
+from cliptune.storage.kept import (
+    kept_checkpoint,
+    kept_file,
+    kept_folder,
+    local_file,
+    local_folder,
+)
+from cliptune.storage.objects import (
+    Entry,
+    entry,
+    exists,
+    fetch,
+    listed,
+    opened,
+    read_bytes,
+    subfolders,
+    whole_object,
+    write_whole,
+)
+
+__all__ = [
+    "Entry",
+    "address_of",
+    "entry",
+    "exists",
+    "fetch",
+    "file_system",
+    "is_address",
+    "joined",
+    "kept_checkpoint",
+    "kept_file",
+    "kept_folder",
+    "listed",
+    "local_file",
+    "local_folder",
+    "opened",
+    "read_bytes",
+    "subfolders",
+    "whole_object",
+    "write_whole",
+]
