@@ -1,6 +1,7 @@
 """Many photos over three nodes that do not last: a node or an actor is killed every few seconds,
 the driver twice. At the end each id must be there once, and each row as one process answers it.
 
+    python benchmarks/scale/kills.py                                        on drawings
     python benchmarks/scale/kills.py RUN --photos FOLDER --rows 100000
 
 The rows share the photos below FOLDER, in turns. Answers of one process, in the same batches, are
@@ -26,6 +27,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import torch
 from scale.cluster import Nodes, nodes
+from serving.drawn import drawn
 
 from cliptune import Predictor
 from cliptune.data.image_files import find_images
@@ -48,7 +50,9 @@ def command(run: Path, manifest: Path, output: Path, address: str, precision: st
     ]  # fmt: skip
 
 
-def disturb(running: Nodes, line: list[str], *, every: float, drivers: int, log: Path) -> dict:
+def disturb(
+    running: Nodes, line: list[str], output: Path, *, every: float, drivers: int, log: Path
+) -> dict:
     """Run the command to its end while things die; what was killed how often, and the seconds."""
     killed = {"nodes": 0, "actors": 0, "drivers": 0}
     rng = random.Random(0)
@@ -75,7 +79,8 @@ def disturb(running: Nodes, line: list[str], *, every: float, drivers: int, log:
                 killed["nodes"] += 1
             else:
                 killed["actors"] += running.kill_actor(place)
-            print(f"{time.monotonic() - started:6.0f} s  {killed}", flush=True)
+            parts = len(list(output.glob("part-*.parquet")))
+            print(f"{time.monotonic() - started:6.0f} s  {killed}  {parts} parts", flush=True)
         if code != -signal.SIGKILL:
             assert code == 0, f"the command ended with {code}: {log}"
             return {**killed, "seconds": round(time.monotonic() - started)}
@@ -107,30 +112,29 @@ def compare(run: Path, output: Path, photos: list[Path], rows: int, precision: s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--photos", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--every", type=float, default=20)
     parser.add_argument("--drivers", type=int, default=2)
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
-    photos = find_images(options.photos.absolute())
     with tempfile.TemporaryDirectory() as scratch:
+        run, folder = (options.run, options.photos) if options.run else drawn(Path(scratch))
+        photos = find_images(folder.absolute())
         manifest, output = Path(scratch, "m.parquet"), Path(scratch, "answers")
         write_rows(photos, options.rows, manifest)
         with nodes(3) as running:
-            line = command(
-                options.run.absolute(), manifest, output, running.address, options.precision
-            )
+            line = command(run.absolute(), manifest, output, running.address, options.precision)
             log = Path(scratch, "log")
             try:
                 killed = disturb(
-                    running, line, every=options.every, drivers=options.drivers, log=log
+                    running, line, output, every=options.every, drivers=options.drivers, log=log
                 )
             finally:
                 print(log.read_text(encoding="utf-8", errors="replace")[-3000:])
         print(killed, f"{options.rows / killed['seconds']:.1f} rows/s")
-        print(compare(options.run, output, photos, options.rows, options.precision))
+        print(compare(run, output, photos, options.rows, options.precision))
 
 
 if __name__ == "__main__":

@@ -83,8 +83,9 @@ def predict(
 
     quiet_libraries(debug=debug)
     if engine == "ray":
+        beside = [*(image or []), *([image_dir] if image_dir else [])]
         errors = predict_on_cluster(
-            checkpoint, images, output, beside=[*(image or []), *([image_dir] if image_dir else [])],
+            checkpoint, images, output, beside=beside,
             top_k=top_k, batch_size=batch_size, device=device, precision=precision, prior=prior,
             base_model=base_model, reduced_decoding=reduced_decoding, ray_address=ray_address,
             decoding=decoding, cpus_per_actor=cpus_per_actor, debug=debug,

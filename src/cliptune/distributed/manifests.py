@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptune.data.image_files import IMAGE_SUFFIXES
+from cliptune.distributed.places import absolute, opened, whole
 from cliptune.errors import DataError, MissingExtra, UserError, named, reason
 from cliptune.files import user_path
-from cliptune.storage import is_address, listed, opened, whole_object
+from cliptune.storage import is_address, listed
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,7 +48,7 @@ def write_manifest(source: str | Path, output: str | Path) -> int:
     schema = arrow.schema([("id", arrow.int64()), ("path", arrow.string())])
     paths = iter(_paths(source))
     rows = 0
-    with whole_object(output) as file:
+    with whole(absolute(output)) as file:
         if ending == ".csv":
             writer = arrow.csv.CSVWriter(file, schema)
         else:
@@ -74,7 +75,7 @@ def _strings(arrow: Any, paths: list[str]) -> Any:
 
 def _paths(source: str | Path) -> Iterator[str]:
     if is_address(source):
-        return (path for path in listed(source) if _is_photo(path))
+        return (each.address for each in listed(str(source)) if _is_photo(each.address))
     path = user_path(source).absolute()
     if path.is_dir():
         return _below(path)
@@ -126,7 +127,7 @@ def blocks_of(manifest: str | Path, *, ids: bool = True) -> Iterator[pyarrow.Tab
     arrow = import_pyarrow()
     ending = _ending(str(manifest), "--images")
     first = 0
-    with opened(manifest) as file:
+    with opened(absolute(manifest)) as file:
         read = _csv_blocks if ending == ".csv" else _parquet_blocks
         try:
             for block in read(arrow, file, str(manifest)):

@@ -16,13 +16,14 @@ from tqdm import tqdm
 from cliptune._version import __version__
 from cliptune.distributed.engine import import_ray, ray_running
 from cliptune.distributed.manifests import import_pyarrow
+from cliptune.distributed.places import absolute, parent
 from cliptune.errors import DataError, DeviceError, UserError
-from cliptune.files import SUMS, user_path
+from cliptune.files import SUMS
 from cliptune.locks import Lock
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_preprocess
-from cliptune.storage import is_address, parent
+from cliptune.storage import is_address, local_folder
 
 if TYPE_CHECKING:
     from cliptune.distributed.shards import Asked
@@ -99,8 +100,7 @@ def predict(
         raise UserError(f"decoding {decoding!r}: expected one of {', '.join(DECODING)}.")
     if top_k < 1 or batch_size < 1:
         raise UserError(f"top_k {top_k}, batch_size {batch_size}: expected 1 or more.")
-    folder = str(output) if is_address(output) else str(user_path(output).absolute())
-    manifest = str(images) if is_address(images) else str(user_path(images).absolute())
+    folder, manifest = absolute(output), absolute(images)
     started = time.monotonic()
     with _alone(folder):
         asked = _asked(
@@ -159,7 +159,7 @@ def _asked(
         rows_in_shard,
     )
 
-    found = resolve_checkpoint(user_path(checkpoint) if not is_address(checkpoint) else checkpoint)
+    found = resolve_checkpoint(local_folder(checkpoint))
     sums = found.path / SUMS
     if not sums.is_file():
         raise DataError(f"{found.path}: it has no {SUMS}; expected a checkpoint of this version.")
@@ -222,7 +222,7 @@ class _Pipeline:
     def _read(self, rows: Any) -> Any:
         from cliptune.distributed.stages import Reading
 
-        preprocess = load_preprocess(resolve_checkpoint(self.asked.checkpoint))
+        preprocess = load_preprocess(resolve_checkpoint(local_folder(self.asked.checkpoint)))
         return rows.map_batches(
             Reading, batch_size=None, compute=self.ray.data.ActorPoolStrategy(min_size=1),
             num_cpus=1, fn_constructor_kwargs={

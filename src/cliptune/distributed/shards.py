@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune._version import __version__
 from cliptune.distributed.manifests import blocks_of, import_pyarrow
-from cliptune.errors import DataError, UserError
-from cliptune.storage import delete, exists, joined, listed, opened, read_bytes, write_whole
+from cliptune.distributed.places import below, delete, exists, names_in, opened, write_whole
+from cliptune.errors import DataError, StorageError, UserError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -102,7 +102,7 @@ def asked_before(folder: str) -> Asked | None:
 
     Raises `UserError` for a folder that holds something else.
     """
-    job = joined(folder, JOB)
+    job = below(folder, JOB)
     if not exists(job):
         parts = next(_parts(folder), None)
         if parts is not None:
@@ -112,7 +112,8 @@ def asked_before(folder: str) -> Asked | None:
             )
         return None
     try:
-        return Asked.model_validate_json(read_bytes(job))
+        with opened(job) as file:
+            return Asked.model_validate_json(file.read())
     except ValidationError as error:
         raise UserError(
             f"{job}: it is not what this version writes ({error.error_count()} faults). Choose "
@@ -151,7 +152,7 @@ def cut(folder: str, asked: Asked) -> None:
             _write_rows(folder, shard, arrow.concat_tables(rest))
         ids.refuse_repeated(asked.manifest)
     text = json.dumps(asked.model_dump(), indent=2, ensure_ascii=False)
-    write_whole(joined(folder, JOB), text.encode())
+    write_whole(below(folder, JOB), text.encode())
 
 
 class _Ids:
@@ -181,16 +182,16 @@ class _Ids:
 
 
 def _write_rows(folder: str, shard: int, table: pyarrow.Table) -> None:
-    write_table(joined(folder, ROWS, f"{shard:05d}.parquet"), table)
+    write_table(below(folder, ROWS, f"{shard:05d}.parquet"), table)
 
 
 def rows_of(folder: str, shard: int) -> pyarrow.Table:
     """`id` and `path` of the photos of a shard."""
-    name = joined(folder, ROWS, f"{shard:05d}.parquet")
+    name = below(folder, ROWS, f"{shard:05d}.parquet")
     try:
         with opened(name) as file:
             table: pyarrow.Table = import_pyarrow().parquet.read_table(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, StorageError):
         raise UserError(
             f"--output {folder}: a node cannot read {name}. Expected a folder that every node "
             "reaches: a shared disk, or an address such as s3://bucket/answers."
@@ -208,12 +209,12 @@ def write_table(address: str, table: pyarrow.Table) -> None:
 
 def part(folder: str, shard: int) -> str:
     """Where the answers of a shard are."""
-    return joined(folder, f"part-{shard:05d}.parquet")
+    return below(folder, f"part-{shard:05d}.parquet")
 
 
 def _parts(folder: str) -> Iterator[int]:
-    for address in listed(folder, deep=False):
-        if found := _PART.fullmatch(Path(address).name):
+    for name in names_in(folder):
+        if found := _PART.fullmatch(name):
             yield int(found[1])
 
 
@@ -232,7 +233,7 @@ def finish(folder: str, asked: Asked) -> int:
 
     with ThreadPoolExecutor(16) as pool:
         faults = sum(pool.map(lambda shard: _errors_in(folder, asked, shard), range(asked.shards)))
-    delete(joined(folder, ROWS))
+    delete(below(folder, ROWS))
     return faults
 
 

@@ -17,12 +17,13 @@ from cliptune._version import __version__
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable
 from cliptune.distributed.manifests import import_pyarrow
+from cliptune.distributed.places import below
 from cliptune.distributed.shards import rows_of
 from cliptune.errors import UserError
 from cliptune.inference.columns import as_columns
 from cliptune.inference.predictor import Predictor
 from cliptune.inference.reader import Reader
-from cliptune.storage import is_address, joined
+from cliptune.storage import is_address
 
 if TYPE_CHECKING:
     import pyarrow
@@ -109,7 +110,7 @@ class Reading:
         self.batch_size, self.folder, self.base = batch_size, folder, base
 
     def __call__(self, rows: Rows) -> Iterator[dict[str, NDArray[Any]]]:
-        """`pixels` (B, 3, H, W), zeros where there is an `error`, beside the rows they belong to."""
+        """`pixels` (B, 3, H, W), zeros beside an `error`, with the rows they belong to."""
         height, width = self.reader.preprocess.image_size
         for shard in rows["shard"]:
             listed = rows_of(self.folder, int(shard))
@@ -139,7 +140,7 @@ def _placed(listed: pyarrow.Table, shard: int, start: int) -> dict[str, NDArray[
 
 def located(paths: Sequence[str], base: str) -> list[str]:
     """`paths` as they are read from anywhere: what is relative lies below `base`."""
-    return [path if is_address(path) else joined(base, path) for path in paths]
+    return [path if is_address(path) else below(base, path) for path in paths]
 
 
 def _refuse_version(driver: str) -> None:

@@ -121,9 +121,9 @@ class Predictor:
 
         Images stand in one of the columns `pixels` (uint8 (B, 3, H, W): what `reader` made of
         them), `content` (the bytes of files) and `path`; the first there is taken, the others and
-        further ones are ignored. An `error` that is a text, and not "", goes on to the answers. What comes
-        back is said at `as_columns`. A row is the same in whatever batch it stands, to rounding;
-        to the bit, where it stands among the same `batch_size` rows.
+        further ones are ignored. An `error` that is a text, and not "", goes on to the answers.
+        What comes back is said at `as_columns`. A row is the same in whatever batch it stands, to
+        rounding; to the bit, where it stands among the same `batch_size` rows.
         Raises `UserError` where no such column is there.
         """
         names = [name for name in ("pixels", "content", "path") if name in columns]
