@@ -12,7 +12,7 @@ demo: $(READY)
 
 # Two at a time, each on one thread.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not scale"
 
 # What takes long: servers that are killed, a whole demo, a sample of `make torture`.
 test-slow: $(READY)

@@ -29,6 +29,7 @@ def import_pyarrow() -> Any:
     """The module `pyarrow`, with its readers. Raises `MissingExtra`."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError:

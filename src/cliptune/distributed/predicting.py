@@ -94,7 +94,7 @@ def predict(
     """
     import_ray()
     import_pyarrow()
-    from cliptune.distributed.shards import asked_before, finish, unanswered
+    from cliptune.distributed.shards import asked_before, cut, finish, has_rows, unanswered
 
     if decoding not in DECODING:
         raise UserError(f"decoding {decoding!r}: expected one of {', '.join(DECODING)}.")
@@ -112,6 +112,8 @@ def predict(
         before = asked.rows - sum(map(asked.rows_of, missing))
         if before:
             log.info("%s: %s of %s rows are there.", folder, f"{before:,}", f"{asked.rows:,}")
+        if missing and not has_rows(folder, missing[0]):  # dropped when all was answered once
+            cut(folder, asked)
         if missing:
             options = {
                 "device": device, "precision": precision, "prior": prior, "base_model": base_model,

@@ -14,6 +14,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,8 +140,8 @@ def cut(folder: str, asked: Asked) -> None:
     """
     arrow = import_pyarrow()
     rest, shard = [], 0
-    with tempfile.TemporaryDirectory() as scratch:
-        ids = _Ids(Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as files:
+        ids = _Ids(Path(scratch), files)
         for block in blocks_of(asked.manifest):
             ids.add(block["id"].to_numpy())
             rest.append(block)
@@ -158,8 +159,9 @@ def cut(folder: str, asked: Asked) -> None:
 class _Ids:
     """Ids on the disk, in buckets by value, so that looking for repeated ones takes one bucket."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files = [(folder / str(bucket)).open("w+b") for bucket in range(_BUCKETS)]
+    def __init__(self, folder: Path, files: ExitStack) -> None:
+        paths = (folder / str(bucket) for bucket in range(_BUCKETS))
+        self._files = [files.enter_context(path.open("w+b")) for path in paths]
 
     def add(self, ids: NDArray[np.int64]) -> None:
         # By the upper bits of a product (Knuth's multiplicative hashing): ids may be any pattern.
@@ -172,7 +174,6 @@ class _Ids:
         for file in self._files:
             file.seek(0)
             ids, counts = np.unique(np.frombuffer(file.read(), np.int64), return_counts=True)
-            file.close()
             if (counts > 1).any():
                 place = int(np.argmax(counts > 1))
                 raise DataError(
@@ -182,12 +183,21 @@ class _Ids:
 
 
 def _write_rows(folder: str, shard: int, table: pyarrow.Table) -> None:
-    write_table(below(folder, ROWS, f"{shard:05d}.parquet"), table)
+    write_table(_rows_file(folder, shard), table)
+
+
+def _rows_file(folder: str, shard: int) -> str:
+    return below(folder, ROWS, f"{shard:05d}.parquet")
+
+
+def has_rows(folder: str, shard: int) -> bool:
+    """Whether the rows of a shard are listed."""
+    return exists(_rows_file(folder, shard))
 
 
 def rows_of(folder: str, shard: int) -> pyarrow.Table:
     """`id` and `path` of the photos of a shard."""
-    name = below(folder, ROWS, f"{shard:05d}.parquet")
+    name = _rows_file(folder, shard)
     try:
         with opened(name) as file:
             table: pyarrow.Table = import_pyarrow().parquet.read_table(file)

@@ -19,7 +19,7 @@ from cliptune.data.reading import Unreadable
 from cliptune.distributed.manifests import import_pyarrow
 from cliptune.distributed.places import below
 from cliptune.distributed.shards import rows_of
-from cliptune.errors import UserError
+from cliptune.errors import CliptuneError, UserError
 from cliptune.inference.columns import as_columns
 from cliptune.inference.predictor import Predictor
 from cliptune.inference.reader import Reader
@@ -52,13 +52,20 @@ class Answering:
     def __init__(
         self, *, checkpoint: str, folder: str, base: str, top_k: int, version: str, **options: Any
     ) -> None:
-        _refuse_version(version)
-        self.predictor = Predictor(checkpoint, **options)
         self.folder, self.base = folder, base
-        self.top_k = min(top_k, len(self.predictor.class_names))
+        # What is raised here reaches whoever asks as a text alone; with the first rows, as it is.
+        self.fault: CliptuneError | None = None
+        try:
+            _refuse_version(version)
+            self.predictor = Predictor(checkpoint, **options)
+            self.top_k = min(top_k, len(self.predictor.class_names))
+        except CliptuneError as error:
+            self.fault = error
 
     def __call__(self, rows: Rows) -> Iterator[pyarrow.Table]:
-        """The answers, a few batches at a time."""
+        """The answers, a few batches at a time. Raises what loading the checkpoint did."""
+        if self.fault is not None:
+            raise self.fault
         if "pixels" in rows:
             answers = self.predictor.batch(rows, top_k=self.top_k)
             yield self._table(rows, answers)
