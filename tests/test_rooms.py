@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation.statistics",
         "evaluation",
         "training editing inference",
-        "tuning serving",
+        "tuning serving distributed",
         "demo",
         "commands",
         "cli",
@@ -48,6 +48,9 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 APART = {
     ("editing", "evaluation"),
     ("inference", "evaluation"),
+    ("distributed", "editing"),
+    ("distributed", "evaluation"),
+    ("distributed", "training"),
     ("serving", "evaluation"),
     ("serving", "training"),
     ("serving", "editing"),

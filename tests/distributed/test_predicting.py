@@ -22,8 +22,9 @@ import pyarrow.parquet  # noqa: E402
 from scale.cluster import Nodes, nodes  # noqa: E402
 
 from cliptune import Predictor  # noqa: E402
+from cliptune.checking.check import check as check_here  # noqa: E402
 from cliptune.data.reading import Unreadable  # noqa: E402
-from cliptune.distributed import predict  # noqa: E402
+from cliptune.distributed import check, predict  # noqa: E402
 from cliptune.errors import UserError  # noqa: E402
 
 pytestmark = [pytest.mark.scale, pytest.mark.filterwarnings("ignore")]
@@ -171,3 +172,15 @@ def test_a_checkpoint_that_a_node_cannot_load_ends_with_its_own_message(
             tiny_run, manifest_of(tmp_path, listed, 10), tmp_path / "out", precision="bf17",
             ray_address=cluster.address, progress=False,
         )  # fmt: skip
+
+
+def test_a_check_on_nodes_finds_what_one_machine_finds(
+    clean: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    one = next((clean / "train").rglob("*.jpg"))
+    (clean / "val" / one.parent.name / "copy.jpg").write_bytes(one.read_bytes())
+    (one.parent / "broken.jpg").write_bytes(one.read_bytes()[:500])
+    here = check_here(clean, progress=False).to_dict()
+    there = check(clean, ray_address=cluster.address, progress=False).to_dict()
+    assert there == here
+    assert {"copies_across_splits", "truncated"} <= {f["kind"] for f in here["findings"]}

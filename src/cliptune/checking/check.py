@@ -20,7 +20,7 @@ from cliptune.checking.folder_findings import (
     tree_findings,
     unknown_folder_findings,
 )
-from cliptune.checking.inspection import Inspected, inspect_all
+from cliptune.checking.inspection import Inspected, Inspector, inspect_all
 from cliptune.checking.quarantine import set_aside
 from cliptune.data.counts import Counts
 from cliptune.data.folder import scan_classes
@@ -109,11 +109,14 @@ class CheckResult:
         return {finding.kind for finding in self.findings}
 
 
-def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
+def check(
+    data_dir: Path, *, progress: bool = True, inspector: Inspector = inspect_all
+) -> CheckResult:
     """Read every file of `data_dir/{train,val,test}/<class>/` once, and look at folders and names.
 
     As many processes as there are cores read: a script of one's own calls this below
-    `if __name__ == "__main__":`, where the system starts processes afresh (Windows, macOS).
+    `if __name__ == "__main__":`, where the system starts processes afresh (Windows, macOS). Another
+    `inspector` may read elsewhere, as `cliptune.distributed.check` does.
 
     Raises `DataError` when `data_dir` is not a folder, two folders of it are the same split, or
     its `dataset.json` is damaged;
@@ -139,7 +142,7 @@ def check(data_dir: Path, *, progress: bool = True) -> CheckResult:
     paths = [path for classes in splits.values() for photos in classes.values() for path in photos]
     files = {
         found.path.relative_to(data_dir).as_posix(): found
-        for found in inspect_all(paths, progress=progress)
+        for found in inspector(paths, progress=progress)
     }
     names = {name for classes in splits.values() for name in classes}
     names_faults, prompted = names_file_findings(data_dir, counts.get("train", {}))

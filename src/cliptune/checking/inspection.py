@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,13 @@ from cliptune.errors import ImageError, ResourceError
 MAX_FILE = 512 * 2**20  # bytes; photos are smaller
 # Decoded at a half, a quarter or an eighth of its size while its shorter edge stays above this.
 _DECODED_EDGE = 48
-_CHUNK = 64  # files a process takes at a time
+CHUNK = 64  # files a process takes at a time
 _MOST_PROCESSES = 61  # Windows waits for no more at once
 _GREY_SPREAD = 6  # levels of 255 between the channels that compression alone can make
 _BLANK_SPREAD = 8  # levels of 255 between the darkest and the brightest of 16 × 16 cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """What one file holds. With a `fault`, what came to light before it."""
 
@@ -53,6 +54,12 @@ class Inspected:
     hashes: NDArray[np.uint8] | None = field(default=None, repr=False)  # (V, 32)
 
 
+class Inspector(Protocol):
+    """Looks at files wherever it likes; results in their order."""
+
+    def __call__(self, paths: Sequence[Path], *, progress: bool) -> list[Inspected]: ...
+
+
 def inspect_all(paths: Sequence[Path], *, progress: bool = True) -> list[Inspected]:
     """`inspect` for each of `paths`, in their order, by as many processes as there are cores."""
     hidden = None if progress else True  # None: shown on a terminal only
@@ -65,13 +72,13 @@ def inspect_all(paths: Sequence[Path], *, progress: bool = True) -> list[Inspect
 
 
 def _inspected(paths: Sequence[Path]) -> Iterator[list[Inspected]]:
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     processes = min(os.cpu_count() or 1, len(chunks) // 2, _MOST_PROCESSES)
     if processes < 2:  # starting them would take longer
-        yield from map(_inspect_some, chunks)
+        yield from map(inspect_some, chunks)
         return
     with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(_inspect_some, chunks)
+        results = pool.map(inspect_some, chunks)
         for chunk in chunks:
             try:
                 yield next(results)
@@ -83,7 +90,8 @@ def _inspected(paths: Sequence[Path]) -> Iterator[list[Inspected]]:
                 ) from error
 
 
-def _inspect_some(paths: Iterable[Path]) -> list[Inspected]:
+def inspect_some(paths: Iterable[Path]) -> list[Inspected]:
+    """`inspect` for each of `paths`."""
     return [inspect(path) for path in paths]
 
 

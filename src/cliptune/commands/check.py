@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import Debug, as_given
+from cliptune.commands.options import Debug, RayAddress, as_given
 
 
 def check(
@@ -28,6 +28,10 @@ def check(
     undo: Annotated[
         bool, typer.Option("--undo", help="Bring back what the last --fix moved.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="Read photos here, or by ray on the machines of a cluster.")
+    ] = "here",
+    ray_address: RayAddress = None,
     debug: Debug = False,
 ) -> None:
     """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
@@ -36,5 +40,15 @@ def check(
     # Without --fix: the line looks again, and moves nothing.
     line = as_given("check", data, strict=strict)
     raise typer.Exit(
-        check_to_screen(data, output=output, strict=strict, fix=fix, undo=undo, line=line)
+        check_to_screen(
+            data,
+            output=output,
+            strict=strict,
+            fix=fix,
+            undo=undo,
+            line=line,
+            engine=engine,
+            ray_address=ray_address,
+            debug=debug,
+        )
     )

@@ -64,6 +64,14 @@ MeasuredFolder = Annotated[
     Path | None, typer.Option(help="Photos to measure on. [default: those of training]")
 ]
 MeasuredSplit = Annotated[str, typer.Option(help="Measure on train, val or test.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="The cluster, or local for this machine alone. [default: RAY_ADDRESS, one running "
+        "here, or one of its own]",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")]
 
 

@@ -16,6 +16,7 @@ from cliptune.commands.options import (
     PrecisionAsked,
     PriorGiven,
     Profile,
+    RayAddress,
     ReducedDecoding,
 )
 from cliptune.errors import UserError
@@ -46,14 +47,7 @@ def predict(
     engine: Annotated[
         str, typer.Option(help="here, or ray: over the machines of a cluster.")
     ] = "here",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The cluster, or local for this machine alone. [default: RAY_ADDRESS, one running "
-            "here, or one of its own]",
-        ),
-    ] = None,
+    ray_address: RayAddress = None,
     decoding: Annotated[
         str,
         typer.Option(

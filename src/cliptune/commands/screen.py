@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from cliptune.errors import UserError
 from cliptune.files import user_path
-from cliptune.hints import address_fault
+from cliptune.hints import address_fault, check_choice
 from cliptune.text import command, counted
 
 if TYPE_CHECKING:
+    from cliptune.checking.check import CheckResult
     from cliptune.config import Settings
     from cliptune.demo.run import DemoResult
     from cliptune.editing.change import ClassChange
@@ -45,13 +46,13 @@ def quiet_libraries(*, debug: bool) -> None:
 
 
 def check_to_screen(
-    data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool, line: str
-) -> int:
+    data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool, line: str,
+    engine: str, ray_address: str | None, debug: bool,
+) -> int:  # fmt: skip
     """Check, show and write what was found; set aside or bring back. Returns the exit code.
 
     `line` is the command that checks the same again, for the page.
     """
-    from cliptune.checking.check import check
     from cliptune.checking.quarantine import QUARANTINE, finish
     from cliptune.checking.quarantine import fix as set_aside
     from cliptune.checking.quarantine import undo as bring_back
@@ -68,7 +69,7 @@ def check_to_screen(
         files = counted(len(moved), "file")
         print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
         return 0
-    result = check(data_dir)
+    result = _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
     page = write_check(result, output, line)[1]
     print(f"{check_text(result)}\n\nPictures: {page}")
     if not fix:
@@ -81,6 +82,17 @@ def check_to_screen(
         print(f"To bring them back: {command('cliptune', 'check', data_dir, '--undo')}")
     # What no file's absence mends is left: a missing folder, say.
     return 2 if any(not finding.offenders for finding in result.errors) else 0
+
+
+def _checked(data_dir: Path, *, engine: str, ray_address: str | None, debug: bool) -> CheckResult:
+    check_choice("--engine", engine, ("here", "ray"))
+    if engine == "ray":
+        from cliptune.distributed import check as check_on_cluster
+
+        return check_on_cluster(data_dir, ray_address=ray_address, debug=debug)
+    from cliptune.checking.check import check
+
+    return check(data_dir)
 
 
 def training_summary(result: TrainResult, settings: Settings) -> None:
