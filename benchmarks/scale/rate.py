@@ -1,6 +1,5 @@
 """Photos a second by Ray on this machine against the plain loop of a process on the same cores.
 
-
     python benchmarks/scale/rate.py                                        on drawings
     python benchmarks/scale/rate.py RUN --photos FOLDER --rows 20000
 
