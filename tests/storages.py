@@ -126,8 +126,9 @@ def sftp_server(folder: Path) -> Iterator[str]:
     )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    with _running(sshd, "-D", "-e", "-f", own / "sshd_config", port=port), environment(
-        HOME=str(home), SSH_AUTH_SOCK=""
+    with (
+        _running(sshd, "-D", "-e", "-f", own / "sshd_config", port=port),
+        environment(HOME=str(home), SSH_AUTH_SOCK=""),
     ):
         yield f"sftp://127.0.0.1:{port}{folder}"
 
@@ -220,7 +221,7 @@ class _Failing(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         fate = self.faults.next()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if fate == "hang":
@@ -238,7 +239,7 @@ class _Failing(http.server.BaseHTTPRequestHandler):
             return
         self._pass_on(body, half=kind == 2)
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def _pass_on(self, body: bytes, *, half: bool) -> None:
         upstream = http.client.HTTPConnection(self.upstream, timeout=30)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cliptune.storage import address_of
+
 CheckpointPath = Annotated[
     Path,
     typer.Option(help="A checkpoint or an exported folder, or a run folder (then: its best)."),
@@ -78,5 +80,10 @@ def as_given(verb: str, *arguments: Path, **options: object) -> str:
     words: list[object] = []
     for name, value in options.items():
         if value is not None and value is not False:
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
-    return command("cliptune", verb, *arguments, *words)
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [_written(value)])]
+    return command("cliptune", verb, *map(_written, arguments), *words)
+
+
+def _written(value: object) -> object:
+    """`value`, an address as it was given."""
+    return address_of(value) or value if isinstance(value, Path) else value

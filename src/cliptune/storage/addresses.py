@@ -7,6 +7,7 @@ or talk to programs, and none of that should follow from a line of somebody's ma
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,20 +59,27 @@ PROTOCOLS = {
 }  # fmt: skip
 
 
+WEB = ("http", "https")
+
+
 def is_address(path: str | Path) -> bool:
     """Whether `path` is an address, `scheme://…`, of whatever scheme."""
     return address_of(path) is not None
 
 
 def address_of(path: str | Path) -> str | None:
-    """The address that `path` is, also one of which a `Path` was made; None for a path."""
+    """The address that `path` is, also one of which a `Path` was made; None for a path.
+
+    A `Path` makes one slash of two. Where something here is called so, that is meant.
+    """
     if isinstance(path, str):
         return path if _ADDRESS.match(path) else None
     text = path.as_posix()
-    if found := _COLLAPSED.match(text):
+    found = _COLLAPSED.match(text)
+    if found and found[1].lower() in PROTOCOLS and not os.path.lexists(path):
         local = found[1].lower() in ("file", "memory")
         return f"{found[1]}://{'/' if local else ''}{text[found.end() :]}"
-    return text if _ADDRESS.match(text) else None
+    return None
 
 
 def protocol_of(address: str) -> str:
@@ -121,9 +129,14 @@ def _class_of(address: str) -> tuple[Any, dict[str, Any]]:
     return kind, protocol.options
 
 
+def lists(address: str) -> bool:
+    """Whether what is below `address` can be listed: web servers do not."""
+    return protocol_of(address) not in WEB
+
+
 def joined(address: str, name: str) -> str:
     """The address of `name`, a relative path with slashes, below `address`."""
-    if protocol_of(address) not in ("http", "https"):
+    if protocol_of(address) not in WEB:
         return f"{address.rstrip('/')}/{name}"
     parts = urlsplit(address)
     path = f"{parts.path.rstrip('/')}/{quote(name)}"

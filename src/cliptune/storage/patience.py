@@ -100,7 +100,7 @@ def _told(error: BaseException, what: str, attempts: int) -> StorageError:
         if status is not None and str(status) not in why:
             why += f" (status {status})"
     tried = f", after {attempts} attempts" if attempts > 1 else ""
-    return StorageError(f"{what}: {why}{tried}", missing=missing)
+    return StorageError(what, f"{why}{tried}", missing=missing)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
