@@ -25,7 +25,7 @@ from cliptune.storage import (
     joined,
     local_folder,
     output_folder,
-    protocol_of,
+    path_in,
 )
 from cliptune.text import command, counted
 
@@ -129,7 +129,7 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
             "as well\nbe chance. More val photos show smaller gains."
         )
     if best:
-        words = ["--checkpoint", best.path, "--data-dir", settings.data.data_dir]
+        words = ["--checkpoint", best.path, "--data-dir", _place(settings.data.data_dir)]
         print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
 
 
@@ -156,6 +156,11 @@ def _below(folder: Path, name: str) -> str:
     """The file `name` of the folder, which may be an address."""
     address = address_of(folder)
     return joined(address, name) if address else str(folder / name)
+
+
+def _place(path: Path) -> Path | str:
+    """`path`, an address as it was given."""
+    return address_of(path) or path
 
 
 def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
@@ -266,8 +271,8 @@ def _show_or_write(
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)
-        where = address_of(output) or output
-        print(f"{counted(len(paths) - len(unreadable), 'image')} predicted: {where}")
+        done = counted(len(paths) - len(unreadable), "image")
+        print(f"{done} predicted: {_place(output)}")
     if unreadable:
         from cliptune.errors import listing
 
@@ -315,7 +320,7 @@ def photos_to_predict(images: list[str], image_dir: Path | None) -> list[Path | 
 def _photos_named(given: str) -> list[Path | str]:
     """The file that `given` names, or those that it is a pattern of."""
     if is_address(given):
-        protocol_of(given)  # refuses what is not read
+        path_in(given)  # refuses what cannot be read
         return [given]
     if fault := address_fault(given):
         raise UserError(f"--image {given}: {fault}.")

@@ -10,6 +10,7 @@ from cliptune.storage.addresses import (
     is_address,
     joined,
     lists,
+    path_in,
     protocol_of,
 )
 from cliptune.storage.kept import (
@@ -57,6 +58,7 @@ __all__ = [
     "local_folder",
     "opened",
     "output_folder",
+    "path_in",
     "protocol_of",
     "read_bytes",
     "subfolders",

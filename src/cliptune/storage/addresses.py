@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from cliptune.errors import MissingExtra, UserError
 from cliptune.hints import did_you_mean
@@ -117,7 +118,18 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
 
 def path_in(address: str) -> str:
     """What the file system of `address` calls it. Raises as `file_system` does."""
-    return str(_class_of(address)[0]._strip_protocol(address))
+    kind, _ = _class_of(address)
+    if protocol_of(address) == "file":
+        return _local(address)
+    return str(kind._strip_protocol(address))
+
+
+def _local(address: str) -> str:
+    """The path of file:///… as `Path.as_uri` writes it, with %20 for a blank."""
+    host, slash, rest = address.partition("://")[2].partition("/")
+    if host not in ("", "localhost"):
+        raise UserError(f"{address}: file:// names a file here: file:///folder/photo.jpg.")
+    return url2pathname(f"{slash}{rest}") or slash
 
 
 def _class_of(address: str) -> tuple[Any, dict[str, Any]]:
@@ -136,8 +148,9 @@ def lists(address: str) -> bool:
 
 def joined(address: str, name: str) -> str:
     """The address of `name`, a relative path with slashes, below `address`."""
-    if protocol_of(address) not in WEB:
-        return f"{address.rstrip('/')}/{name}"
+    protocol = protocol_of(address)
+    if protocol not in WEB:
+        return f"{address.rstrip('/')}/{quote(name) if protocol == 'file' else name}"
     parts = urlsplit(address)
     path = f"{parts.path.rstrip('/')}/{quote(name)}"
     return urlunsplit(parts._replace(path=path))

@@ -135,7 +135,7 @@ def whole_object(
     """
     check_writable(address)
     if protocol_of(address) == "file":
-        path = Path(file_system(address)[1])
+        path = Path(path_in(address))
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             yield partial

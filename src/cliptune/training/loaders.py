@@ -19,7 +19,7 @@ from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import default_cache_dir
-from cliptune.storage import local_folder
+from cliptune.storage import address_of, local_folder
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def load_photos(
     cause = "without the unreadable images " if unreadable else ""
     _refuse_nothing_left(data.data_dir, train, val, cause=cause, recipe=recipe)
     log.info(
-        "%s: %s, %s, %s", data.data_dir, counted(len(train.class_names), "class"),
+        "%s: %s, %s, %s", address_of(data.data_dir) or data.data_dir,
+        counted(len(train.class_names), "class"),
         counted(len(train), "training photo"), counted(len(val), "validation photo"),
     )  # fmt: skip
     if not val.samples:
