@@ -78,7 +78,7 @@ def address_of(path: str | Path) -> str | None:
     text = path.as_posix()
     found = _COLLAPSED.match(text)
     if found and found[1].lower() in PROTOCOLS and not os.path.lexists(path):
-        local = found[1].lower() in ("file", "memory")
+        local = found[1].lower() == "file"
         return f"{found[1]}://{'/' if local else ''}{text[found.end() :]}"
     return None
 

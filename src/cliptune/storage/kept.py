@@ -129,7 +129,8 @@ def kept_folder(address: str) -> Path:
     found = [each for each in listed(address) if not _is_hidden(each, address)]
     if not found:
         raise DataError(f"{address}: nothing is there. Expected a folder, or a prefix of objects.")
-    name = PurePosixPath(address).name
+    names = [_relative(each, address) for each in found]
+    name = PurePosixPath(address).name or "all"
     target = _root() / "folders" / _digest(found) / name
     if target.is_dir():
         return target
@@ -137,8 +138,8 @@ def kept_folder(address: str) -> Path:
         if not target.is_dir():
             objects = _fetch_all(found, address)
             with whole_folder(target.parent) as new:
-                for each, path in zip(found, objects, strict=True):
-                    place = new / name / _relative(each, address)
+                for relative, path in zip(names, objects, strict=True):
+                    place = new / name / relative
                     place.parent.mkdir(parents=True, exist_ok=True)
                     _link(path, place)
     return target
