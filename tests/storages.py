@@ -185,6 +185,26 @@ def forget_s3() -> None:
         s3fs.S3FileSystem.clear_instance_cache()
 
 
+@contextmanager
+def gcs_server() -> Iterator[str]:
+    """gcp-storage-emulator: yields the address of an empty bucket of Google's protocol."""
+    pytest.importorskip("gcsfs", reason="the extra 'gcs' is not installed")
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    port = free_port()
+    start = "from gcp_storage_emulator.__main__ import main; main()"
+    command = [sys.executable, "-c", start, "start", "--host=127.0.0.1", f"--port={port}",
+               "--in-memory", "--default-bucket=photos"]  # fmt: skip
+    with (
+        _running(*command, port=port),
+        environment(
+            STORAGE_EMULATOR_HOST=f"http://127.0.0.1:{port}",
+            FSSPEC_GCS_TOKEN="anon",
+            GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false",  # asked by gRPC, which the emulator lacks
+        ),
+    ):
+        yield "gs://photos"
+
+
 class Faults:
     """What a failing server does: with what chance, in which ways, and how often it did.
 

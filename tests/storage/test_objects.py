@@ -24,13 +24,20 @@ from cliptune.storage import (
     whole_object,
     write_whole,
 )
-from storages import http_server, s3_server, sftp_server
+from storages import gcs_server, http_server, s3_server, sftp_server
 
 CONTENT = {"empty": b"", "a/one.txt": b"one", "a/b/two ü #%.bin": bytes(range(256)) * 500}
 
 
 @pytest.fixture(
-    scope="module", params=["memory", "file", "sftp", pytest.param("s3", marks=pytest.mark.slow)]
+    scope="module",
+    params=[
+        "memory",
+        "file",
+        "sftp",
+        pytest.param("s3", marks=pytest.mark.slow),
+        pytest.param("gcs", marks=pytest.mark.slow),
+    ],
 )
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -44,6 +51,7 @@ def place(
             "file": folder.as_uri,
             "sftp": lambda: stack.enter_context(sftp_server(folder)),
             "s3": lambda: f"{stack.enter_context(s3_server())}/some prefix",
+            "gcs": lambda: f"{stack.enter_context(gcs_server())}/some prefix",
         }[request.param]()
         for name, content in CONTENT.items():
             write_whole(joined(address, name), content)
