@@ -11,13 +11,18 @@ from cliptune.storage import address_of
 
 CheckpointPath = Annotated[
     Path,
-    typer.Option(help="A checkpoint or an exported folder, or a run folder (then: its best)."),
+    typer.Option(
+        help="A checkpoint or an exported folder, or a run folder (then: its best); a path, or an "
+        "address such as s3://bucket/run."
+    ),
 ]
 OneCheckpoint = Annotated[
-    Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
+    Path,
+    typer.Argument(help="A checkpoint folder, or a run folder (then: its best); or its address."),
 ]
 SplitsFolder = Annotated[
-    Path | None, typer.Option(help="Folder with the splits. [default: that of training]")
+    Path | None,
+    typer.Option(help="Folder with the splits, or its address. [default: that of training]"),
 ]
 SplitName = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos at a time.")]

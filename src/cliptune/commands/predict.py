@@ -24,14 +24,18 @@ def predict(
     checkpoint: CheckpointPath,
     image: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="A photo, or '*.jpg'; may be given several times."),
+        typer.Option(
+            metavar="FILE", help="A photo, its address, or '*.jpg'; may be given several times."
+        ),
     ] = None,
     image_dir: Annotated[
-        Path | None, typer.Option(help="A folder of photos, with all its sub-folders.")
+        Path | None,
+        typer.Option(help="A folder of photos, with all its sub-folders; or s3://bucket/…"),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     output: Annotated[
-        Path | None, typer.Option(help="A file to write: .txt, .csv, .json or .jsonl.")
+        Path | None,
+        typer.Option(help="A file or an address to write: .txt, .csv, .json or .jsonl."),
     ] = None,
     prior: PriorGiven = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos at a time.")] = 32,

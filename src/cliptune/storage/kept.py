@@ -166,6 +166,7 @@ def kept_checkpoint(address: str) -> Path:
         return target
     with one_at_a_time(_lock(target.parent), building=target), whole_folder(target.parent) as new:
         folder = new / target.name
+        folder.mkdir()
         wanted = [name for name in names if not name.startswith("resume/")]
         log.info("%s: fetching it into %s", address, target)
         for name in wanted:

@@ -33,7 +33,8 @@ _PASSING = (TimeoutError, ConnectionError, EOFError, OSError)
 # Classes of libraries that need not be there: what passes, and what lasts.
 _PASSING_NAMES = frozenset({
     "ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError",  # aiohttp
-    "HTTPClientError", "ResponseParserError", "IncompleteRead",  # botocore, urllib3
+    "ConnectionError", "HTTPClientError", "ResponseParserError",  # botocore
+    "IncompleteRead",  # urllib3
     "TransportError", "RequestException",  # httpx, requests
     "ServiceRequestError", "ServiceResponseError",  # azure
     "SSHException", "FSTimeoutError",
