@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 STARTS_WITHIN_S = 60
@@ -53,23 +54,30 @@ def _running(*command: str | Path, port: int, **options: Any) -> Iterator[None]:
         wait_for_port(port, process)
         yield
     finally:
-        process.terminate()
+        family = [*psutil.Process(process.pid).children(recursive=True), process]
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
         process.wait(10)
 
 
 @contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """`os.environ` with `values`, for this process and what it starts."""
+def environment(**values: str | None) -> Iterator[None]:
+    """`os.environ` with `values` (None: without), for this process and what it starts."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
     try:
+        _set(values)
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager
@@ -128,7 +136,7 @@ def sftp_server(folder: Path) -> Iterator[str]:
         Path("/run/sshd").mkdir(exist_ok=True)
     with (
         _running(sshd, "-D", "-e", "-f", own / "sshd_config", port=port),
-        environment(HOME=str(home), SSH_AUTH_SOCK=""),
+        environment(HOME=str(home), SSH_AUTH_SOCK=None),
     ):
         yield f"sftp://127.0.0.1:{port}{folder}"
 
@@ -164,20 +172,62 @@ def s3_environment(endpoint: str) -> Iterator[None]:
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
     ):
+        forget_s3()
         yield
+        forget_s3()
+
+
+def forget_s3() -> None:
+    """Have s3fs, which keeps its connections, look at the environment anew."""
+    if "s3fs" in sys.modules:
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def gcs_server() -> Iterator[str]:
+    """gcp-storage-emulator: yields the address of an empty bucket of Google's protocol."""
+    pytest.importorskip("gcsfs", reason="the extra 'gcs' is not installed")
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    port = free_port()
+    start = "from gcp_storage_emulator.__main__ import main; main()"
+    command = [sys.executable, "-c", start, "start", "--host=127.0.0.1", f"--port={port}",
+               "--in-memory", "--default-bucket=photos"]  # fmt: skip
+    with (
+        _running(*command, port=port),
+        environment(
+            STORAGE_EMULATOR_HOST=f"http://127.0.0.1:{port}",
+            FSSPEC_GCS_TOKEN="anon",
+            GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false",  # asked by gRPC, which the emulator lacks
+        ),
+    ):
+        yield "gs://photos"
 
 
 class Faults:
-    """What a failing server does: with what chance, and how often it did."""
+    """What a failing server does: with what chance, in which ways, and how often it did.
 
-    def __init__(self, *, fails: float, hangs: float, seed: int = 0, hang_s: float = 30) -> None:
-        self.fails, self.hangs, self.hang_s = fails, hangs, hang_s
+    A failing request is answered by 503 ("status"), by a broken connection ("drop"), or by half of
+    the content ("half"), in turns; a hanging one not at all for `hang_s` seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        fails: float,
+        hangs: float,
+        ways: tuple[str, ...] = ("status", "drop", "half"),
+        seed: int = 0,
+        hang_s: float = 30,
+    ) -> None:
+        self.fails, self.hangs, self.ways, self.hang_s = fails, hangs, ways, hang_s
         self._rng, self._lock = random.Random(seed), threading.Lock()
         self.requests = self.failed = self.hung = 0
         self.over = threading.Event()
 
     def next(self) -> str:
-        """ "well", "fail" or "hang", for the next request."""
+        """What becomes of the next request: "well", "hang", or one of `ways`."""
         with self._lock:
             self.requests += 1
             drawn = self._rng.random()
@@ -186,17 +236,13 @@ class Faults:
                 return "hang"
             if drawn < self.hangs + self.fails:
                 self.failed += 1
-                return "fail"
+                return self.ways[self.failed % len(self.ways)]
             return "well"
 
 
 @contextmanager
 def failing_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
-    """A server before the one at `endpoint`, http://host:port, that fails as `faults` say.
-
-    A failing request is answered by 503, by a broken connection, or by half of the content, in
-    turns; a hanging one not at all for `faults.hang_s` seconds.
-    """
+    """A server before the one at `endpoint`, http://host:port, that fails as `faults` say."""
     handler = functools.partial(_Failing, endpoint.removeprefix("http://"), faults)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
@@ -228,16 +274,15 @@ class _Failing(http.server.BaseHTTPRequestHandler):
             self.faults.over.wait(self.faults.hang_s)
             self.close_connection = True
             return
-        kind = self.faults.failed % 3 if fate == "fail" else None
-        if kind == 0:
+        if fate == "status":
             self.send_response(503)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        if kind == 1:
+        if fate == "drop":
             self.close_connection = True
             return
-        self._pass_on(body, half=kind == 2)
+        self._pass_on(body, half=fate == "half")
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 

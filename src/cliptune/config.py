@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -24,10 +25,16 @@ from pydantic import (
 from cliptune.config_source import SettingsSource, describe_faults, read_source
 from cliptune.errors import SettingsError, listing
 from cliptune.files import user_path
+from cliptune.storage import address_of
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
-Folder = Annotated[Path, Field(strict=False), AfterValidator(user_path)]
+Folder = Annotated[
+    Path,
+    Field(strict=False),
+    AfterValidator(user_path),
+    PlainSerializer(lambda path: address_of(path) or str(path), return_type=str),
+]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
@@ -281,6 +288,12 @@ def load_settings(
     raise SettingsError(f"{source.name}: {len(faults)} faults:\n{listing(faults, limit=50)}")
 
 
+# Folders that are at no address.
+HERE = (
+    ("output", "output_dir"), ("output", "log_dir"), ("data", "cache_dir"), ("model", "cache_dir"),
+)  # fmt: skip
+
+
 def _contradictions(values: dict[str, Any]) -> list[str]:
     """What the sections say against each other. `values` may be raw: sections may be missing."""
 
@@ -288,7 +301,13 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         given = values.get(section)
         return given.get(key) if isinstance(given, dict) else None
 
-    faults = []
+    faults = [
+        f"{section}.{key}: found {address}, an address. What is written there is renamed, locked "
+        "and read again and again, which takes a folder of this machine; copy it when it is done "
+        "(docs/storage.md)"
+        for section, key in HERE
+        if isinstance(given := value(section, key), str | Path) and (address := address_of(given))
+    ]
     sizes = value("data", "batch_size"), value("training", "batch_size")
     if None not in sizes and sizes[0] != sizes[1]:
         faults.append(

@@ -36,12 +36,12 @@ class HubError(CliptuneError):
 class StorageError(CliptuneError):
     """What is at an address could not be read or written, after the attempts that were made.
 
-    `missing`: nothing is there.
+    `why` is the message without the address. `missing`: nothing is there.
     """
 
-    def __init__(self, message: str, *, missing: bool = False) -> None:
-        super().__init__(message)
-        self.missing = missing
+    def __init__(self, address: str, why: str, *, missing: bool = False) -> None:
+        super().__init__(f"{address}: {why}")
+        self.why, self.missing = why, missing
 
 
 class TrainingError(CliptuneError):

@@ -155,14 +155,13 @@ def test_a_path_that_is_not_there_names_the_nearest_one(place: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("given", "remedy"),
     [
-        ("https://example.org/dog.jpg", "download it first"),
-        ("HTTP://example.org/dog.jpg", "download it first"),
-        ("s3://bucket/dog.jpg", "download it first"),
-        ("file:///photos/my%20dog.jpg", r"give the path itself: '/photos/my dog\.jpg'"),
+        ("HTTP://example.org/dog.jpg", "no protocol that is read. Did you mean 'http'?"),
+        ("ftp://example.org/dog.jpg", r"Expected one of .*s3://.*, or a path|download it first"),
+        ("sftp://me:secret@example.org/dog.jpg", "sftp://…@example.org/dog.jpg: a password"),
         ("-", "standard input is not read"),
     ],
 )
-def test_an_address_is_answered_with_what_to_do(
+def test_an_address_that_is_not_read_is_answered_with_what_to_do(
     given: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in ("--image", "--image-dir"):
@@ -171,18 +170,30 @@ def test_an_address_is_answered_with_what_to_do(
         )
         assert code == 2
         assert re.search(remedy, said)
-        assert "no such file" not in said
-    assert re.search(remedy, not_there(Path(given), "no such folder"))
+        assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("https://example.org/config.yaml", "download it first"),
+        ("file:///my%20dogs/config.yaml", "give the path itself: '/my dogs/config.yaml'"),
+    ],
+)
+def test_an_address_where_only_files_are_read_is_answered_with_what_to_do(
+    given: str, remedy: str
+) -> None:
+    assert re.search(remedy, not_there(Path(given), "no such file"))
     assert address_fault("C:/photos/dog.jpg") is None
     assert address_fault("photos/dog.jpg") is None
 
 
 def test_the_python_api_answers_an_address_as_the_command_line_does(place: Path) -> None:
     predictor = Predictor(place / "run", device="cpu")
-    with pytest.raises(ImageError, match=r"https:/+a\.b/c\.jpg: this is an address"):
-        predictor.predict_batch(["https://a.b/c.jpg", "https://a.b/d.jpg"])
-    with pytest.raises(DataError, match="download it first"):
-        prepare(place / "out", source="https://example.org/photos.tar")
+    with pytest.raises(ImageError, match=r"ftp://a\.b/c\.jpg: 'ftp' is no protocol"):
+        predictor.predict_batch(["ftp://a.b/c.jpg", "ftp://a.b/d.jpg"])
+    with pytest.raises(UserError, match=r"ftp://example\.org/photos\.tar: 'ftp' is no protocol"):
+        prepare(place / "out", source="ftp://example.org/photos.tar")
 
 
 def test_a_quoted_pattern_names_the_photos_that_a_shell_would_have_named(place: Path) -> None:

@@ -28,9 +28,9 @@ from cliptune.data.image_files import IMAGE_FORMATS
 from cliptune.data.manifest import read_manifest
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
-from cliptune.files import user_path
 from cliptune.foreign_errors import disk_errors
 from cliptune.hints import not_there
+from cliptune.storage import local_folder
 from cliptune.text import command, counted
 
 TINY = 64  # pixels of the shorter edge
@@ -122,7 +122,7 @@ def check(
     its `dataset.json` is damaged;
     `ResourceError` when a reading process was ended.
     """
-    data_dir = user_path(data_dir)
+    data_dir = local_folder(data_dir)
     if not data_dir.is_dir():
         what = "this is a file." if data_dir.exists() else not_there(data_dir, "no such folder")
         raise DataError(

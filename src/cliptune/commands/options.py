@@ -7,15 +7,22 @@ from typing import Annotated
 
 import typer
 
+from cliptune.storage import address_of
+
 CheckpointPath = Annotated[
     Path,
-    typer.Option(help="A checkpoint or an exported folder, or a run folder (then: its best)."),
+    typer.Option(
+        help="A checkpoint or an exported folder, or a run folder (then: its best); a path, or an "
+        "address such as s3://bucket/run."
+    ),
 ]
 OneCheckpoint = Annotated[
-    Path, typer.Argument(help="A checkpoint folder, or a run folder (then: its best).")
+    Path,
+    typer.Argument(help="A checkpoint folder, or a run folder (then: its best); or its address."),
 ]
 SplitsFolder = Annotated[
-    Path | None, typer.Option(help="Folder with the splits. [default: that of training]")
+    Path | None,
+    typer.Option(help="Folder with the splits, or its address. [default: that of training]"),
 ]
 SplitName = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Photos at a time.")]
@@ -86,5 +93,10 @@ def as_given(verb: str, *arguments: Path, **options: object) -> str:
     words: list[object] = []
     for name, value in options.items():
         if value is not None and value is not False:
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
-    return command("cliptune", verb, *arguments, *words)
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [_written(value)])]
+    return command("cliptune", verb, *map(_written, arguments), *words)
+
+
+def _written(value: object) -> object:
+    """`value`, an address as it was given."""
+    return address_of(value) or value if isinstance(value, Path) else value

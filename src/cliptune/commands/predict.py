@@ -26,10 +26,13 @@ def predict(
     checkpoint: CheckpointPath,
     image: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="A photo, or '*.jpg'; may be given several times."),
+        typer.Option(
+            metavar="FILE", help="A photo, its address, or '*.jpg'; may be given several times."
+        ),
     ] = None,
     image_dir: Annotated[
-        Path | None, typer.Option(help="A folder of photos, with all its sub-folders.")
+        Path | None,
+        typer.Option(help="A folder of photos, with all its sub-folders; or s3://bucket/…"),
     ] = None,
     images: Annotated[
         str | None,
@@ -40,8 +43,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A file to write: .txt, .csv, .json or .jsonl. Of --engine ray: a folder, or the "
-            "address of one, for Parquet.",
+            help="A file or an address to write: .txt, .csv, .json or .jsonl. Of --engine ray: a "
+            "folder, or the address of one, for Parquet.",
         ),
     ] = None,
     engine: Annotated[

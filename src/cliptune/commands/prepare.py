@@ -38,7 +38,8 @@ def prepare(
         typer.Option(
             help="A .tar archive; a folder: one folder of photos for each class, photos named by "
             "class (pug_1.jpg), train/CLASS/, or Oxford-IIIT Pet's; a list of path,label[,split] "
-            "(.csv, .tsv, .jsonl); .parquet; or hf:OWNER/NAME on the Hugging Face hub."
+            "(.csv, .tsv, .jsonl); .parquet; or hf:OWNER/NAME on the Hugging Face hub. "
+            "Files and folders may be addresses, such as s3://bucket/photos."
         ),
     ] = None,
     layout: Annotated[

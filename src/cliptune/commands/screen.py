@@ -6,7 +6,7 @@ import glob
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,16 @@ from tqdm import tqdm
 from cliptune.errors import UserError
 from cliptune.files import user_path
 from cliptune.hints import address_fault, check_choice
+from cliptune.storage import (
+    address_of,
+    check_output_folder,
+    folder_here,
+    is_address,
+    joined,
+    local_folder,
+    output_folder,
+    path_in,
+)
 from cliptune.text import command, counted
 
 if TYPE_CHECKING:
@@ -58,9 +68,12 @@ def check_to_screen(
     from cliptune.checking.quarantine import undo as bring_back
     from cliptune.checking.report import check_text, write_check
 
-    data_dir, output = user_path(data_dir), user_path(output)
     if fix and undo:
         raise UserError("--fix and --undo: choose one of the two.")
+    if fix or undo:
+        data_dir = folder_here(data_dir, "--fix and --undo:")
+    data_dir = local_folder(data_dir)
+    check_output_folder(output)
     if undo:
         back = bring_back(data_dir)
         print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
@@ -70,8 +83,9 @@ def check_to_screen(
         print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
         return 0
     result = _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
-    page = write_check(result, output, line)[1]
-    print(f"{check_text(result)}\n\nPictures: {page}")
+    with output_folder(output) as folder:
+        page = write_check(result, folder, line)[1]
+    print(f"{check_text(result)}\n\nPictures: {_below(output, page.name)}")
     if not fix:
         return result.exit_code(strict=strict)
     moved = set_aside(data_dir, result.offenders)
@@ -127,7 +141,7 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
             "as well\nbe chance. More val photos show smaller gains."
         )
     if best:
-        words = ["--checkpoint", best.path, "--data-dir", settings.data.data_dir]
+        words = ["--checkpoint", best.path, "--data-dir", _place(settings.data.data_dir)]
         print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
 
 
@@ -147,7 +161,18 @@ def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
     from cliptune.evaluation.report_text import summary_text
 
     print(summary_text(evaluation))
-    print(f"\nReport: {output_dir / 'report.html'}, and its text and pictures beside it")
+    print(f"\nReport: {_below(output_dir, 'report.html')}, and its text and pictures beside it")
+
+
+def _below(folder: Path, name: str) -> str:
+    """The file `name` of the folder, which may be an address."""
+    address = address_of(folder)
+    return joined(address, name) if address else str(folder / name)
+
+
+def _place(path: Path) -> Path | str:
+    """`path`, an address as it was given."""
+    return address_of(path) or path
 
 
 def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
@@ -155,7 +180,8 @@ def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
     from cliptune.evaluation.comparison.text import comparison_summary
 
     print(comparison_summary(comparison))
-    print(f"\nReport: {output_dir / 'comparison.html'}, and its text and table of photos beside it")
+    page = _below(output_dir, "comparison.html")
+    print(f"\nReport: {page}, and its text and table of photos beside it")
 
 
 def class_change_summary(change: ClassChange) -> None:
@@ -184,10 +210,10 @@ def predict_to_screen_or_file(
     """Predict and show or write; returns how many images could not be read."""
     from cliptune.inference.output import check_output
 
-    paths = photos_to_predict(images, image_dir)
     if output is not None:
         output = user_path(output)
         check_output(output)
+    paths = photos_to_predict(images, image_dir)
 
     from cliptune.inference.predictor import Predictor
     from cliptune.timing import measured
@@ -255,7 +281,7 @@ def export_summary(made: Export) -> None:
 
 
 def _show_or_write(
-    predictor: Predictor, paths: list[Path], *, top_k: int, output: Path | None
+    predictor: Predictor, paths: Sequence[Path | str], *, top_k: int, output: Path | None
 ) -> int:
     """How many images could not be read."""
     from cliptune.data.reading import Unreadable
@@ -282,7 +308,8 @@ def _show_or_write(
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)
-        print(f"{counted(len(paths) - len(unreadable), 'image')} predicted: {output}")
+        done = counted(len(paths) - len(unreadable), "image")
+        print(f"{done} predicted: {_place(output)}")
     if unreadable:
         from cliptune.errors import listing
 
@@ -309,22 +336,29 @@ def show_demo(result: DemoResult) -> None:
     print(f"  {command('tensorboard', '--logdir', result.output_dir / 'logs')}")
 
 
-def photos_to_predict(images: list[str], image_dir: Path | None) -> list[Path]:
+def photos_to_predict(images: list[str], image_dir: Path | None) -> list[Path | str]:
     """The photos given with --image, patterns such as '*.jpg' expanded, or those in `image_dir`.
+
+    Addresses stay what they are.
 
     Raises `UserError` where none, or both sources, are given, and for what is no file's path.
     """
-    from cliptune.data.image_files import photos_below
+    from cliptune.data.image_files import photos_at, photos_below
 
     if bool(images) == (image_dir is not None):
         raise UserError("name photos with --image FILE, or a folder with --image-dir FOLDER.")
     if image_dir is None:
         return [path for given in images for path in _photos_named(given)]
-    return photos_below(image_dir, "--image-dir")
+    if address := address_of(image_dir):
+        return [*photos_at(address, "--image-dir")]
+    return [*photos_below(image_dir, "--image-dir")]
 
 
-def _photos_named(given: str) -> list[Path]:
+def _photos_named(given: str) -> list[Path | str]:
     """The file that `given` names, or those that it is a pattern of."""
+    if is_address(given):
+        path_in(given)  # refuses what cannot be read
+        return [given]
     if fault := address_fault(given):
         raise UserError(f"--image {given}: {fault}.")
     path = user_path(given)
@@ -336,7 +370,7 @@ def _photos_named(given: str) -> list[Path]:
     folder = Path(path.anchor)
     found = [each for each in folder.glob(str(path.relative_to(folder))) if each.is_file()]
     if found := sorted(each for each in found if not each.name.startswith(".")):
-        return found
+        return [*found]
     raise UserError(
         f"--image {given}: no file of this pattern. Expected a photo's path, or a pattern of some; "
         "for all photos in a folder, use --image-dir."

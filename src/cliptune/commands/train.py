@@ -12,7 +12,9 @@ from cliptune.commands.options import BaseModelName, Debug, Plain, Profile
 
 def train(
     config: Annotated[Path | None, typer.Option(help="Settings in YAML.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with train/ and val/.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with train/ and val/, or its address.")
+    ] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where checkpoints go.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos in one micro-batch.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,

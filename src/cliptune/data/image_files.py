@@ -6,11 +6,11 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cliptune.errors import DataError
-from cliptune.files import user_path
 from cliptune.hints import not_there
+from cliptune.storage import listed, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,36 @@ def pictures_left_out(folder: Path, *, with_classes: bool) -> str:
     return ", ".join(f"{len(paths)} × {what}" for what, paths in others.items() if is_picture(what))
 
 
+def photos_at(address: str, option: str) -> list[str]:
+    """The addresses of the photos below the folder or prefix `address`, given as `option`.
+
+    By the rules of `photos_below`, in the order in which they are listed. Raises `DataError` where
+    there is none, and `StorageError`.
+    """
+    expected = f"Expected a folder or a prefix of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
+    photos, others = [], 0
+    for found in listed(address):
+        parts = PurePosixPath(found.address[len(address.rstrip("/")) :])
+        if any(part.startswith(".") for part in parts.parts):
+            continue
+        if parts.suffix.lower() in IMAGE_SUFFIXES:
+            photos.append(found.address)
+        else:
+            others += 1
+    if not photos:
+        beside = f" among {others} objects" if others else ", and nothing else"
+        raise DataError(f"{option} {address}: no photos there{beside}. {expected}")
+    return photos
+
+
 def photos_below(folder: Path, option: str) -> list[Path]:
     """`find_images` in a folder that was given as `option`. Raises `DataError` where none is.
 
+    A folder at an address is fetched first.
+
     Pictures that are passed over are named in the log.
     """
-    folder = user_path(folder)
+    folder = local_folder(folder)
     expected = f"Expected a folder of photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
     if not folder.is_dir():
         what = "this is a file." if folder.exists() else not_there(folder, "no such folder")

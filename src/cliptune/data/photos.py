@@ -20,7 +20,7 @@ from cliptune.data.images import Preprocess
 from cliptune.data.reading import read_image
 from cliptune.data.splits import check_split, split_folders
 from cliptune.errors import ImageError
-from cliptune.files import user_path
+from cliptune.storage import local_folder
 
 # OpenAI's CLIP at 224 pixels (github.com/openai/CLIP, clip.py): used where no processor is given.
 OPENAI_CLIP = Preprocess(
@@ -63,7 +63,7 @@ class LabelledPhotos(Dataset[LabelledPhoto]):
         seed: int = 42,
     ) -> None:
         self.split = _find_split(
-            user_path(data_dir), split, class_names=class_names, val_ratio=val_ratio, seed=seed
+            local_folder(data_dir), split, class_names=class_names, val_ratio=val_ratio, seed=seed
         )
         self.preprocess = _as_preprocess(processor)
         self.augmentation = augmentation
@@ -111,7 +111,7 @@ def create_dataloaders(
     seed: int = 42,
 ) -> Loaders:
     """Loaders of `{"pixel_values": float32 (B, 3, H, W), "labels": int64 (B,)}`; train shuffled."""
-    folder = user_path(data_dir)
+    folder = local_folder(data_dir)
     train = LabelledPhotos(folder, "train", processor, augmentation=augmentation, seed=seed)
     names = train.class_names
     val = LabelledPhotos(folder, "val", processor, class_names=names, seed=seed)

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from cliptune.data.levels import check_upper_half, is_deep, loses_lower_half, to_levels
 from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
-from cliptune.errors import ImageError, UserError
+from cliptune.errors import ImageError, MissingExtra, StorageError, UserError
 from cliptune.foreign_errors import CANNOT_READ_NOW
+from cliptune.storage import address_of, read_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +39,7 @@ PIXEL_LIMIT = "CLIPTUNE_MAX_PIXELS"
 class Unreadable(NamedTuple):
     """An image file that could not be decoded, and why."""
 
-    path: Path
+    path: Path | str  # an address is a str
     reason: str
     too_large: bool = False  # to be decoded safely; it may be whole
 
@@ -177,11 +178,31 @@ def _open(path: Path) -> Image.Image:
         return Image.open(path)
 
 
+def read_content(path: Path | str) -> bytes:
+    """The bytes of the file at a path or an address, not yet decoded. Raises `ImageError`.
+
+    Also where a storage does not give it after several attempts; `MissingExtra` where no address
+    of its kind can be read.
+    """
+    address = address_of(path)
+    return _read_file(Path(path)) if address is None else _fetched(address)
+
+
 @_patiently
-def read_content(path: Path) -> bytes:
-    """The bytes of the file `path`, not yet decoded. Raises `ImageError`."""
+def _read_file(path: Path) -> bytes:
     with _file_faults(path):
         return path.read_bytes()
+
+
+def _fetched(address: str) -> bytes:
+    try:
+        return read_bytes(address)
+    except MissingExtra:
+        raise
+    except StorageError as error:
+        raise ImageError(error.why) from None
+    except UserError as error:
+        raise ImageError(str(error).removeprefix(f"{address}: ").rstrip(".")) from None
 
 
 def open_content(content: bytes) -> Image.Image:

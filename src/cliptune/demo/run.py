@@ -13,10 +13,10 @@ from cliptune.demo.drawings import DEMO_BREEDS, draw_dataset
 from cliptune.errors import Interrupted, UserError
 from cliptune.evaluation.evaluate import evaluate
 from cliptune.evaluation.report import Evaluation
-from cliptune.files import user_path
 from cliptune.inference.output import open_output
 from cliptune.inference.prediction import Prediction
 from cliptune.inference.predictor import Predictor
+from cliptune.storage import folder_here
 from cliptune.text import command
 from cliptune.training.reporting import clock
 from cliptune.training.train import train
@@ -61,7 +61,7 @@ def run_demo(output_dir: Path | str = "demo_run", *, seed: int = 42) -> DemoResu
     Raises `UserError` where `output_dir` holds something else.
     """
     started = time.perf_counter()
-    output_dir = user_path(output_dir)
+    output_dir = folder_here(output_dir, "--output-dir")
     data_dir = output_dir / f"drawings-{seed}"
     if output_dir.exists() and not any(output_dir.glob("drawings-*")) and any(output_dir.iterdir()):
         raise UserError(

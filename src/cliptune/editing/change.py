@@ -29,7 +29,7 @@ from cliptune.editing.classes import (
 )
 from cliptune.editing.figures import ChangeFigures, figures_on_split, photos_to_measure
 from cliptune.editing.placing import place_class
-from cliptune.errors import CheckpointError, ImageError, listing
+from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.files import user_path
 from cliptune.model.answers import Floats, class_means
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
@@ -39,6 +39,7 @@ from cliptune.model.exported.graph import import_onnx
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.measuring import Measuring
 from cliptune.model.prompts import check_names, zero_shot_weights
+from cliptune.storage import address_of, folder_here, is_address, local_folder
 from cliptune.text import counted
 
 
@@ -91,13 +92,13 @@ def add_class(
     prompt_names = [clean_name(each) for each in prompt_names]
     display_name = None if display_name is None else clean_name(display_name)
     check_new_class(found.record, name, display_name=display_name)
-    target = _target(found, output, f"plus-{name}")
+    target = _target(found, checkpoint, output, f"plus-{name}")
     check_split(split)
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=0,
         base_model=base_model, cache_dir=cache_dir, progress=progress,
     )  # fmt: skip
-    paths = [] if images is None else _photos_of_class(user_path(images), parts)
+    paths = [] if images is None else _photos_of_class(local_folder(images), parts)
     photos = photos_to_measure(found, _folder(data_dir), split, added=name, used=paths)
 
     loaded = measuring.loaded(found)
@@ -141,7 +142,7 @@ def remove_class(
     parts = read_parts(found)
     index = class_index(found.record, name)
     name = found.record.class_names[index]
-    target = _target(found, output, f"minus-{name}")
+    target = _target(found, checkpoint, output, f"minus-{name}")
     changed = without_class(parts, name)
     check_split(split)
     measuring = Measuring(
@@ -226,13 +227,22 @@ def _placed_by(
 
 
 def _folder(data_dir: Path | str | None) -> Path | None:
-    return None if data_dir is None else user_path(data_dir)
+    return None if data_dir is None else local_folder(data_dir)
 
 
-def _target(found: Checkpoint, output: Path | str | None, ending: str) -> Path:
+def _target(found: Checkpoint, given: Path | str, output: Path | str | None, ending: str) -> Path:
     if found.exported:
         import_onnx("a class more or less in an exported folder")
+    if output is None and is_address(given):
+        raise UserError(
+            f"{address_of(given)}: the new checkpoint is written to a folder here. Name it with "
+            "--output, and copy it from there."
+        )
     source = found.path if found.path.name not in ("", "..") else found.path.resolve()
-    target = source.with_name(f"{source.name}-{ending}") if output is None else user_path(output)
+    target = (
+        source.with_name(f"{source.name}-{ending}")
+        if output is None
+        else folder_here(output, "--output")
+    )
     check_new_folder(target)
     return target

@@ -53,6 +53,7 @@ from cliptune.model.measuring import (
 )
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_answers, load_photo_sums, saved_settings
+from cliptune.storage import check_output_folder, output_folder
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ def evaluate(
     """
     check_split(split)
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
+    if output_dir is not None:
+        check_output_folder(output_dir)
     found = resolve_checkpoint(user_path(checkpoint))
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
@@ -122,7 +125,8 @@ def evaluate(
     if output_dir is not None:
         heat = _where_it_looked(loaded, evaluation, measuring.device)
         extras = _extras(found, settings, command or "", heat)
-        write_report(evaluation, user_path(output_dir), extras)
+        with output_folder(output_dir) as written:
+            write_report(evaluation, written, extras)
     return evaluation
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliptune.data.reading import array_to_image, decode, read_image, to_rgb
+from cliptune.data.reading import array_to_image, decode, read_content, read_image, to_rgb
 from cliptune.errors import ImageError
 from cliptune.files import user_path
 from cliptune.hints import not_there
+from cliptune.storage import address_of
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]
 
@@ -25,6 +26,8 @@ def to_image(image: Any, *, least_edge: int | None = None) -> Image.Image:
     and for what is no image.
     """
     if isinstance(image, str | Path):
+        if address := address_of(image):
+            return decode(read_content(address), least_edge=least_edge)
         path = user_path(image)
         if not os.path.lexists(path):
             raise ImageError(not_there(image, "there is no such file").rstrip("."))
@@ -44,8 +47,8 @@ def to_image(image: Any, *, least_edge: int | None = None) -> Image.Image:
 
 
 def source_of(image: Any) -> str | None:
-    """The path of `image`, where it is one."""
-    return str(image) if isinstance(image, str | Path) else None
+    """The path or address of `image`, where it is one."""
+    return address_of(image) or str(image) if isinstance(image, str | Path) else None
 
 
 def _content(file: Any) -> bytes:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cliptune.data.reading import Unreadable
@@ -19,6 +19,7 @@ from cliptune.errors import UserError
 from cliptune.files import whole_file
 from cliptune.foreign_errors import resource_errors
 from cliptune.inference.prediction import Prediction
+from cliptune.storage import address_of, check_writable, whole_object
 from cliptune.text import columns, fit, no_formula, one_line
 
 Result = Prediction | Unreadable
@@ -46,30 +47,37 @@ def result_line(result: Result) -> str:
     return f"{one_line(result.source or '-')}\t{scores}{doubt}"
 
 
-def check_output(path: Path) -> None:
-    """Raise `UserError` unless predictions can be written to `path`."""
-    if path.suffix.lower() not in WRITERS:
+def check_output(path: Path | str) -> None:
+    """Raise `UserError` unless predictions can be written to the path or address."""
+    if (ending := _ending(path)) not in WRITERS:
         raise UserError(
-            f"{path}: unknown ending '{path.suffix}'. Expected one of {', '.join(WRITERS)}."
+            f"{address_of(path) or path}: unknown ending '{ending}'. "
+            f"Expected one of {', '.join(WRITERS)}."
         )
-    if path.is_dir():
+    if address := address_of(path):
+        check_writable(address)
+    elif (path := Path(path)).is_dir():
         raise UserError(f"{path}: this is a folder. Name a file, such as {path / 'out.csv'}.")
 
 
 @contextmanager
-def open_output(path: Path, *, top_k: int) -> Iterator[Callable[[Result], None]]:
+def open_output(path: Path | str, *, top_k: int) -> Iterator[Callable[[Result], None]]:
     """A function that writes one result after another; the file appears whole at the end.
+
+    At an address, too.
 
     Raises `UserError` for an ending it does not know, `ResourceError` on a full disk.
     """
     check_output(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    address = address_of(path)
+    if address is None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     with (
-        resource_errors(path, left="; nothing was written"),
-        whole_file(path) as partial,
+        resource_errors(None if address else Path(path), left="; nothing was written"),
+        whole_object(address) if address else whole_file(Path(path)) as partial,
         # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        WRITERS[path.suffix.lower()](file, top_k) as write,
+        WRITERS[_ending(path)](file, top_k) as write,
     ):
         yield write
 
@@ -126,6 +134,10 @@ def _json_text(result: Result) -> str:
     else:
         values = result.to_dict()
     return json.dumps(values, ensure_ascii=False)
+
+
+def _ending(path: Path | str) -> str:
+    return PurePosixPath(address_of(path) or Path(path).as_posix()).suffix.lower()
 
 
 WRITERS = {".txt": _text, ".csv": _csv, ".json": _json, ".jsonl": _json_lines}

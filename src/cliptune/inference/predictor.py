@@ -38,8 +38,7 @@ class Predictor:
     `reduced_decoding` large JPEGs are decoded at a part of their size, no less than twice what the
     model sees: three times as fast for photos of twelve megapixels, and answers differ by about as
     much as in bf16. `fast` lets towers compute in fewer operations where that gives the same.
-    `threads` is how many read and decode photos ahead (None: one to a core; more help where photos
-    come over a network).
+    `threads` is how many read and decode photos ahead (None: one to a core, sixteen for addresses).
 
     Raises `CheckpointError` when the checkpoint is missing, damaged or belongs to another base
     model, and `DeviceError` for a device or precision that is not there.
@@ -82,8 +81,9 @@ class Predictor:
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
         """The `top_k` most probable classes of one image.
 
-        An image is a path, the bytes of a file, a file open for reading bytes, a PIL image, or a
-        uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+        An image is a path, an address such as `s3://bucket/photo.jpg`, the bytes of a file, a file
+        open for reading bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or
+        (H, W, 4).
         Raises `ImageError` when it cannot be read.
         """
         return self.predict_batch([image], top_k=top_k)[0]

@@ -23,7 +23,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -35,8 +35,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cliptune.data.digests import PhotoSums
 from cliptune.data.naming import clean_name
-from cliptune.errors import CheckpointError, named
-from cliptune.files import check_sums, delete_folder, whole_folder, write_sums
+from cliptune.errors import CheckpointError, StorageError, named
+from cliptune.files import SUMS, check_sums, delete_folder, whole_folder, write_sums
 from cliptune.foreign_errors import resource_errors, system_reason
 from cliptune.hints import not_there
 from cliptune.model.answers import Answers
@@ -44,6 +44,16 @@ from cliptune.model.classifier import Classifier
 from cliptune.model.exported.about import AGAIN, EXPORTED, read_about
 from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.lora import adapter_state
+from cliptune.storage import (
+    address_of,
+    joined,
+    kept_checkpoint,
+    lists,
+    local_folder,
+    protocol_of,
+    read_bytes,
+    subfolders,
+)
 
 log = logging.getLogger(__name__)
 
@@ -218,11 +228,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, record)
 
 
-def resolve_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, or the best one of the run folder `path`.
+def resolve_checkpoint(path: Path | str) -> Checkpoint:
+    """The checkpoint at the path or address, or the best one of the run folder that is there.
 
-    Raises `CheckpointError`, naming those that do exist, when there is none.
+    What is at an address is fetched whole and kept. Raises `CheckpointError`, naming those that do
+    exist, when there is none, and `StorageError`.
     """
+    if (address := address_of(path)) and protocol_of(address) != "file":
+        return read_checkpoint(_kept(address))
+    path = local_folder(path)
     of_a_run = NAME.match(path.name) and path.is_dir()
     if of_a_run or any((path / name).is_file() for name in (RECORD, EXPORTED)):
         return read_checkpoint(path)
@@ -241,6 +255,30 @@ def resolve_checkpoint(path: Path) -> Checkpoint:
     where = not_there(path, "no such checkpoint")
     there = f" {_existing(path.parent)}" if path.parent.is_dir() else ""
     raise CheckpointError(f"{path}: {where}{there}")
+
+
+def _kept(address: str) -> Path:
+    """Where the checkpoint at `address`, or the best one of the run there, is kept."""
+    try:
+        return kept_checkpoint(address)
+    except StorageError as error:
+        if not error.missing:
+            raise
+    of_a_run: list[Checkpoint] = []
+    for name in subfolders(address) if lists(address) else ():
+        if NAME.match(name):
+            content = read_bytes(joined(joined(address, name), RECORD), limit_bytes=2**26)
+            with suppress(ValidationError):
+                of_a_run.append(Checkpoint(Path(name), Record.model_validate_json(content)))
+    of_a_run.sort(key=lambda c: (c.record.update, c.path.name.startswith("checkpoint-epoch")))
+    if best := best_of(of_a_run):
+        return kept_checkpoint(joined(address, best.path.name))
+    raise CheckpointError(
+        f"{address}: no {SUMS} there, by which a checkpoint is known to be whole, and no run. "
+        "Expected a checkpoint folder as cliptune writes it, or a run's output folder with "
+        "checkpoint-epoch-1 and so on in it (which a web server does not list: name the checkpoint "
+        "itself)."
+    )
 
 
 def list_checkpoints(run_dir: Path) -> list[Checkpoint]:

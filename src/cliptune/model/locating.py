@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from cliptune.errors import HubError, ModelError, reason
+from cliptune.storage import is_address, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class LoadOptions(TypedDict, total=False):
 
 def locate(name: str, *, revision: str | None, cache_dir: Path | None) -> tuple[str, LoadOptions]:
     """The name to load, and the options that make `transformers` load precisely that."""
-    folder = Path(name).expanduser()
+    folder = local_folder(name) if is_address(name) else Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(

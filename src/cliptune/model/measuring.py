@@ -15,7 +15,7 @@ from cliptune.config import Settings
 from cliptune.data.folder import Sample, Split, load_split, load_training_splits, relabelled
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.splits import split_folders
-from cliptune.errors import DataError
+from cliptune.errors import DataError, StorageError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.model.checkpoint import Checkpoint
@@ -23,6 +23,7 @@ from cliptune.model.classifier import Classifier, Predictions, predict_logits
 from cliptune.model.device import DTYPES
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.restore import answering_precision, saved_settings, training_folder
+from cliptune.storage import local_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def measured_folder(
 ) -> Path:
     """`data_dir`, or the data folder of training. Raises `DataError` where that is not told."""
     if data_dir is not None:
-        return user_path(data_dir)
+        return local_folder(data_dir)
     if (folder := training_folder(checkpoint, settings)) is not None:
         return folder
     raise DataError(
@@ -97,7 +98,10 @@ def measured_folder(
 
 def is_of_training(checkpoint: Checkpoint, settings: Settings, folder: Path) -> bool:
     """Whether `folder` is known to be the data folder of training."""
-    trained_on = training_folder(checkpoint, settings)
+    try:
+        trained_on = training_folder(checkpoint, settings)
+    except (StorageError, DataError):  # at an address where it is no longer
+        return False
     return trained_on is not None and folder.resolve() == trained_on.resolve()
 
 

@@ -25,6 +25,7 @@ from cliptune.model.exported.classifier import ExportedClassifier
 from cliptune.model.fast.encoder import fuse
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
 from cliptune.model.prior import Prior, answers_for
+from cliptune.storage import local_folder
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,11 @@ def saved_settings(checkpoint: Checkpoint) -> Settings:
 
 
 def training_folder(checkpoint: Checkpoint, settings: Settings) -> Path | None:
-    """The data folder of its training; None for an exported one, which names no folder."""
-    return None if checkpoint.exported else settings.data.data_dir
+    """The data folder of its training; None for an exported one, which names no folder.
+
+    One at an address is fetched.
+    """
+    return None if checkpoint.exported else local_folder(settings.data.data_dir)
 
 
 def answering_precision(

@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cliptune.data.classes_file import CLASSES_FILE, entries_of
 from cliptune.data.folder import scan_classes
@@ -43,6 +43,7 @@ from cliptune.preparing.report import (
     notes_on,
 )
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
+from cliptune.preparing.sources.lists import LIST_SUFFIXES
 from cliptune.preparing.sources.opening import (
     LAYOUTS,
     SPLIT_CHOICES,
@@ -52,6 +53,7 @@ from cliptune.preparing.sources.opening import (
 )
 from cliptune.preparing.sources.stanford import archive_beside, fetch_archive
 from cliptune.preparing.splitting import Shares, share_out
+from cliptune.storage import address_of, folder_here, kept_file, kept_folder, local_folder
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)
@@ -112,7 +114,7 @@ def prepare(
         link=link, resize=resize, leave_out=list(leave_out) if leave_out else None,
     )  # fmt: skip
     asked = _asked(options, seed=seed)
-    output_dir, source = user_path(output_dir), _hub_or_path(source)
+    output_dir, source = folder_here(output_dir, "--output-dir"), _hub_or_path(source)
     # What a killed run left is finished or cleared first.
     if not unfinished(output_dir) and (there := _already_there(output_dir, asked, source)):
         return there
@@ -130,7 +132,7 @@ def prepare(
             if source is None:
                 return _make_empty_tree(output_dir, breeds, why)
         with open_source(
-            source, layout=layout, splits=splits, root=None if root is None else user_path(root),
+            source, layout=layout, splits=splits, root=None if root is None else local_folder(root),
             image_column=image_column, label_column=label_column, leave_out=leave_out or (),
             download_lists=download,
         ) as opened:  # fmt: skip
@@ -240,10 +242,21 @@ def _manifest(source: Source, asked: _Asked, choice: Choice, digests: dict[str, 
 
 
 def _hub_or_path(source: Path | str | None) -> Path | str | None:
-    """A path, unless it names a dataset of the hub."""
+    """A path, unless it names a dataset of the hub; what is at an address is fetched."""
+    if source is not None and (address := address_of(source)):
+        return _fetched(address)
     if source is None or str(source).startswith(HUB_PREFIX):
         return source if source is None else str(source)
     return user_path(source)
+
+
+def _fetched(address: str) -> Path:
+    """A folder, a list in its folder, or another file, here."""
+    ending = PurePosixPath(address).suffix.lower()
+    if ending in LIST_SUFFIXES:
+        folder, _, name = address.rpartition("/")
+        return kept_folder(folder) / name
+    return kept_file(address) if ending else kept_folder(address)
 
 
 def _already_there(

@@ -4,16 +4,28 @@ Read with retries and a deadline, written whole. Nothing here is imported by who
 fsspec and the package of a protocol are loaded when an address of it is first used.
 """
 
-from cliptune.storage.addresses import address_of, file_system, is_address, joined
+from cliptune.storage.addresses import (
+    address_of,
+    file_system,
+    is_address,
+    joined,
+    lists,
+    path_in,
+    protocol_of,
+)
 from cliptune.storage.kept import (
+    check_output_folder,
+    folder_here,
     kept_checkpoint,
     kept_file,
     kept_folder,
     local_file,
     local_folder,
+    output_folder,
 )
 from cliptune.storage.objects import (
     Entry,
+    check_writable,
     entry,
     exists,
     fetch,
@@ -28,19 +40,26 @@ from cliptune.storage.objects import (
 __all__ = [
     "Entry",
     "address_of",
+    "check_output_folder",
+    "check_writable",
     "entry",
     "exists",
     "fetch",
     "file_system",
+    "folder_here",
     "is_address",
     "joined",
     "kept_checkpoint",
     "kept_file",
     "kept_folder",
     "listed",
+    "lists",
     "local_file",
     "local_folder",
     "opened",
+    "output_folder",
+    "path_in",
+    "protocol_of",
     "read_bytes",
     "subfolders",
     "whole_object",

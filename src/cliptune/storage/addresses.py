@@ -7,10 +7,12 @@ or talk to programs, and none of that should follow from a line of somebody's ma
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from cliptune.errors import MissingExtra, UserError
 from cliptune.hints import did_you_mean
@@ -58,20 +60,27 @@ PROTOCOLS = {
 }  # fmt: skip
 
 
+WEB = ("http", "https")
+
+
 def is_address(path: str | Path) -> bool:
     """Whether `path` is an address, `scheme://…`, of whatever scheme."""
     return address_of(path) is not None
 
 
 def address_of(path: str | Path) -> str | None:
-    """The address that `path` is, also one of which a `Path` was made; None for a path."""
+    """The address that `path` is, also one of which a `Path` was made; None for a path.
+
+    A `Path` makes one slash of two. Where something here is called so, that is meant.
+    """
     if isinstance(path, str):
         return path if _ADDRESS.match(path) else None
     text = path.as_posix()
-    if found := _COLLAPSED.match(text):
-        local = found[1].lower() in ("file", "memory")
+    found = _COLLAPSED.match(text)
+    if found and found[1].lower() in PROTOCOLS and not os.path.lexists(path):
+        local = found[1].lower() == "file"
         return f"{found[1]}://{'/' if local else ''}{text[found.end() :]}"
-    return text if _ADDRESS.match(text) else None
+    return None
 
 
 def protocol_of(address: str) -> str:
@@ -109,7 +118,18 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
 
 def path_in(address: str) -> str:
     """What the file system of `address` calls it. Raises as `file_system` does."""
-    return str(_class_of(address)[0]._strip_protocol(address))
+    kind, _ = _class_of(address)
+    if protocol_of(address) == "file":
+        return _local(address)
+    return str(kind._strip_protocol(address))
+
+
+def _local(address: str) -> str:
+    """The path of file:///… as `Path.as_uri` writes it, with %20 for a blank."""
+    host, slash, rest = address.partition("://")[2].partition("/")
+    if host not in ("", "localhost"):
+        raise UserError(f"{address}: file:// names a file here: file:///folder/photo.jpg.")
+    return url2pathname(f"{slash}{rest}") or slash
 
 
 def _class_of(address: str) -> tuple[Any, dict[str, Any]]:
@@ -121,10 +141,16 @@ def _class_of(address: str) -> tuple[Any, dict[str, Any]]:
     return kind, protocol.options
 
 
+def lists(address: str) -> bool:
+    """Whether what is below `address` can be listed: web servers do not."""
+    return protocol_of(address) not in WEB
+
+
 def joined(address: str, name: str) -> str:
     """The address of `name`, a relative path with slashes, below `address`."""
-    if protocol_of(address) not in ("http", "https"):
-        return f"{address.rstrip('/')}/{name}"
+    protocol = protocol_of(address)
+    if protocol not in WEB:
+        return f"{address.rstrip('/')}/{quote(name) if protocol == 'file' else name}"
     parts = urlsplit(address)
     path = f"{parts.path.rstrip('/')}/{quote(name)}"
     return urlunsplit(parts._replace(path=path))

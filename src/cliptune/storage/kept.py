@@ -14,13 +14,15 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from cliptune.errors import DataError, StorageError
+from cliptune.errors import DataError, StorageError, UserError
 from cliptune.files import (
     SUMS,
     check_sums,
@@ -34,7 +36,15 @@ from cliptune.files import (
 )
 from cliptune.locks import one_at_a_time
 from cliptune.storage.addresses import address_of, joined, path_in, protocol_of
-from cliptune.storage.objects import Entry, entry, fetch, listed, read_bytes
+from cliptune.storage.objects import (
+    Entry,
+    check_writable,
+    entry,
+    fetch,
+    listed,
+    read_bytes,
+    whole_object,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +61,41 @@ def local_file(given: str | Path) -> Path:
     """The same for a file."""
     address = address_of(given)
     return user_path(given) if address is None else kept_file(address)
+
+
+def folder_here(given: str | Path, option: str) -> Path:
+    """The folder `given` with `option`, to write to. Raises `UserError` for an address."""
+    if address := address_of(given):
+        raise UserError(
+            f"{option} {address}: a folder here is expected, not an address: what is written there "
+            "is renamed and read again. Copy it when it is done (docs/storage.md)."
+        )
+    return user_path(given)
+
+
+def check_output_folder(given: str | Path) -> None:
+    """Raise `UserError` where `output_folder` could not write."""
+    if address := address_of(given):
+        check_writable(address)
+
+
+@contextmanager
+def output_folder(given: str | Path) -> Iterator[Path]:
+    """The folder `given` to write to; of an address one whose files are put there at the end.
+
+    Raises `StorageError`, and `UserError` where nothing can be written.
+    """
+    address = address_of(given)
+    if address is None:
+        yield user_path(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="cliptune-") as folder:
+        yield Path(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                name = path.relative_to(folder).as_posix()
+                with whole_object(joined(address, name)) as partial:
+                    shutil.copyfile(path, partial)
 
 
 def kept_file(address: str) -> Path:
@@ -84,7 +129,8 @@ def kept_folder(address: str) -> Path:
     found = [each for each in listed(address) if not _is_hidden(each, address)]
     if not found:
         raise DataError(f"{address}: nothing is there. Expected a folder, or a prefix of objects.")
-    name = PurePosixPath(address).name
+    names = [_relative(each, address) for each in found]
+    name = PurePosixPath(address).name or "all"
     target = _root() / "folders" / _digest(found) / name
     if target.is_dir():
         return target
@@ -92,8 +138,8 @@ def kept_folder(address: str) -> Path:
         if not target.is_dir():
             objects = _fetch_all(found, address)
             with whole_folder(target.parent) as new:
-                for each, path in zip(found, objects, strict=True):
-                    place = new / name / _relative(each, address)
+                for relative, path in zip(names, objects, strict=True):
+                    place = new / name / relative
                     place.parent.mkdir(parents=True, exist_ok=True)
                     _link(path, place)
     return target
@@ -113,13 +159,14 @@ def kept_checkpoint(address: str) -> Path:
         line.partition("  ")[2] for line in sums.decode("utf-8", "replace").split("\n") if line
     ]
     if strange := [name for name in names if not stays_inside(name)]:
-        raise StorageError(f"{joined(address, SUMS)}: it names '{strange[0]}', no file of a folder")
+        raise StorageError(joined(address, SUMS), f"it names '{strange[0]}', no file of a folder")
     digest = hashlib.sha256(sums).hexdigest()[:32]
     target = _root() / "checkpoints" / digest / (PurePosixPath(address).name or "checkpoint")
     if target.is_dir() and not check_sums(target, may_lack="resume"):
         return target
     with one_at_a_time(_lock(target.parent), building=target), whole_folder(target.parent) as new:
         folder = new / target.name
+        folder.mkdir()
         wanted = [name for name in names if not name.startswith("resume/")]
         log.info("%s: fetching it into %s", address, target)
         for name in wanted:
@@ -127,7 +174,7 @@ def kept_checkpoint(address: str) -> Path:
             fetch(joined(address, name), folder / name)
         (folder / SUMS).write_bytes(sums)
         if faults := check_sums(folder, may_lack="resume"):
-            raise StorageError(f"{address}: {faults[0]}. It was damaged, or is being replaced.")
+            raise StorageError(address, f"{faults[0]}. It was damaged, or is being replaced.")
     return target
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cliptune.errors import StorageError, UserError
 from cliptune.files import whole_file
-from cliptune.storage.addresses import file_system, joined, path_in, protocol_of
+from cliptune.storage.addresses import WEB, file_system, joined, path_in, protocol_of
 from cliptune.storage.patience import ATTEMPTS, TIMEOUT_S, lent, patiently, status_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ T = TypeVar("T")
 
 LIMIT_BYTES = 512 * 2**20  # of what is read into memory at once
 PIECE_BYTES = 16 * 2**20  # of what is fetched to the disk, one request
-WEB = ("http", "https")
 # Those that answer at once or not at all: no thread is spent on them.
 _HERE = ("file", "memory")
 
@@ -53,7 +52,7 @@ def read_bytes(
         lambda: _read(address, 0, limit_bytes + 1, timeout_s), address, attempts=attempts
     )
     if len(content) > limit_bytes:
-        raise StorageError(f"{address}: larger than {limit_bytes:,} bytes, which is the limit")
+        raise StorageError(address, f"larger than {limit_bytes:,} bytes, which is the limit")
     return content
 
 
@@ -68,7 +67,7 @@ def entry(address: str, *, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT_
         address, attempts=attempts,
     )  # fmt: skip
     if found.get("type") == "directory":
-        raise StorageError(f"{address}: this is a folder", missing=True)
+        raise StorageError(address, "this is a folder", missing=True)
     return _entry(address, found)
 
 
@@ -136,7 +135,7 @@ def whole_object(
     """
     check_writable(address)
     if protocol_of(address) == "file":
-        path = Path(file_system(address)[1])
+        path = Path(path_in(address))
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             yield partial
@@ -179,7 +178,7 @@ def fetch(
                 break
             file.write(piece)
         if size is not None and file.tell() != size:
-            raise StorageError(f"{address}: it was changed while it was read")
+            raise StorageError(address, "it was changed while it was read")
 
 
 def read_range(

@@ -33,7 +33,8 @@ _PASSING = (TimeoutError, ConnectionError, EOFError, OSError)
 # Classes of libraries that need not be there: what passes, and what lasts.
 _PASSING_NAMES = frozenset({
     "ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError",  # aiohttp
-    "HTTPClientError", "ResponseParserError", "IncompleteRead",  # botocore, urllib3
+    "ConnectionError", "HTTPClientError", "ResponseParserError",  # botocore
+    "IncompleteRead",  # urllib3
     "TransportError", "RequestException",  # httpx, requests
     "ServiceRequestError", "ServiceResponseError",  # azure
     "SSHException", "FSTimeoutError",
@@ -100,7 +101,7 @@ def _told(error: BaseException, what: str, attempts: int) -> StorageError:
         if status is not None and str(status) not in why:
             why += f" (status {status})"
     tried = f", after {attempts} attempts" if attempts > 1 else ""
-    return StorageError(f"{what}: {why}{tried}", missing=missing)
+    return StorageError(what, f"{why}{tried}", missing=missing)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -19,6 +19,7 @@ from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import default_cache_dir
+from cliptune.storage import address_of, local_folder
 from cliptune.text import counted
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ def load_photos(
 
     Raises `ImageError` listing all of them, unless `data.on_bad_image` is "skip".
     """
-    train, val = load_training_splits(data.data_dir, val_ratio=data.val_ratio, seed=seed)
+    train, val = load_training_splits(
+        local_folder(data.data_dir), val_ratio=data.val_ratio, seed=seed
+    )
     paths = [sample.path for split in (train, val) for sample in split.samples]
     unreadable = find_unreadable(paths, progress=progress)
     if unreadable:
@@ -43,12 +46,13 @@ def load_photos(
                 "Mend or remove them, or set data.on_bad_image to skip."
             )
         log.warning("skipping %s:\n%s", of_all, lines)
-        bad = {fault.path for fault in unreadable}
+        bad = {Path(fault.path) for fault in unreadable}
         train, val = without(train, bad), without(val, bad)
     cause = "without the unreadable images " if unreadable else ""
     _refuse_nothing_left(data.data_dir, train, val, cause=cause, recipe=recipe)
     log.info(
-        "%s: %s, %s, %s", data.data_dir, counted(len(train.class_names), "class"),
+        "%s: %s, %s, %s", address_of(data.data_dir) or data.data_dir,
+        counted(len(train.class_names), "class"),
         counted(len(train), "training photo"), counted(len(val), "validation photo"),
     )  # fmt: skip
     if not val.samples:

@@ -31,6 +31,7 @@ from cliptune.model.fast.kept_activations import FrozenStates
 from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
+from cliptune.storage import local_folder
 from cliptune.training.loaders import load_photos, make_loaders, photo_sums
 from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers
@@ -61,7 +62,7 @@ def set_up(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
     loss = uneven_loss(settings.training, train)
-    names = read_names(settings.data.data_dir, train.class_names)
+    names = read_names(local_folder(settings.data.data_dir), train.class_names)
     precision = choose_precision(settings.hardware, device, last)
     accelerator = make_accelerator(settings.output, device, precision=precision)
 

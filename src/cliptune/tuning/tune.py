@@ -15,9 +15,10 @@ import numpy as np
 
 from cliptune.config import Settings
 from cliptune.errors import Interrupted, SettingsError, TrainingError, UserError
-from cliptune.files import delete_folder, recover, user_path
+from cliptune.files import delete_folder, recover
 from cliptune.locks import RunLock
 from cliptune.model.checkpoint import list_checkpoints
+from cliptune.storage import folder_here
 from cliptune.training.loaders import load_photos
 from cliptune.training.reporting import TrainResult
 from cliptune.training.resume import flat_settings, photo_digest
@@ -68,7 +69,7 @@ def tune(
     import_optuna()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("tune: started as several processes. Start it as one: each trial is short.")
-    output_dir = user_path(output_dir)
+    output_dir = folder_here(output_dir, "--output-dir")
     check_folder("--output-dir", output_dir)
     spaces = ranges(settings, fixed=fixed)
     if not spaces:

@@ -42,6 +42,7 @@ from cliptune.model.restore import (
     saved_settings,
     training_folder,
 )
+from cliptune.storage import check_output_folder, output_folder
 from cliptune.text import command as command_line
 
 LETTERS = string.ascii_uppercase
@@ -99,6 +100,8 @@ def compare(
     """
     check_split(split)
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
+    if output_dir is not None:
+        check_output_folder(output_dir)
     models = _contestants([user_path(path) for path in checkpoints])
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
@@ -116,7 +119,8 @@ def compare(
     refuse_none_left(predictions, photos, folder)
     comparison = _measured(models, predictions, photos, folder, seconds)
     if output_dir is not None:
-        write_comparison(comparison, user_path(output_dir), command)
+        with output_folder(output_dir) as written:
+            write_comparison(comparison, written, command)
     return comparison
 
 

@@ -39,6 +39,7 @@ from cliptune.model.exported.about import EXPORTED
 from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
 from cliptune.model.restore import load_answers, load_classifier, saved_settings
+from cliptune.storage import folder_here, is_address, local_folder
 
 MOST_PHOTOS = 200  # that are answered for twice
 RUNNERS = ("run.py", RUNNER)
@@ -95,7 +96,7 @@ def export(
     settings = saved_settings(found)
     ours = None
     if precision == "int8":
-        splits = settings.data.data_dir if data is None else user_path(data)
+        splits = local_folder(settings.data.data_dir if data is None else data)
         ours = int8_photos(found, settings, splits, max_loss=max_loss)
         photos = _some([sample.path for sample in ours.judging])
     else:
@@ -189,7 +190,7 @@ def _source(checkpoint: Path | str) -> Checkpoint:
 
 
 def _new_folder(output: Path | str) -> Path:
-    target = user_path(output)
+    target = folder_here(output, "--output")
     if target.exists():
         raise UserError(f"--output {target}: there is something already. Name a new folder.")
     return target
@@ -197,12 +198,12 @@ def _new_folder(output: Path | str) -> Path:
 
 def _photos(trained_on: Path, data: Path | str | None) -> list[Path]:
     """Up to `MOST_PHOTOS`, spread over the folder."""
-    if data is None and not trained_on.is_dir():
+    if data is None and not is_address(trained_on) and not trained_on.is_dir():
         raise UserError(
             f"the photos of training are no longer at {trained_on}. Name a folder of photos, "
             "on which the exported answers are proved to be the same: --data FOLDER"
         )
-    folder = user_path(data) if data is not None else trained_on
+    folder = local_folder(trained_on if data is None else data)
     if data is None and (folder / "val").is_dir():
         folder = folder / "val"
     return _some(photos_below(folder, "--data"))
