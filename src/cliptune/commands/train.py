@@ -55,10 +55,12 @@ def train(
     settings = load_settings(config, overrides=overrides)
 
     from cliptune.commands.screen import quiet_libraries, training_summary
+    from cliptune.training.several.starting import started
     from cliptune.training.train import train as run_training
 
     quiet_libraries(debug=debug)
     result = run_training(
         settings, resume=resume, overwrite=overwrite, profile=profile, base_model=base_model
     )
-    training_summary(result, settings)
+    if started().process == 0:
+        training_summary(result, settings)
