@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -167,6 +168,7 @@ def _fail(message: str, exit_code: int) -> None:
     from cliptune.training.several.starting import is_to_tell
 
     if not is_to_tell():
+        time.sleep(10)  # torchrun ends all once one has gone: the one that tells goes first
         raise SystemExit(exit_code)
     print(f"error: {for_terminal(message)}", file=sys.stderr)
     raise SystemExit(exit_code)

@@ -217,6 +217,7 @@ def fit(
                 after_epoch(state.history[-1])
             over = state.epoch == num_epochs or run.gain_is_over()
             if asked_to_stop(run, stop) and not over:
+                run.accelerator.wait_for_everyone()
                 raise Interrupted(how_to_go_on(run))
     return False
 

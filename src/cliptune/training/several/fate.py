@@ -48,6 +48,7 @@ class Fate:
         self.how_to_go_on = how_to_go_on
         self.store = PrefixStore(f"cliptune/{_runs_so_far()}", _connect())
         self.seen = dict.fromkeys(range(self.count), (0, time.monotonic()))
+        self.by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self.over = threading.Event()  # the main thread is on its way out
         self.signalled = False
         self.told: dict[str, int] = {}
@@ -73,6 +74,7 @@ class Fate:
                     distributed.barrier()  # none leaves while another still needs it
                     atexit.register(_part)
             elif isinstance(error, Exception | KeyboardInterrupt):
+                self._ignore_signals()  # torchrun sends one when another process has gone
                 self._end_with(error)
         finally:
             self._leave_signals()
@@ -114,15 +116,15 @@ class Fate:
         return []
 
     def _loss(self, lost: list[int]) -> str:
-        names = []
-        for process in lost:
-            with suppress(distributed.DistError, RuntimeError):
-                names.append(f"{process} ({self.store.get(f'who/{process}').decode()})")
-        which = "process" if len(names) == 1 else "processes"
+        try:
+            names = [f"{p} ({self.store.get(f'who/{p}').decode()})" for p in lost]
+            many = "es" if len(names) > 1 else ""
+            which = f"process{many} {', '.join(names)} of the {self.count} of this run"
+        except (distributed.DistError, RuntimeError):
+            which = "torchrun" if self.by_agent else f"process 0 of the {self.count} of this run"
         return (
-            f"{which} {', '.join(names)} of the {self.count} of this run ended without a word: "
-            "killed, perhaps by the system for want of memory, or its machine failed. The others "
-            f"are ended, too. {self.how_to_go_on()}"
+            f"{which} ended without a word: killed, perhaps by the system for want of "
+            f"memory, or its machine failed. The others are ended, too. {self.how_to_go_on()}"
         )
 
     def _say(self, message: str, code: int) -> None:
@@ -153,7 +155,7 @@ class Fate:
         try:
             return int(self.store.add(what, 1)) == 1
         except (distributed.DistError, RuntimeError):
-            return True  # the store is gone, and with it whoever kept it
+            return self.me == (0 if self.by_agent else 1)  # the store went with whoever kept it
 
     # The watch.
 
@@ -161,8 +163,10 @@ class Fate:
         since: float | None = None
         while True:
             time.sleep(BEAT / 2)
-            with suppress(distributed.DistError, RuntimeError):
+            try:
                 self.store.add(f"beat/{self.me}", 1)
+            except (distributed.DistError, RuntimeError):
+                self.signalled = True
             if self.over.is_set():
                 continue  # alive to the last
             ended = self._said() is not None
@@ -214,17 +218,25 @@ class Fate:
 
         Training puts its own way in their place where it can save.
         """
-        self.previous: Any = None
+        self.previous: dict[int, Any] | None = None
         if threading.current_thread() is threading.main_thread():
             self.waking, self.woken = socket.socketpair()
             self.waking.setblocking(False)
             self.woken.setblocking(False)
             self.fd = signal.set_wakeup_fd(self.waking.fileno(), warn_on_full_buffer=False)
-            self.previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            both = signal.SIGTERM, signal.SIGINT
+            self.previous = {number: signal.getsignal(number) for number in both}
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def _ignore_signals(self) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _leave_signals(self) -> None:
         if self.previous is not None:
-            signal.signal(signal.SIGTERM, self.previous)
+            for number, handler in self.previous.items():
+                signal.signal(number, handler)
             signal.set_wakeup_fd(self.fd)
 
     def _was_signalled(self) -> bool:
