@@ -14,7 +14,9 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Settings in YAML.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with train/ and val/.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where checkpoints go.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos in one micro-batch.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Photos in one micro-batch, of all processes.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     set_: Annotated[
         list[str] | None,
