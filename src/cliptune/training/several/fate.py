@@ -27,7 +27,7 @@ from typing import Any
 from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from cliptune.errors import AlreadyTold, CliptuneError, TrainingError
+from cliptune.errors import AlreadyTold, TrainingError
 from cliptune.training.several import starting
 from cliptune.training.several.sharing import LoadingErrorElsewhere
 
@@ -85,22 +85,25 @@ class Fate:
 
     def _end_with(self, error: BaseException) -> None:
         """Return where `error` is this process's to tell; else raise what is."""
-        if _is_of_another(error) or isinstance(error, KeyboardInterrupt):
+        of_another = _is_of_another(error)
+        lost = []
+        if of_another or isinstance(error, KeyboardInterrupt):
             lost = self._wait_for_an_end()
-            if lost and self._is_first_to("end"):
-                message = self._loss(lost)
-                self._say(message, TrainingError.exit_code)
-                raise TrainingError(message) from error
-            if _is_of_another(error) and self._said() is None:
-                raise TrainingError(
+        if self._said() is None:
+            mine = error
+            if lost:
+                mine = TrainingError(self._loss(lost))
+            elif of_another:
+                mine = TrainingError(
                     "the exchange with the other processes of this run failed, though they seem "
                     f"alive: {' '.join(str(error).split())[:300]}. {self.how_to_go_on()}"
-                ) from error
-        if self._said() is None and self._is_first_to("end"):
-            code = error.exit_code if isinstance(error, CliptuneError) else 1
-            self._say(str(error), code)
-            return
-        said = self._said(wait=BEAT) or {"process": 0, "message": str(error), "code": 1}
+                )
+            if self._is_first_to("end"):
+                self._say(str(mine) or "interrupted", getattr(mine, "exit_code", 1))
+                if mine is error:
+                    return
+                raise mine from error
+        said = self._said(wait=GRACE) or {"process": 0, "message": str(error), "code": 1}
         self._let_speak(int(said["process"]))
         raise AlreadyTold(str(said["message"]), exit_code=int(said["code"])) from error
 
