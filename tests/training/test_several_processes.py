@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,15 @@ def assert_alike(found: Path, expected: Path) -> None:
             exact = value is None or key.endswith("accuracy") or key in ("epoch", "update")
             near = pytest.approx(value, abs=1e-6 if key.startswith("val") else 1e-5)
             assert ours[key] == (value if exact else near), key
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the processes have: products of more threads are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

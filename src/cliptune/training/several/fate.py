@@ -50,6 +50,7 @@ class Fate:
         self.seen = dict.fromkeys(range(self.count), (0, time.monotonic()))
         self.by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self.over = threading.Event()  # the main thread is on its way out
+        self.gone = threading.Event()
         self.signalled = False
         self.told: dict[str, int] = {}
         self.thread = threading.Thread(target=self._watch, name="signs of life", daemon=True)
@@ -65,6 +66,7 @@ class Fate:
         for handler in self.handlers:
             handler.addFilter(self._is_to_be_told)
         self.thread.start()
+        atexit.register(self._fall_silent)  # a thread within torch when Python ends aborts it
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.over.set()
@@ -72,7 +74,8 @@ class Fate:
             if error is None:
                 with suppress(distributed.DistError, RuntimeError):  # all is done and saved
                     distributed.barrier()  # none leaves while another still needs it
-                    atexit.register(_part)
+                self._fall_silent()
+                atexit.register(_part)
             elif isinstance(error, Exception | KeyboardInterrupt):
                 self._ignore_signals()  # torchrun sends one when another process has gone
                 self._end_with(error)
@@ -162,10 +165,13 @@ class Fate:
 
     # The watch.
 
+    def _fall_silent(self) -> None:
+        self.gone.set()
+        self.thread.join()
+
     def _watch(self) -> None:
         since: float | None = None
-        while True:
-            time.sleep(BEAT / 2)
+        while not self.gone.wait(BEAT / 2):
             try:
                 self.store.add(f"beat/{self.me}", 1)
             except (distributed.DistError, RuntimeError):
