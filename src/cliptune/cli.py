@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -124,8 +125,9 @@ def keep_freed_memory() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process) and exit."""
     from cliptune.commands.messages import set_up_logging, write_any_text
-    from cliptune.errors import CliptuneError, Interrupted
+    from cliptune.errors import AlreadyTold, CliptuneError, Interrupted
     from cliptune.foreign_errors import system_error_in_words
+    from cliptune.training.several.starting import refuse_several
 
     write_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -137,12 +139,16 @@ def main(arguments: list[str] | None = None) -> None:
     atexit.register(gc.freeze)
     keep_freed_memory()
     try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] != "train":
+            refuse_several(arguments[0])
         app(args=arguments, prog_name="cliptune")
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         raise SystemExit(stop.exit_code) from None
+    except AlreadyTold as told:
+        raise SystemExit(told.exit_code) from None
     except CliptuneError as error:
         if debug:
             raise
@@ -163,6 +169,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, exit_code: int) -> None:
     from cliptune.commands.messages import for_terminal
+    from cliptune.training.several.starting import is_to_tell
 
+    if not is_to_tell():
+        time.sleep(10)  # torchrun ends all once one has gone: the one that tells goes first
+        raise SystemExit(exit_code)
     print(f"error: {for_terminal(message)}", file=sys.stderr)
     raise SystemExit(exit_code)

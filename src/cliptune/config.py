@@ -170,6 +170,7 @@ ClassWeights = Annotated[
 
 
 class TrainingSettings(Section):
+    # batch_size is that of all processes together: their number changes no update.
     recipe: Literal["head_first", "plain"] = "head_first"
     min_updates: Annotated[int, Field(ge=0)] = 100
     val_in_head: Literal["few_photos", "never"] = "few_photos"

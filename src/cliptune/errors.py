@@ -8,6 +8,7 @@ Each carries one message that says where, what was found, what was expected and 
     ├── TrainingError        training cannot go on (a loss that is not finite)
     ├── ResourceError        memory or disk ran out
     ├── Interrupted          a run was stopped on request and saved (exit code 75: go on later)
+    ├── AlreadyTold          another process of the same run told what ended it
     └── UserError            exit code 2: the caller can mend it
         ├── SettingsError    a configuration file or an override
         ├── DataError        a folder of photos
@@ -56,6 +57,14 @@ class Interrupted(CliptuneError):
     """A run was stopped on request; what it had reached was saved, and --resume goes on."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: not an end, try again
+
+
+class AlreadyTold(CliptuneError):
+    """Another process of the same run told what ended all of them: `message`, with `exit_code`."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class UserError(CliptuneError):

@@ -92,13 +92,13 @@ def test_batches_are_the_order_cut_and_start_where_they_are_told() -> None:
     assert list(batches) == found[2:]
 
 
-def test_padding_repeats_the_photos_of_the_same_batch() -> None:
+def test_processes_take_turns_in_a_batch() -> None:
     shares = []
     for process in range(3):
         (batch,) = EpochBatches(5, batch_size=5, seed=0, process=process, processes=3)
         shares.append([key.photo for key in batch])
     order = round_order(5, seed=0, view=0)
-    assert shares == [[order[0], order[3]], [order[1], order[4]], [order[2], order[0]]]
+    assert shares == [[order[0], order[3]], [order[1], order[4]], [order[2]]]
 
 
 def test_views_come_again_after_so_many_epochs_and_not_before(tmp_path: Path) -> None:

@@ -45,27 +45,32 @@ def test_epochs_differ_and_each_holds_every_photo_once() -> None:
     assert all(sorted(order) == list(range(100)) for order in orders)
 
 
-def test_processes_share_each_batch_without_overlap() -> None:
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_processes_share_each_batch_without_overlap(processes: int) -> None:
+    """33 photos: the last batch has one, and all processes but one have none of it."""
+
     def batches(process: int, processes: int) -> list[list[int]]:
-        sampler = EpochBatches(22, batch_size=8, seed=0, process=process, processes=processes)
+        sampler = EpochBatches(33, batch_size=8, seed=0, process=process, processes=processes)
         return [[key.photo for key in batch] for batch in sampler]
 
-    for whole, first, second in zip(batches(0, 1), batches(0, 2), batches(1, 2), strict=True):
-        assert len(first) == len(second)
-        assert sorted(first + second) == sorted(whole)
+    shares = [batches(process, processes) for process in range(processes)]
+    for whole, *parts in zip(batches(0, 1), *shares, strict=True):
+        assert sorted(photo for part in parts for photo in part) == sorted(whole)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_every_process_gets_a_photo_of_the_smallest_batch() -> None:
-    for processes in (2, 3, 4, 8):
-        shares = [
-            [
-                len(b)
-                for b in EpochBatches(33, batch_size=32, seed=0, process=p, processes=processes)
-            ]
-            for p in range(processes)
-        ]
-        assert all(share == shares[0] for share in shares)
-        assert min(shares[0]) > 0
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_processes_measure_whole_batches_and_each_photo_once(photos: Path, processes: int) -> None:
+    """24 photos by 5: five batches, which are the same however many measure them."""
+    train, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    dataset = PhotoDataset(train.samples, PREPROCESS)
+    found = [
+        batch.indices.tolist()
+        for process in range(processes)
+        for batch in make_loader(dataset, batch_size=5, process=process, processes=processes)
+    ]
+    assert sorted(found) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14],
+                             [15, 16, 17, 18, 19], [20, 21, 22, 23]]  # fmt: skip
 
 
 def test_unreadable_image_is_named_not_replaced(photos: Path, tmp_path: Path) -> None:

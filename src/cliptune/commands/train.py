@@ -16,7 +16,9 @@ def train(
         Path | None, typer.Option(help="Folder with train/ and val/, or its address.")
     ] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where checkpoints go.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos in one micro-batch.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Photos in one micro-batch, of all processes.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -57,10 +59,12 @@ def train(
     settings = load_settings(config, overrides=overrides)
 
     from cliptune.commands.screen import quiet_libraries, training_summary
+    from cliptune.training.several.starting import started
     from cliptune.training.train import train as run_training
 
     quiet_libraries(debug=debug)
     result = run_training(
         settings, resume=resume, overwrite=overwrite, profile=profile, base_model=base_model
     )
-    training_summary(result, settings)
+    if started().process == 0:
+        training_summary(result, settings)

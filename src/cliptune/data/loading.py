@@ -236,8 +236,9 @@ class EpochBatches(Sampler[list[Key]]):
     An epoch goes through all photos `rounds` times, each time in another order and view; a batch
     is of one round. With `balanced`, the label of each photo, a round has as many photos, and
     classes come equally often. `start` is the batch to begin with, for going on in the middle of an
-    epoch. With several processes, each takes every `num_processes`-th photo of each batch, so that
-    their number does not change which photos share an update.
+    epoch. With several processes, each takes every `processes`-th photo of each batch, so that
+    their number does not change which photos share an update; of a batch of fewer photos than
+    processes, some take none.
     """
 
     def __init__(
@@ -271,9 +272,6 @@ class EpochBatches(Sampler[list[Key]]):
             if place == 0 or batch == self.start:
                 turns = self._turns(view)
             members = turns[place * self.batch_size : (place + 1) * self.batch_size]
-            # Every process needs a photo, and the same number of them, to step together.
-            padded = -(-len(members) // self.processes) * self.processes
-            members = (members * self.processes)[:padded]
             yield [Key(view, *member) for member in members[self.process :: self.processes]]
 
     def _turns(self, view: int) -> list[tuple[int, int]]:
@@ -283,19 +281,28 @@ class EpochBatches(Sampler[list[Key]]):
         return in_turns(balanced_order(self.balanced, seed=self.seed, view=view))
 
 
+def in_order(num_samples: int, batch_size: int) -> list[list[int]]:
+    """The places of all samples, in batches."""
+    places = list(range(num_samples))
+    return [places[at : at + batch_size] for at in range(0, num_samples, batch_size)]
+
+
 def make_loader(
     dataset: PhotoDataset,
     *,
     batches: EpochBatches | None = None,
     batch_size: int | None = None,
+    process: int = 0,
+    processes: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
     read_timeout: int = 0,
 ) -> DataLoader[Any]:
     """A loader over `batches`, or over all photos in their order, `batch_size` at a time.
 
-    Worker processes stay alive between epochs. No more are started than the machine has cores, or
-    a pass has batches.
+    Of several processes each takes every `processes`-th of these batches, whole: what is said of a
+    photo does not depend on their number, to the bit. Worker processes stay alive between epochs.
+    No more are started than the machine has cores, or a pass has batches.
     """
     cores = os.cpu_count() or 1
     if num_workers > cores:
@@ -303,12 +310,11 @@ def make_loader(
             "num_workers %d: this machine has %d cores; starting %d", num_workers, cores, cores
         )
         num_workers = cores
-    in_a_pass = len(batches) if batches else -(-len(dataset) // (batch_size or 1))
-    num_workers = min(num_workers, max(1, in_a_pass))
+    shares = batches if batches else in_order(len(dataset), batch_size or 1)[process::processes]
+    num_workers = min(num_workers, max(1, len(shares)))
     return PhotoLoader(
         dataset,
-        batch_sampler=batches,
-        batch_size=1 if batches else batch_size,  # 1 is what torch has beside a sampler
+        batch_sampler=shares,
         collate_fn=collate,
         num_workers=num_workers,
         timeout=read_timeout if num_workers else 0,

@@ -16,11 +16,11 @@ from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Split, load_training_splits, without
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
-from cliptune.data.reading import find_unreadable
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import default_cache_dir
 from cliptune.storage import address_of, local_folder
 from cliptune.text import counted
+from cliptune.training.several.sharing import unreadable_of
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def load_photos(
         local_folder(data.data_dir), val_ratio=data.val_ratio, seed=seed
     )
     paths = [sample.path for split in (train, val) for sample in split.samples]
-    unreadable = find_unreadable(paths, progress=progress)
+    unreadable = unreadable_of(paths, progress=progress)
     if unreadable:
         lines = listing([str(fault) for fault in unreadable])
         of_all = f"{len(unreadable)} of {counted(len(paths), 'image')}"
@@ -115,16 +115,19 @@ def make_loaders(
     if data.cache and val.samples:
         cache_dir = data.cache_dir or default_cache_dir()
         limit, progress = data.cache_limit * MIB, accelerator.is_main_process
-        val_set.keep_decoded(cache_dir, limit_bytes=limit, progress=progress)
-        beside = [val_set.store] if val_set.store else []
-        train_set.keep_decoded(cache_dir, limit_bytes=limit, beside=beside, progress=progress)
+        with accelerator.local_main_process_first():  # built once on each machine
+            val_set.keep_decoded(cache_dir, limit_bytes=limit, progress=progress)
+            beside = [val_set.store] if val_set.store else []
+            train_set.keep_decoded(cache_dir, limit_bytes=limit, beside=beside, progress=progress)
     load = partial(
         make_loader,
         num_workers=data.num_workers,
         pin_memory=data.pin_memory,
         read_timeout=data.read_timeout,
     )
-    return batches, load(train_set, batches=batches), load(val_set, batch_size=training.batch_size)
+    mine = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+    val_loader = load(val_set, batch_size=training.batch_size, **mine)
+    return batches, load(train_set, batches=batches), val_loader
 
 
 def rounds_for(photos: int, training: TrainingSettings) -> int:

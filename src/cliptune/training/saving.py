@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from accelerate.utils import gather_object
 
 from cliptune._version import __version__
 from cliptune.evaluation.plots import plot_training_curves
@@ -36,6 +35,7 @@ from cliptune.training.resume import (
     torch_random,
 )
 from cliptune.training.run import Run
+from cliptune.training.several.sharing import of_all
 from cliptune.training.validation import Validation
 
 BETWEEN_PICTURES = 20  # times as long as one took: of short epochs a picture each is a third
@@ -48,7 +48,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     `validation` is that at this very update, where there was one: how the checkpoint answers is
     fitted on it.
     """
-    random_states = gather_object([torch_random()])  # of each process
+    random_states = of_all(torch_random())
     head = run.classifier.head
     fitted = head.fitted_tensors() if isinstance(head, FittedHead) and run.delivered else {}
     folds = run.fold_shifts.tensors() if run.fold_shifts else {}

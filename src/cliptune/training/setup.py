@@ -37,6 +37,7 @@ from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import precision_before
 from cliptune.training.run import Run
+from cliptune.training.several.sharing import as_the_first_has, of_the_first
 from cliptune.training.uneven import uneven_loss
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def set_up(
     )
     loss = uneven_loss(settings.training, train)
     names = read_names(local_folder(settings.data.data_dir), train.class_names)
-    precision = choose_precision(settings.hardware, device, last)
+    precision = of_the_first(choose_precision(settings.hardware, device, last))
     accelerator = make_accelerator(settings.output, device, precision=precision)
 
     torch.manual_seed(settings.seed)
@@ -90,7 +91,11 @@ def set_up(
         learning_rate=settings.training.learning_rate,
         weight_decay=settings.training.weight_decay,
     )
-    model, optimizer = accelerator.prepare(classifier, optimizer)
+    # For evaluation: not wrapped by torch's own way to average gradients, which takes processes
+    # to have equally many photos, and parameters to be used by each (`several.sharing`).
+    model = accelerator.prepare_model(classifier, evaluation_mode=True)
+    optimizer = accelerator.prepare(optimizer)
+    as_the_first_has([p.data for p in classifier.parameters() if p.requires_grad])
     if settings.hardware.fast and (plain := fuse(classifier.model)):
         log.debug("computed by transformers and PEFT, not fused: %s", ", ".join(plain))
     batches, train_loader, val_loader = make_loaders(
@@ -140,23 +145,19 @@ def choose_precision(
 def make_accelerator(output: OutputSettings, device: torch.device, *, precision: str) -> Any:
     """An `Accelerator` for `device`, with trackers writing under `output.log_dir`.
 
-    `precision` is "bf16", "fp16" or "no". Of several processes one alone tells what is done.
+    `precision` is "bf16", "fp16" or "no".
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if not torch.distributed.is_initialized():
-        # Accelerate keeps one state for the process; a second run may want another device.
-        AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
+    # Accelerate keeps one state for the process; a second run may want another device or format.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
         log_with=list(output.trackers),
         project_dir=output.log_dir,
     )
-    if not accelerator.is_main_process:
-        logging.getLogger("cliptune").setLevel(logging.WARNING)
-    return accelerator
 
 
 def build_classifier(

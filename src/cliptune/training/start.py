@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from cliptune.config import Settings
+from cliptune.config import OutputSettings, Settings
 from cliptune.errors import SettingsError, UserError
 from cliptune.files import delete_folder, recover
-from cliptune.model.checkpoint import Checkpoint, list_checkpoints, read_run
+from cliptune.locks import RunLock
+from cliptune.model.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    prune_checkpoints,
+    read_run,
+)
 from cliptune.model.classifier import FittedHead
 from cliptune.model.restore import load_head, load_photo_sums, read_adapter
 from cliptune.text import command, counted
@@ -27,6 +34,7 @@ from cliptune.training.resume import (
 )
 from cliptune.training.run import HeadLosses, Run
 from cliptune.training.saving import draw_curves
+from cliptune.training.several.sharing import is_first, of_the_first
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +92,31 @@ def starting_point(output_dir: Path, *, resume: bool, overwrite: bool) -> Checkp
             "or start anew with --overwrite, which deletes these checkpoints."
         )
     return None
+
+
+def agreed_start(
+    output: OutputSettings, *, resume: bool, overwrite: bool, lock: RunLock
+) -> Checkpoint | None:
+    """`starting_point` for all processes of a run, as the first finds it.
+
+    Raises `UserError` where another does not see its checkpoint.
+    """
+    last = None
+    if is_first():
+        last = starting_point(output.output_dir, resume=resume, overwrite=overwrite)
+        if last is not None and lock.held:  # a stop may have come between a save and this
+            prune_checkpoints(output.output_dir, keep=output.save_total_limit)
+    name = of_the_first(last.path.name if last else None)
+    if not is_first() and name is not None:
+        found = [c for c in list_checkpoints(output.output_dir) if c.path.name == name]
+        if not found:
+            raise UserError(
+                f"{output.output_dir}: the first process of this run goes on from {name}, and here "
+                f"({platform.node()}) it is not. Let --output-dir be on a disk that all machines "
+                "share, or copy the checkpoint there."
+            )
+        last = found[0]
+    return last
 
 
 def start_afresh(run: Run) -> None:

@@ -6,8 +6,8 @@ Shape suffixes: B micro-batch, C classes.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 
@@ -18,6 +18,7 @@ from cliptune.model.fast.kept_activations import reused
 from cliptune.text import counted
 from cliptune.timing import section
 from cliptune.training.run import Run
+from cliptune.training.several.sharing import of_all, sum_gradients, summed
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +34,17 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
     for the rest of the run, and the update is taken again.
     """
     accelerator, optimizer = run.accelerator, run.optimizer
+    # Of all processes: their shares of a batch may differ.
+    photos = int(summed([sum(map(len, group))])[0])
     run.model.train()
     while True:
         try:
-            sums = _gradient(run, [part for batch in group for part in batch.cut(run.pieces)])
+            parts = [part for batch in group for part in batch.cut(run.pieces)]
+            sums = _gradient(run, parts, photos=photos)
             break
         except (MemoryError, RuntimeError) as error:
             largest = max(map(len, group))
-            # Several processes step together: one alone cannot take its update again.
-            if (
-                not is_out_of_memory(error)
-                or run.pieces >= largest
-                or accelerator.num_processes > 1
-            ):
+            if not is_out_of_memory(error) or run.pieces >= largest:
                 raise
             run.pieces *= 2
             log.warning(
@@ -56,11 +55,10 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
         optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    if accelerator.num_processes > 1:
-        device_sums = sums.float().to(accelerator.device)
-        sums = accelerator.reduce(device_sums, reduction="sum").double().cpu()
-    if not torch.isfinite(sums[0]):
-        _leave_out(run, group, "loss", float(sums[0]) / sum(map(len, group)))
+    sum_gradients(run.trained)
+    loss_sum, correct, top5_correct = summed(sums.tolist())
+    if not math.isfinite(loss_sum):
+        _leave_out(run, group, "loss", loss_sum / photos)
         return None
     with section("optimizer"):
         norm = accelerator.clip_grad_norm_(run.trained, run.settings.training.max_grad_norm)
@@ -71,7 +69,7 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     run.progress.skipped_in_a_row = 0
-    return float(sums[0]), int(sums[1]), int(sums[2])
+    return loss_sum, int(correct), int(top5_correct)
 
 
 def _leave_out(run: Run, group: Sequence[Batch], what: str, value: float) -> None:
@@ -91,32 +89,24 @@ def _leave_out(run: Run, group: Sequence[Batch], what: str, value: float) -> Non
     log.warning("update %d is left out: the %s became %s", state.update + 1, what, value)
 
 
-def _gradient(run: Run, group: Sequence[Batch]) -> torch.Tensor:
-    """Add the gradient of the group's mean loss to the parameters'; `_outcome`'s sums over it."""
+def _gradient(run: Run, group: Sequence[Batch], *, photos: int) -> torch.Tensor:
+    """Add the gradient of the group's loss over `photos` to the parameters'; `_outcome`'s sums."""
     accelerator = run.accelerator
-    total = sum(map(len, group))
     sums = torch.zeros(3, dtype=torch.float64)
     update = run.progress.update
-    for i, batch in enumerate(group):
+    for batch in group:
         with section("copy"):
             pixels = batch.pixels.to(accelerator.device, non_blocking=True)
             labels = batch.labels.to(accelerator.device, non_blocking=True)
-        # Several processes exchange gradients once for each update, not for each micro-batch.
-        last = i == len(group) - 1
-        with nullcontext() if last else accelerator.no_sync(run.model):
-            drawing = run.keys.drawing_for(
-                batch.indices, view=batch.view, update=update, device=accelerator.device
-            )
-            with (
-                section("forward"),
-                drawing,
-                reused(run.frozen, batch, pixels) as (given, states),
-            ):
-                shifts = run.fold_shifts.of(batch.indices) if run.fold_shifts else None
-                logits_BC = run.model(given, states=states, shifts=shifts)
-                loss = run.loss.summed(logits_BC, labels)
-            with section("backward"):
-                accelerator.backward(loss / total)
+        drawing = run.keys.drawing_for(
+            batch.indices, view=batch.view, update=update, device=accelerator.device
+        )
+        with section("forward"), drawing, reused(run.frozen, batch, pixels) as (given, states):
+            shifts = run.fold_shifts.of(batch.indices) if run.fold_shifts else None
+            logits_BC = run.model(given, states=states, shifts=shifts)
+            loss = run.loss.summed(logits_BC, labels)
+        with section("backward"):
+            accelerator.backward(loss / photos)
         sums += _outcome(loss.detach(), logits_BC.detach(), labels)
     return sums
 
@@ -128,19 +118,25 @@ def _outcome(loss: torch.Tensor, logits_BC: torch.Tensor, labels: torch.Tensor) 
     return sums.cpu().double()  # on the CPU: not every device has float64
 
 
-def refuse_unreadable_in(run: Run, group: Sequence[Batch]) -> None:
-    """A file that could be read at the start and cannot now; by the settings, an end or a line."""
+def refuse_unreadable_in(run: Run, group: Sequence[Batch]) -> int:
+    """A file that could be read at the start and cannot now; by the settings, an end or a line.
+
+    Returns how many photos all processes have, and ends where there is none.
+    """
+    readable = int(summed([sum(map(len, group))])[0])
     unreadable = [fault for batch in group for fault in batch.unreadable]
-    if not unreadable:
-        return
+    if not unreadable and readable:
+        return readable
     lines = listing([str(fault) for fault in unreadable])
-    if run.settings.data.on_bad_image == "error" or not sum(map(len, group)):
+    if run.settings.data.on_bad_image == "error" or not readable:
         raise ImageError(f"unreadable images met during training:\n{lines}")
     log.warning("skipped %s:\n%s", counted(len(unreadable), "unreadable image"), lines)
+    return readable
 
 
 def _not_finite(run: Run, group: Sequence[Batch], what: str, value: float) -> str:
-    paths = [str(run.train_samples[i].path) for batch in group for i in batch.indices.tolist()]
+    mine = [str(run.train_samples[i].path) for batch in group for i in batch.indices.tolist()]
+    paths = [path for share in of_all(mine) for path in share]
     return (
         f"the {what} became {value} in update {run.progress.update + 1}. Lower "
         "training.learning_rate, or set hardware.mixed_precision to false. "

@@ -15,14 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
 from cliptune.errors import Interrupted, UserError, listing
 from cliptune.files import recover
 from cliptune.foreign_errors import LoadingError
 from cliptune.locks import RunLock
+from cliptune.model.checkpoint import list_checkpoints
 from cliptune.training.run import Run
 from cliptune.training.saving import draw_curves, save
+from cliptune.training.several.sharing import LoadingErrorElsewhere, are_several, summed
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ def _request(stops: Sequence[threading.Event], number: int, frame: Any) -> None:
     elif not stops[0].is_set():
         for stop in stops:
             stop.set()
+        if are_several():
+            return  # torchrun sends it for the death of another, too, and then nothing is saved
         log.warning("stopping after this update, to save; Ctrl-C once more leaves at once")
 
 
@@ -107,11 +109,15 @@ def save_and_stop(run: Run) -> NoReturn:
     save(run, f"checkpoint-step-{run.progress.update}", None)
     if run.accelerator.is_main_process:
         draw_curves(run)
+    run.accelerator.wait_for_everyone()  # where one has gone, torchrun ends the others
     raise Interrupted(how_to_go_on(run))
 
 
 def save_and_fail(run: Run, error: LoadingError) -> NoReturn:
-    """Save, and say which photos were waited for when the loading processes failed."""
+    """Save, and say which photos were waited for when the loading processes failed.
+
+    In the other processes of the run, which save with it, `error` itself.
+    """
     validating = run.progress.pending or run.progress.epoch_updates == run.updates_per_epoch
     size = run.settings.training.gradient_accumulation_steps
     run.batches.start = run.progress.epoch_updates * size
@@ -120,6 +126,9 @@ def save_and_fail(run: Run, error: LoadingError) -> NoReturn:
     waited_for = "those of val" if validating else f"\n{listing(paths, limit=8)}"
     if run.progress.update:
         save(run, f"checkpoint-step-{run.progress.update}", None)
+        run.accelerator.wait_for_everyone()
+    if isinstance(error, LoadingErrorElsewhere):
+        raise error
     raise LoadingError(
         error.cause,
         remedy="Lower data.num_workers (0: none), or raise data.read_timeout, and go on with "
@@ -129,10 +138,7 @@ def save_and_fail(run: Run, error: LoadingError) -> NoReturn:
 
 def asked_to_stop(run: Run, stop: threading.Event) -> bool:
     """Whether any process was asked to stop: they must leave after the same update."""
-    if run.accelerator.num_processes == 1:
-        return stop.is_set()
-    asked = torch.tensor(float(stop.is_set()), device=run.accelerator.device)
-    return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
+    return summed([float(stop.is_set())])[0] > 0
 
 
 def how_to_go_on(run: Run) -> str:
@@ -141,6 +147,17 @@ def how_to_go_on(run: Run) -> str:
     return (
         f"stopped after update {run.progress.update}; everything is saved in {output_dir}. "
         "Go on with the same command and --resume."
+    )
+
+
+def after_a_loss(output_dir: Path) -> str:
+    """What is said where a process of a run died, so that nothing more could be saved."""
+    checkpoints = list_checkpoints(output_dir)
+    if not checkpoints:
+        return f"No checkpoint is in {output_dir} yet: start again with the same command."
+    return (
+        f"The checkpoints in {output_dir} are whole, the last {checkpoints[-1].path.name}: "
+        "go on from it with the same command and --resume."
     )
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 from cliptune.config import Settings
@@ -15,8 +16,9 @@ from cliptune.data.loading import Batch
 from cliptune.errors import Interrupted
 from cliptune.evaluation.plots import best_epoch
 from cliptune.foreign_errors import DISK, LoadingError, memory_errors_in_words, resource_errors
-from cliptune.model.checkpoint import best_of, list_checkpoints, prune_checkpoints
+from cliptune.model.checkpoint import best_of, list_checkpoints
 from cliptune.model.classifier import FittedHead
+from cliptune.model.device import resolve_device
 from cliptune.model.lora import trainable_share
 from cliptune.timing import measured, section, step_done
 from cliptune.training.head.stage import start_from_fitted_head
@@ -32,7 +34,10 @@ from cliptune.training.reporting import (
 from cliptune.training.run import HeadLosses, Run
 from cliptune.training.saving import draw_curves, save
 from cliptune.training.setup import set_up
+from cliptune.training.several.joining import one_fate
+from cliptune.training.several.sharing import all_could_load
 from cliptune.training.start import (
+    agreed_start,
     as_begun,
     check_folder,
     go_on_from,
@@ -43,6 +48,7 @@ from cliptune.training.start import (
 )
 from cliptune.training.step import refuse_unreadable_in, step
 from cliptune.training.stopping import (
+    after_a_loss,
     asked_to_stop,
     how_to_go_on,
     locked,
@@ -80,8 +86,9 @@ def train(
     readable.
 
     Raises `UserError` for faults of settings, data or model, before anything is written;
-    `TrainingError` for a loss that is not finite; `Interrupted` after Ctrl-C, SIGTERM or SIGUSR1,
-    once all is saved.
+    `TrainingError` for a loss that is not finite, and where another process of the run died;
+    `Interrupted` after Ctrl-C, SIGTERM or SIGUSR1, once all is saved; `AlreadyTold` in all
+    processes but the one that tells.
     """
     if base_model is not None:
         settings = with_base_model(settings, base_model)
@@ -92,6 +99,10 @@ def train(
         loading = settings.data.model_copy(update={"num_workers": 0})
         settings = settings.model_copy(update={"data": loading})
     with (
+        one_fate(
+            resolve_device(settings.hardware.device),
+            how_to_go_on=partial(after_a_loss, output_dir),
+        ),
         resource_errors(
             None,
             then=f", and go on with --resume: the checkpoints in {output_dir} are whole",
@@ -100,19 +111,17 @@ def train(
         memory_errors_in_words(settings.training.batch_size),
         locked(output_dir) as lock,
     ):
-        last = starting_point(output_dir, resume=resume, overwrite=overwrite)
+        last = agreed_start(settings.output, resume=resume, overwrite=overwrite, lock=lock)
         if last is not None:
             settings = as_begun(settings, last)
-        if last is not None and lock.held:  # a stop may have come between a save and this
-            prune_checkpoints(output_dir, keep=settings.output.save_total_limit)
         run = set_up(settings, progress=progress, last=last, photos=photos)
         lock.acquire()
         if last is not None:
             go_on_from(run, last)
-        else:  # asked again: another run may have begun here before the lock was ours
+        elif run.accelerator.is_main_process:
+            # Asked again: another run may have begun here before the lock was ours.
             starting_point(output_dir, resume=False, overwrite=overwrite)
-            if run.accelerator.is_main_process:
-                start_afresh(run)
+            start_afresh(run)
         run.accelerator.wait_for_everyone()
         start_trackers(run)
         trace = output_dir / "trace.json" if profile else None
@@ -126,7 +135,8 @@ def train(
                 if run.accelerator.is_main_process:
                     draw_curves(run)
         finally:
-            run.accelerator.end_training()
+            for tracker in run.accelerator.trackers:
+                tracker.finish()
 
     return _result(run, stopped_early=stopped_early, profile=watch.table() if watch else None)
 
@@ -199,13 +209,15 @@ def fit(
                 _finish_epoch(run)
             except LoadingError as error:
                 # A signal to the whole group of processes ends those that load photos, too.
-                if not stop.wait(1):
+                stop.wait(1)
+                if not asked_to_stop(run, stop):
                     save_and_fail(run, error)
                 save_and_stop(run)
             if after_epoch:
                 after_epoch(state.history[-1])
             over = state.epoch == num_epochs or run.gain_is_over()
             if asked_to_stop(run, stop) and not over:
+                run.accelerator.wait_for_everyone()
                 raise Interrupted(how_to_go_on(run))
     return False
 
@@ -234,7 +246,7 @@ def _update(
     """
     settings, state = run.settings.training, run.progress
     started = time.perf_counter()
-    refuse_unreadable_in(run, group)
+    photos = refuse_unreadable_in(run, group)
     group = [batch for batch in group if len(batch)]
     lr = settings.learning_rate * lr_factor(
         state.update,
@@ -246,7 +258,6 @@ def _update(
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = lr
     outcome = step(run, group)
-    photos = sum(map(len, group)) * run.accelerator.num_processes
     seconds = waited + time.perf_counter() - started
 
     state.update += 1
@@ -331,8 +342,12 @@ def _groups(run: Run) -> Iterator[tuple[list[Batch], float]]:
     run.batches.start = run.progress.epoch_updates * size
     batches = iter(run.train_loader)
     while True:
-        started = time.perf_counter()
-        group = list(islice(batches, size))
+        started, group, failed = time.perf_counter(), [], None
+        try:
+            group = list(islice(batches, size))
+        except LoadingError as error:
+            failed = error
+        all_could_load(failed)
         if not group:
             return
         yield group, time.perf_counter() - started

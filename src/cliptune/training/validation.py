@@ -7,16 +7,17 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from cliptune.evaluation.statistics.calibration import scaled_log_losses
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
+from cliptune.foreign_errors import LoadingError
 from cliptune.model.classifier import Classifier, FittedHead, Predictions, predict_logits
 from cliptune.model.lora import can_be_weakened
 from cliptune.timing import section
 from cliptune.training.reporting import finite, log_known
 from cliptune.training.run import HeadLosses, Run
+from cliptune.training.several.sharing import all_could_load, of_the_first, together
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,7 @@ def validate(run: Run) -> Validation:
     with section("validation"):
         found = [_at_strength(run, strength) for strength in strengths(run)]
         best = min(found, key=lambda each: each.criterion)
-    # Every process measures all of val; they must not part over a rounding when to stop.
-    agreed: list[Validation] = broadcast_object_list([best])
-    return agreed[0]
+    return of_the_first(best)  # they must not part over a rounding when to stop
 
 
 def strengths(run: Run) -> tuple[float, ...]:
@@ -105,13 +104,19 @@ def _at_strength(run: Run, strength: float) -> Validation:
 
 
 def _measured(run: Run, classifier: Classifier) -> Validation:
-    predictions = predict_logits(
-        [classifier],
-        run.val_loader,
-        run.accelerator.device,
-        autocast=run.accelerator.autocast,
-        frozen=run.frozen_val,
-    )
+    failed = None
+    try:
+        mine = predict_logits(
+            [classifier],
+            run.val_loader,
+            run.accelerator.device,
+            autocast=run.accelerator.autocast,
+            frozen=run.frozen_val,
+        )
+    except LoadingError as error:
+        failed = error
+    all_could_load(failed)
+    predictions = together(mine)
     said = predictions.logits[0], predictions.labels
     losses = HeadLosses(scaled_log_losses(*said), predictions.indices)
     criterion = at_worst(losses, run.head_losses)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from cliptune.data.folder import Sample
@@ -21,6 +21,7 @@ from cliptune.training.head.fitting import HeadFit, fit_head
 from cliptune.training.head.folds import shifts_of
 from cliptune.training.head.logistic import Floats, Labels
 from cliptune.training.run import Run
+from cliptune.training.several.sharing import by_the_first, together
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ MOST_PHOTOS = 20_000  # a head of so few numbers learns nothing more from furthe
 def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     """Fit the head of `run` on one view of each training photo, and put it in its place.
 
-    The adapters are fresh, so the features are the frozen backbone's. Each process computes all
-    of them and takes the heads of the first, so that rounding cannot part them. Adapters are then
+    The adapters are fresh, so the features are the frozen backbone's. Several processes share out
+    the photos; the first fits for all of them, and the others wait. Adapters are then
     trained against heads that have not seen the photo (`cliptune.training.head.folds`). Where val
     joins, checkpoints are given a head fitted on its photos, too; the run goes on with one that
     has not seen them, by which val is measured.
@@ -76,7 +77,8 @@ def val_joins(run: Run) -> bool:
 
 def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
     projection = getattr(run.backbone.model, "visual_projection", None)
-    fit = fit_head(
+    fit = partial(
+        fit_head,
         features_ND,
         labels_N,
         run.zero_shot.features.cpu().double().numpy(),
@@ -87,8 +89,7 @@ def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
         shifts_C=run.loss.shifts_for(labels_N),
         class_names=run.class_names,
     )
-    agreed: list[HeadFit] = broadcast_object_list([fit])
-    return agreed[0]
+    return by_the_first(fit)
 
 
 @torch.no_grad()
@@ -111,6 +112,7 @@ def _features(
     loader = make_loader(
         PhotoDataset(samples, run.backbone.preprocess), batch_size=training.batch_size,
         num_workers=data.num_workers, read_timeout=data.read_timeout,
+        process=run.accelerator.process_index, processes=run.accelerator.num_processes,
     )  # fmt: skip
     shown = progress and run.accelerator.is_main_process
     said = predict_logits(
@@ -119,6 +121,7 @@ def _features(
         run.accelerator.device,
         autocast=run.accelerator.autocast,
     )
+    said = together(said)
     if said.unreadable and data.on_bad_image == "error":
         lines = listing([str(fault) for fault in said.unreadable])
         raise ImageError(f"unreadable images met while the head was fitted:\n{lines}")
