@@ -184,3 +184,33 @@ def test_a_check_on_nodes_finds_what_one_machine_finds(
     there = check(clean, ray_address=cluster.address, progress=False).to_dict()
     assert there == here
     assert {"copies_across_splits", "truncated"} <= {f["kind"] for f in here["findings"]}
+
+
+def test_a_photo_that_crashes_its_decoder_is_a_row(
+    tiny_run: Path, listed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    # A plugin of Pillow that ends the process, in all processes that the cluster starts.
+    plugin = (
+        "from PIL import Image\n"
+        "import os\n"
+        "Image.register_open('CRASH', lambda *a: os._exit(9), lambda start: start[:5] == b'CRASH')"
+    )
+    (tmp_path / "site" / "sitecustomize.py").write_text(plugin, encoding="utf-8", newline="\n")
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    (tmp_path / "crash.png").write_bytes(b"CRASH" * 9)
+    listed = [*listed[:7], str(tmp_path / "crash.png"), *listed[7:]]
+    manifest = manifest_of(tmp_path, listed, 60)
+    line = [
+        sys.executable, "-m", "cliptune", "predict", "--engine", "ray", "--checkpoint",
+        str(tiny_run), "--images", str(manifest), "--output", str(tmp_path / "out"),
+        "--ray-address", "local", "--batch-size", "4", "--device", "cpu",
+    ]  # fmt: skip
+    told = subprocess.run(line, capture_output=True, text=True, timeout=240)
+    assert told.returncode == 1, told.stderr
+    found = table_of(tmp_path / "out")
+    crashed = [row for row in found if "ended the process" in (row["error"] or "")]
+    assert {row["path"] for row in crashed} == {str(tmp_path / "crash.png")}
+    assert len(found) == 60
+    assert sum(row["error"] is None for row in found) >= 40

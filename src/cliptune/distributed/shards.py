@@ -209,6 +209,17 @@ def rows_of(folder: str, shard: int) -> pyarrow.Table:
     return table
 
 
+def tried(folder: str, shard: int) -> int:
+    """How often answering a shard was begun before; counts this time, too."""
+    name = below(folder, ROWS, f"{shard:05d}.tries")
+    times = 0
+    if exists(name):
+        with opened(name) as file:
+            times = int(file.read())
+    write_whole(name, str(times + 1).encode())
+    return times
+
+
 def write_table(address: str, table: pyarrow.Table) -> None:
     """Write `table` as Parquet; it appears whole or not at all."""
     arrow = import_pyarrow()

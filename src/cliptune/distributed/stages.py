@@ -18,8 +18,9 @@ from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable
 from cliptune.distributed.manifests import import_pyarrow
 from cliptune.distributed.places import below
-from cliptune.distributed.shards import rows_of
+from cliptune.distributed.shards import rows_of, tried
 from cliptune.errors import CliptuneError, UserError
+from cliptune.inference.careful import CarefulReader
 from cliptune.inference.columns import as_columns
 from cliptune.inference.predictor import Predictor
 from cliptune.inference.reader import Reader
@@ -27,6 +28,10 @@ from cliptune.storage import is_address
 
 if TYPE_CHECKING:
     import pyarrow
+
+# Begun as often before and never ended, a shard may hold a photo that ends whoever reads it. Nodes
+# that come and go may have done so, too: then it is only slower.
+_TIMES = 3
 
 Rows = Mapping[str, NDArray[Any]]
 
@@ -58,6 +63,7 @@ class Answering:
         try:
             _refuse_version(version)
             self.predictor = Predictor(checkpoint, **options)
+            self.reader = self.predictor.reader
             self.top_k = min(top_k, len(self.predictor.class_names))
         except CliptuneError as error:
             self.fault = error
@@ -73,6 +79,7 @@ class Answering:
         for shard in rows["shard"]:
             listed = rows_of(self.folder, int(shard))
             paths = located(listed["path"].to_pylist(), self.base)
+            self.predictor.reader = reader_for(self.reader, self.folder, int(shard))
             results = self.predictor.stream(paths, top_k=self.top_k)
             step = 8 * self.predictor.batch_size
             for start in range(0, len(listed), step):
@@ -122,7 +129,8 @@ class Reading:
         for shard in rows["shard"]:
             listed = rows_of(self.folder, int(shard))
             paths = located(listed["path"].to_pylist(), self.base)
-            crops = self.reader.ahead(paths, most=2 * self.batch_size)
+            reader = reader_for(self.reader, self.folder, int(shard))
+            crops = reader.ahead(paths, most=2 * self.batch_size)
             for start in range(0, len(listed), self.batch_size):
                 batch = [crop.pixels for crop in islice(crops, self.batch_size)]
                 pixels = np.zeros((len(batch), 3, height, width), np.uint8)
@@ -143,6 +151,15 @@ def _placed(listed: pyarrow.Table, shard: int, start: int) -> dict[str, NDArray[
         "shard": np.full(len(listed), shard, np.int64),
         "row": np.arange(start, start + len(listed), dtype=np.int64),
     }
+
+
+def reader_for(reader: Reader, folder: str, shard: int) -> Reader:
+    """`reader`, or one that outlives its photos where a shard was begun too often."""
+    if tried(folder, shard) < _TIMES:
+        return reader
+    return CarefulReader(
+        preprocess=reader.preprocess, reduced_decoding=reader.reduced_decoding, threads=1
+    )
 
 
 def located(paths: Sequence[str], base: str) -> list[str]:
