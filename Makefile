@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCALE := $(VENV)/.ready-for-scale
 
-.PHONY: demo test test-slow lint bench accuracy doors soak hostile torture mutants clean
+.PHONY: demo test test-slow test-scale lint bench accuracy doors soak hostile scale torture mutants
+.PHONY: clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -18,6 +20,10 @@ test: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
+# Clusters of Ray, storage servers, training in several processes; a quarter of an hour on two cores.
+test-scale: $(SCALE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m scale
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -27,6 +33,10 @@ lint: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(SCALE): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
 	touch $@
 
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.
@@ -51,6 +61,13 @@ soak: $(READY)
 hostile: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hostile]'
 	$(BIN)/python benchmarks/serving/hostile.py
+
+# What holds beyond one machine, each on its own: rate, kills, memory, storage, processes, pairing.
+# Hours on two cores; in benchmarks/scale/ each has options for less.
+scale: $(SCALE)
+	for each in rate kills storage processes costs memory; do \
+	  PYTHONPATH=benchmarks $(BIN)/python benchmarks/scale/$$each.py || exit 1; done
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/scale/pairing.py 1000000 2000000 5000000 10000000
 
 # Kills, failing disks, hostile files, long runs; three quarters of an hour on two cores. Needs gcc.
 torture: $(READY)

@@ -35,8 +35,8 @@ CONTENT = {"empty": b"", "a/one.txt": b"one", "a/b/two ü #%.bin": bytes(range(2
         "memory",
         "file",
         "sftp",
-        pytest.param("s3", marks=pytest.mark.slow),
-        pytest.param("gcs", marks=pytest.mark.slow),
+        pytest.param("s3", marks=pytest.mark.scale),
+        pytest.param("gcs", marks=pytest.mark.scale),
     ],
 )
 def place(

@@ -131,7 +131,7 @@ def test_an_sftp_server_that_is_gone_is_told(photos: Path) -> None:
         read_bytes(joined(place, "photo 0.jpg"), attempts=2, timeout_s=5)
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_an_s3_that_fails_gives_writes_and_lists_all(tmp_path: Path) -> None:
     with s3_server() as bucket:
         faults = Faults(fails=0.2, hangs=0.01, hang_s=5)

@@ -150,7 +150,7 @@ CHOICES: dict[str, Overrides] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.parametrize("choice", CHOICES)
 def test_four_processes_train_as_one(overrides: Overrides, tmp_path: Path, choice: str) -> None:
     overrides |= UNEVEN | CHOICES[choice]
@@ -160,7 +160,7 @@ def test_four_processes_train_as_one(overrides: Overrides, tmp_path: Path, choic
     assert_alike(tmp_path / "four", one)
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.parametrize("recipe", ["head_first", "plain"])
 def test_siglip_trains_both_towers_in_two_processes(
     overrides: Overrides, tmp_path: Path, recipe: str
@@ -192,7 +192,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_one_process_alone_halves_its_micro_batches(overrides: Overrides, tmp_path: Path) -> None:
     one = train(load_settings(overrides=overrides), progress=False).output_dir
     told = in_processes(overrides, 2, output=tmp_path / "two", driver=OUT_OF_MEMORY)
@@ -201,7 +201,7 @@ def test_one_process_alone_halves_its_micro_batches(overrides: Overrides, tmp_pa
     assert_alike(tmp_path / "two", one)
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 4), (2, 1), (1, 2)])
 def test_a_stopped_run_goes_on_in_another_number_of_processes(
     overrides: Overrides, tmp_path: Path, before: int, after: int
@@ -228,7 +228,7 @@ ENDLESS: Overrides = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("who", [0, 1])
 @pytest.mark.parametrize("when", ["trainable parameters", "zero-shot baseline", "epoch 3/"])
@@ -245,7 +245,7 @@ def test_a_killed_process_ends_all_with_one_message(
     assert told.codes == {-9, 1}
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_after_a_kill_the_run_ends_as_the_undisturbed_one(
     overrides: Overrides, tmp_path: Path
 ) -> None:
@@ -259,7 +259,7 @@ def test_after_a_kill_the_run_ends_as_the_undisturbed_one(
     assert history(run) == history(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.parametrize("who", [0, 1, "all", "torchrun"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all_and_saves_once(
@@ -276,7 +276,7 @@ def test_a_signal_stops_all_and_saves_once(
         assert told.codes == {75}
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_where_torchrun_is_killed_its_processes_end(overrides: Overrides, tmp_path: Path) -> None:
     told = in_processes(
         overrides | ENDLESS, 2, output=tmp_path / "run",
@@ -306,7 +306,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_process_that_works_long_is_not_taken_for_dead(
     overrides: Overrides, tmp_path: Path
 ) -> None:
@@ -316,7 +316,7 @@ def test_a_process_that_works_long_is_not_taken_for_dead(
     assert told.code == 0, told.text
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_process_killed_while_the_first_fits_the_head_ends_all(
     overrides: Overrides, tmp_path: Path, who: int
@@ -329,7 +329,7 @@ def test_a_process_killed_while_the_first_fits_the_head_ends_all(
     assert f"process {who} (pid" in message
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_photo_lost_to_one_process_is_told_once(overrides: Overrides, tmp_path: Path) -> None:
     data = Path(overrides["data.data_dir"])
     overrides |= ENDLESS | {"data.cache": False}
@@ -349,7 +349,7 @@ def test_a_photo_lost_to_one_process_is_told_once(overrides: Overrides, tmp_path
     assert told.codes <= {2, -15}
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_fault_that_all_see_is_told_once(overrides: Overrides, tmp_path: Path) -> None:
     for fault in ({"lora.r": 0}, {"data.data_dir": "/no/such/folder"}):
         told = in_processes(overrides | fault, 3, output=tmp_path / "run")
@@ -357,7 +357,7 @@ def test_a_fault_that_all_see_is_told_once(overrides: Overrides, tmp_path: Path)
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_run_without_a_photo_of_val_fits_its_head_in_two_processes(
     overrides: Overrides, tmp_path: Path
 ) -> None:
