@@ -1,5 +1,6 @@
 """Training in several processes beside one: how far losses differ, and what kills leave.
 
+    python benchmarks/scale/processes.py                                      on drawings
     python benchmarks/scale/processes.py PHOTOS MODEL [--processes 2 4] [--moments 20]
 
 PHOTOS has train/ and val/, MODEL is a folder or a name on the hub. Processes are started by
@@ -7,8 +8,9 @@ torchrun on this machine and exchange by gloo, in float32 on CPUs, with dropout.
 
 First row: an epoch with one process and with several, the loss of each update, of the epoch and of
 val; the largest difference. Second row: one of two processes is killed (kill -9) at moments spread
-evenly over a short run, with `--each` photos of each class; `--resume` goes on, and the weights at
-the end are compared with those of a run that nobody disturbed.
+evenly over a short run, with `--each` photos of each class, a fifth of them before its first
+checkpoint; `--resume` goes on, and the weights at the end are compared with those of a run that
+nobody disturbed.
 """
 
 from __future__ import annotations
@@ -140,15 +142,16 @@ def measure_alike(work: Work, scratch: Path, counts: Sequence[int]) -> None:
 def measure_kills(work: Work, scratch: Path, moments: int) -> None:
     """Print the second row."""
     calm = scratch / "calm"
-    started = time.monotonic()
-    trained(work, calm, processes=2)
-    took = time.monotonic() - started
+    before, after_first = spans(work, calm)
     last = f"checkpoint-epoch-{work.settings['training.num_epochs']}"
     apart, ends, silent, several, equal = [], [], 0, 0, 0
     for moment in range(moments):
         output = scratch / f"killed-{moment}"
-        after = took * (moment + 0.5) / moments
-        seconds, told = killed(work, output, after=after, rank=moment % 2)
+        early = moments // 5
+        begun = moment >= early
+        share = (moment - early + 0.5) / (moments - early) if begun else (moment + 0.5) / early
+        after = share * (after_first if begun else before)
+        seconds, told = killed(work, output, after=after, rank=moment % 2, begun=begun)
         ends.append(seconds)
         silent += told == 0
         several += told > 1
@@ -157,21 +160,37 @@ def measure_kills(work: Work, scratch: Path, moments: int) -> None:
             trained(work, output, *more, processes=2)
         apart.append(distance(output / last, calm / last))
         equal += apart[-1] == 0
-        print(f"  after {after:.1f} s: ended in {seconds:.1f} s, told {told} times, "
+        since = "the first checkpoint" if begun else "the start"
+        print(f"  {after:.1f} s after {since}: ended in {seconds:.1f} s, told {told} times, "
               f"weights {apart[-1]:.1e}", file=sys.stderr, flush=True)  # fmt: skip
     print(
-        f"| kill -9 of one of 2 processes, {moments} moments over {took:.0f} s, resumed | all "
-        f"ended within {max(ends):.0f} s; told once {moments - silent - several} times, not by "
+        f"| kill -9 of one of 2 processes, {moments} moments, {moments // 5} in the {before:.0f} s "
+        f"before the first checkpoint, the others in the {after_first:.0f} s after it, resumed | "
+        f"all ended within {max(ends):.0f} s; told once {moments - silent - several} times, not by "
         f"cliptune {silent}, more often {several}; weights as undisturbed to the bit {equal} "
         f"times, at most {max(apart):.1e} apart |",
         flush=True,
     )
 
 
-def killed(work: Work, output: Path, *, after: float, rank: int) -> tuple[float, int]:
-    """Kill `rank` of two processes; seconds until all had ended, and how many errors were told."""
+def spans(work: Work, output: Path) -> tuple[float, float]:
+    """Seconds of a run of two processes before and after its first checkpoint."""
+    started = time.monotonic()
+    with training(work.line(output), processes=2, log=output.with_name("calm.log")) as run:
+        while not list(output.glob("checkpoint-*")) and run.poll() is None:
+            time.sleep(0.01)
+        first = time.monotonic()
+        assert run.wait() == 0
+    return first - started, time.monotonic() - first
+
+
+def killed(work: Work, output: Path, *, after: float, rank: int, begun: bool) -> tuple[float, int]:
+    """Kill `rank` of two processes `after` seconds, of the start or (`begun`) of the first
+    checkpoint; seconds until all had ended, and how many errors were told."""
     log = output.with_name(f"{output.name}-killed.log")
     with training(work.line(output), processes=2, log=log) as run:
+        while begun and run.poll() is None and not list(output.glob("checkpoint-*")):
+            time.sleep(0.01)
         until = time.monotonic() + after
         while run.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
@@ -197,10 +216,19 @@ def some_of(photos: Path, target: Path, each: int) -> Path:
     return target
 
 
+def drawings(scratch: Path) -> tuple[Path, str]:
+    """Those of the demo, and its model."""
+    from cliptune.demo.drawings import draw_dataset
+    from cliptune.demo.run import COUNTS, HOME
+
+    draw_dataset(scratch / "drawings", counts=COUNTS, seed=0)
+    return scratch / "drawings", str(HOME / "model")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("model")
+    parser.add_argument("photos", type=Path, nargs="?")
+    parser.add_argument("model", nargs="?")
     parser.add_argument("--processes", type=int, nargs="*", default=[2, 4])
     parser.add_argument("--moments", type=int, default=20, help="kills; 0: no second row")
     parser.add_argument("--each", type=int, default=6, help="photos of a class where one is killed")
@@ -208,12 +236,13 @@ def main() -> None:
     print("| what | measured |\n|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
+        photos, model = (given.photos, given.model) if given.model else drawings(scratch)
         if given.processes:
-            work = Work(given.photos, given.model, {"training.num_epochs": 1})
+            work = Work(photos, model, {"training.num_epochs": 1})
             measure_alike(work, scratch, given.processes)
         if given.moments:
-            few = some_of(given.photos, scratch / "few", given.each)
-            measure_kills(Work(few, given.model, SHORT), scratch, given.moments)
+            few = some_of(photos, scratch / "few", given.each)
+            measure_kills(Work(few, model, SHORT), scratch, given.moments)
 
 
 if __name__ == "__main__":

@@ -174,6 +174,18 @@ def test_a_checkpoint_that_a_node_cannot_load_ends_with_its_own_message(
         )  # fmt: skip
 
 
+def test_an_address_where_nobody_listens_is_told_at_once(
+    tiny_run: Path, listed: list[str], tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError, match="no cluster answers"):
+        predict(
+            tiny_run, manifest_of(tmp_path, listed, 10), tmp_path / "out",
+            ray_address="127.0.0.1:9", progress=False,
+        )  # fmt: skip
+    assert time.monotonic() - started < 15
+
+
 def test_a_check_on_nodes_finds_what_one_machine_finds(
     clean: Path, cluster: Nodes, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from cliptune.errors import CliptuneError, MissingExtra, ResourceError, UserError, reason
 
 log = logging.getLogger(__name__)
+
+_CONNECTS_WITHIN_S = 10
 
 
 def import_ray() -> Any:
@@ -37,6 +40,7 @@ def ray_running(address: str | None, *, quiet: bool = True) -> Iterator[Any]:
     ray = import_ray()
     ours = not ray.is_initialized()
     if ours:
+        _refuse_unreachable(address)
         level = logging.ERROR if quiet else logging.INFO
         if quiet:  # of an actor's arguments, in each run; files of Ray's own hold the rest
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -46,10 +50,7 @@ def ray_running(address: str | None, *, quiet: bool = True) -> Iterator[Any]:
                 include_dashboard=False if address == "local" else None,
             )  # fmt: skip
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"--ray-address {address}: no cluster answers ({reason(error)}). Expected "
-                "HOST:PORT of `ray start --head`, auto, or local."
-            ) from None
+            raise _no_cluster(address, reason(error)) from None
     try:
         if quiet:
             for name in ("ray", "ray.data"):
@@ -60,6 +61,25 @@ def ray_running(address: str | None, *, quiet: bool = True) -> Iterator[Any]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """Raise `UserError` where nobody listens at HOST:PORT: Ray itself tries for many minutes."""
+    where = address or os.environ.get("RAY_ADDRESS", "")
+    host, _, port = where.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECTS_WITHIN_S).close()
+    except OSError as error:
+        raise _no_cluster(where, reason(error)) from None
+
+
+def _no_cluster(address: str | None, why: str) -> UserError:
+    return UserError(
+        f"--ray-address {address}: no cluster answers ({why}). Expected HOST:PORT of `ray start "
+        "--head`, auto, or local."
+    )
 
 
 def _in_words(error: BaseException) -> CliptuneError:
