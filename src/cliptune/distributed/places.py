@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -72,9 +72,10 @@ def names_in(folder: str) -> Iterator[str]:
 
 
 def delete(folder: str) -> None:
-    """The folder and all below it."""
+    """The folder and all below it, where it is there."""
     if storage.is_address(folder):
         system, path = storage.file_system(folder)
-        system.rm(path, recursive=True)
+        with suppress(FileNotFoundError):
+            system.rm(path, recursive=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
