@@ -110,14 +110,20 @@ def compare(run: Path, output: Path, photos: list[Path], rows: int, precision: s
     return f"{rows:,} ids once, {wrong} wrong labels, {same:,} rows to the bit, at most {worst:.1e}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser_of(description: str | None, *, rows: int) -> argparse.ArgumentParser:
+    """What says on which run and photos, and how many rows, is measured."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--photos", type=Path)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=rows)
+    parser.add_argument("--precision", default="float32")
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__, rows=100_000)
     parser.add_argument("--every", type=float, default=20)
     parser.add_argument("--drivers", type=int, default=2)
-    parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         run, folder = (options.run, options.photos) if options.run else drawn(Path(scratch))

@@ -10,7 +10,6 @@ start of the cluster and of each actor.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from scale.kills import command, write_rows
+from scale.kills import command, parser_of, write_rows
 from serving.drawn import drawn
 
 from cliptune import Predictor
@@ -45,12 +44,8 @@ def by_loop(predictor: Predictor, photos: list[Path], rows: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, nargs="?")
-    parser.add_argument("--photos", type=Path)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser = parser_of(__doc__, rows=20_000)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         run, folder = (options.run, options.photos) if options.run else drawn(Path(scratch))

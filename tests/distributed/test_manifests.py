@@ -7,7 +7,7 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 
 from cliptune.distributed import manifest  # noqa: E402
-from cliptune.distributed.manifests import blocks_of  # noqa: E402
+from cliptune.distributed.manifests import blocks_of, refuse_missing  # noqa: E402
 from cliptune.errors import DataError, UserError  # noqa: E402
 
 
@@ -63,6 +63,8 @@ def test_faults_of_a_manifest_are_told_with_their_place(tmp_path: Path) -> None:
         rows(write(tmp_path / "c.parquet", path=["x.jpg"], id=["one"]))
     with pytest.raises(UserError, match=r"found the ending '\.json'; expected \.parquet or \.csv"):
         rows(tmp_path / "m.json")
+    with pytest.raises(UserError, match="there is no such manifest"):
+        refuse_missing(str(tmp_path / "none.parquet"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match="cannot be read as a manifest"):
         rows(tmp_path / "broken.parquet")

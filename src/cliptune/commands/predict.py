@@ -80,6 +80,8 @@ def predict(
 
     quiet_libraries(debug=debug)
     if engine == "ray":
+        if plain or profile:
+            raise UserError("--engine ray: it knows neither --plain nor --profile. Leave it out.")
         beside = [*(image or []), *([image_dir] if image_dir else [])]
         errors = predict_on_cluster(
             checkpoint, images, output, beside=beside,
@@ -88,9 +90,10 @@ def predict(
             decoding=decoding, cpus_per_actor=cpus_per_actor, debug=debug,
         )  # fmt: skip
         raise typer.Exit(1 if errors else 0)
-    if engine != "here" or images is not None:
+    if engine != "here" or images is not None or ray_address is not None:
         raise UserError(
-            f"--engine {engine}: expected here or ray; --images MANIFEST goes with --engine ray."
+            f"--engine {engine}: expected here or ray; --images MANIFEST and --ray-address go with "
+            "--engine ray."
         )
     unreadable = predict_to_screen_or_file(
         checkpoint,

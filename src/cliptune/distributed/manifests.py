@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cliptune.data.image_files import IMAGE_SUFFIXES
-from cliptune.distributed.places import absolute, opened, whole
+from cliptune.distributed.places import absolute, exists, opened, whole
 from cliptune.errors import DataError, MissingExtra, UserError, named, reason
 from cliptune.files import user_path
 from cliptune.storage import is_address, listed
@@ -107,16 +107,25 @@ def _below(folder: Path) -> Iterator[str]:
 
 
 def _is_photo(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - of addresses, too
+    return f".{path.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES
 
 
 def _ending(path: str, option: str) -> str:
-    ending = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    ending = PurePosixPath(path).suffix.lower()
     if ending not in ENDINGS:
         raise UserError(
             f"{option} {path}: found the ending '{ending}'; expected {' or '.join(ENDINGS)}."
         )
     return ending
+
+
+def refuse_missing(manifest: str) -> None:
+    """Raise `UserError` where no manifest is at `manifest`."""
+    if not exists(manifest):
+        raise UserError(
+            f"--images {manifest}: there is no such manifest. Make one with: cliptune manifest "
+            "FOLDER --output m.parquet"
+        )
 
 
 def blocks_of(manifest: str | Path, *, ids: bool = True) -> Iterator[pyarrow.Table]:

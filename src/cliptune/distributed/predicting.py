@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cliptune._version import __version__
 from cliptune.distributed.engine import import_ray, ray_running
-from cliptune.distributed.manifests import import_pyarrow
+from cliptune.distributed.manifests import import_pyarrow, refuse_missing
 from cliptune.distributed.places import absolute, parent
 from cliptune.errors import DataError, DeviceError, UserError
 from cliptune.files import SUMS
@@ -101,6 +101,7 @@ def predict(
     if top_k < 1 or batch_size < 1:
         raise UserError(f"top_k {top_k}, batch_size {batch_size}: expected 1 or more.")
     folder, manifest = absolute(output), absolute(images)
+    refuse_missing(manifest)
     started = time.monotonic()
     with _alone(folder):
         asked = _asked(

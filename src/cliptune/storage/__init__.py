@@ -23,16 +23,15 @@ from cliptune.storage.kept import (
     local_folder,
     output_folder,
 )
+from cliptune.storage.listing import listed, subfolders
 from cliptune.storage.objects import (
     Entry,
     check_writable,
     entry,
     exists,
     fetch,
-    listed,
     opened,
     read_bytes,
-    subfolders,
     whole_object,
     write_whole,
 )

@@ -36,12 +36,12 @@ from cliptune.files import (
 )
 from cliptune.locks import one_at_a_time
 from cliptune.storage.addresses import address_of, joined, path_in, protocol_of
+from cliptune.storage.listing import listed
 from cliptune.storage.objects import (
     Entry,
     check_writable,
     entry,
     fetch,
-    listed,
     read_bytes,
     whole_object,
 )

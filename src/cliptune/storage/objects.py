@@ -1,4 +1,4 @@
-"""Read, write and list what is at addresses; each request with retries and a deadline."""
+"""Read and write what is at addresses; each request with retries and a deadline."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from cliptune.errors import StorageError, UserError
 from cliptune.files import whole_file
-from cliptune.storage.addresses import WEB, file_system, joined, path_in, protocol_of
+from cliptune.storage.addresses import WEB, file_system, path_in, protocol_of
 from cliptune.storage.patience import ATTEMPTS, TIMEOUT_S, lent, patiently, status_of
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -63,12 +60,12 @@ def entry(address: str, *, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT_
         return await fs._info(path)
 
     found = patiently(
-        lambda: _ask(address, timeout_s, wait=wait, work=lambda fs, path: fs.info(path)),
+        lambda: ask(address, timeout_s, wait=wait, work=lambda fs, path: fs.info(path)),
         address, attempts=attempts,
     )  # fmt: skip
     if found.get("type") == "directory":
         raise StorageError(address, "this is a folder", missing=True)
-    return _entry(address, found)
+    return entry_of(address, found)
 
 
 def exists(address: str, *, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT_S) -> bool:
@@ -80,38 +77,6 @@ def exists(address: str, *, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT
             raise
         return False
     return True
-
-
-def listed(
-    address: str, *, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT_S
-) -> Iterator[Entry]:
-    """All objects below the folder or prefix `address`, at any depth, in an order that stays.
-
-    S3 is asked page by page and no more than a page is held; elsewhere one folder is. Raises
-    `StorageError`, and `UserError` for a web server, which lists nothing. Nothing there: nothing
-    is listed.
-    """
-    if protocol_of(address) in ("s3", "s3a"):
-        yield from _listed_s3(address, attempts=attempts, timeout_s=timeout_s)
-        return
-    folders = [address]
-    while folders:
-        here = folders.pop()
-        below = []
-        for name, found in _folder(here, attempts=attempts, timeout_s=timeout_s):
-            if found["type"] == "directory":
-                below.append(joined(here, name))
-            else:
-                yield _entry(joined(here, name), found)
-        folders += reversed(below)
-
-
-def subfolders(
-    address: str, *, attempts: int = ATTEMPTS, timeout_s: float = TIMEOUT_S
-) -> list[str]:
-    """The names of the folders directly below `address`, sorted. Raises as `listed` does."""
-    found = _folder(address, attempts=attempts, timeout_s=timeout_s)
-    return [name for name, about in found if about["type"] == "directory"]
 
 
 def write_whole(
@@ -236,7 +201,7 @@ class _Parts(io.RawIOBase):
         return len(content)
 
 
-def _ask(
+def ask(
     address: str,
     timeout_s: float,
     *,
@@ -260,7 +225,7 @@ def _ask(
 
 
 def _read(address: str, start: int, end: int, timeout_s: float) -> bytes:
-    return _ask(
+    return ask(
         address, timeout_s, wait=partial(_wait_for, start, end), work=partial(_part, start, end)
     )
 
@@ -333,64 +298,10 @@ def _put(path: Path, address: str, timeout_s: float) -> None:
         else:
             fs.pipe_file(there, path.read_bytes())
 
-    _ask(address, timeout_s, wait=wait, work=work)
+    ask(address, timeout_s, wait=wait, work=work)
 
 
-def _folder(address: str, **patience: Any) -> list[tuple[str, dict[str, Any]]]:
-    """What is directly in the folder `address`, by name, sorted; nothing where it is not there."""
-    attempts, timeout_s = patience["attempts"], patience["timeout_s"]
-    if protocol_of(address) in WEB:
-        raise UserError(
-            f"{address}: a web server does not list what it has. Expected the address of a file, "
-            "or of a bucket or folder at s3://, gs://, az://, hf:// or sftp://."
-        )
-
-    async def wait(fs: Any, path: str) -> Any:
-        return await fs._ls(path, detail=True)
-
-    try:
-        found = patiently(
-            lambda: _ask(address, timeout_s, wait=wait, work=lambda fs, p: fs.ls(p, detail=True)),
-            address, attempts=attempts,
-        )  # fmt: skip
-    except StorageError as error:
-        if error.missing:
-            return []
-        raise
-    here = path_in(address).rstrip("/")
-    named = [(each["name"].rstrip("/").rpartition("/")[2], each) for each in found]
-    # Object stores name the folder itself where somebody made an empty object of it.
-    return sorted(
-        (pair for pair in named if pair[0] and pair[1]["name"].rstrip("/") != here),
-        key=lambda pair: pair[0],
-    )
-
-
-def _listed_s3(address: str, *, attempts: int, timeout_s: float) -> Iterator[Entry]:
-    bucket, _, prefix = path_in(address).partition("/")
-    prefix = f"{prefix}/" if prefix else ""
-    further: dict[str, str] = {}
-
-    async def wait(fs: Any, path: str) -> Any:
-        return await fs._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **further)
-
-    def none(fs: Any, path: str) -> Any:
-        raise AssertionError("s3fs waits")
-
-    while True:
-        page = patiently(
-            lambda: _ask(address, timeout_s, wait=wait, work=none), address, attempts=attempts
-        )
-        for found in page.get("Contents", []):
-            name = found["Key"][len(prefix) :]
-            if name and not name.endswith("/"):
-                yield Entry(joined(address, name), found["Size"], found.get("ETag"))
-        if not page.get("IsTruncated"):
-            return
-        further["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _entry(address: str, found: dict[str, Any]) -> Entry:
+def entry_of(address: str, found: dict[str, Any]) -> Entry:
     keys = ("ETag", "etag", "md5Hash", "md5", "generation", "blob_id", "mtime", "LastModified",
             "last_modified", "created")  # fmt: skip
     version = next((str(found[key]) for key in keys if found.get(key)), None)
