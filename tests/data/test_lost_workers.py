@@ -22,6 +22,7 @@ from cliptune.config import load_settings
 from cliptune.data import processes
 from cliptune.data.folder import load_split, load_training_splits
 from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.data.processes import PhotoLoader
 from cliptune.errors import ResourceError
 from cliptune.evaluation.robustness import measure_robustness
 from cliptune.foreign_errors import LoadingError
@@ -138,4 +139,24 @@ def test_a_process_lost_between_two_passes_is_told_at_once(photos: Path) -> None
         worker.kill()
         worker.join()
     with pytest.raises(LoadingError, match="exited unexpectedly"):
+        list(loader)
+
+
+class LostOnTheWay:
+    """What is handed over while its sender is killed: nobody is there to give the memory."""
+
+    def __init__(self, items: list[int]) -> None:
+        self.items = items
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return _reset_by_peer, ()
+
+
+def _reset_by_peer() -> None:
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_process_killed_while_it_hands_over_is_told_though_it_still_counts_as_alive() -> None:
+    loader = PhotoLoader([1, 2], batch_size=1, collate_fn=LostOnTheWay, num_workers=1)  # type: ignore[arg-type]
+    with pytest.raises(LoadingError, match=r"connection to one was lost .*reset by peer"):
         list(loader)

@@ -54,6 +54,11 @@ class PhotoLoader(DataLoader[Any]):
                         raise
                     if 0 < self.timeout <= time.monotonic() - started:
                         raise LoadingError(f"no answer within {self.timeout:g} s") from error
+                except (ConnectionError, EOFError) as error:
+                    # One that was killed while it handed a batch over may still count as alive.
+                    if "DataLoader" in str(error):  # raised by the reading of a photo
+                        raise
+                    raise LoadingError(f"the connection to one was lost ({error})") from error
         finally:
             batches._timeout = self.timeout
 
