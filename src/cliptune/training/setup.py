@@ -155,7 +155,7 @@ def make_accelerator(output: OutputSettings, device: torch.device, *, precision:
     return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
-        log_with=list(output.trackers),
+        log_with=list(output.trackers) or None,
         project_dir=output.log_dir,
     )
 
