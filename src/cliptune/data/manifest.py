@@ -46,6 +46,7 @@ class PrepareOptions:
     link: bool = False
     resize: int | None = None
     leave_out: list[str] | None = None
+    multilabel: bool = False
 
 
 class Manifest(BaseModel):
