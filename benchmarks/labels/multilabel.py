@@ -32,8 +32,8 @@ def measured(photos: Path, model: str, *, seed: int, epochs: int) -> dict[str, l
             overrides={
                 "model.name": model, "data.data_dir": str(sheets), "data.num_workers": 0,
                 "training.num_epochs": epochs, "output.output_dir": str(Path(scratch, "run")),
-                "output.log_dir": str(Path(scratch, "logs")), "seed": seed, "data.cache_dir": scratch,
-                "output.save_total_limit": 100,
+                "output.log_dir": str(Path(scratch, "logs")), "data.cache_dir": scratch,
+                "output.save_total_limit": 100, "seed": seed,
             }
         )  # fmt: skip
         result = train(settings, progress=False)
