@@ -75,6 +75,14 @@ def prepare(
             "without any label are left out by themselves."
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep photos of one patient, animal, camera or video in one split: a column of "
+            "a list, or a regular expression whose first group, or whole match, in a photo's path "
+            r"names it, such as 'patient(\d+)'. --shots then counts groups."
+        ),
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
     resize: Annotated[
         int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
@@ -114,6 +122,7 @@ def prepare(
         image_column=image_column,
         label_column=label_column,
         leave_out=[name.strip() for name in leave_out.split(",")] if leave_out else None,
+        group=group,
         link=link,
         resize=resize,
         download=download,

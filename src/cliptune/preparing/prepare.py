@@ -23,6 +23,7 @@ from cliptune.hints import check_choice
 from cliptune.locks import alone
 from cliptune.preparing.breeds import BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.building import (
+    Plan,
     build,
     check_apart,
     check_nothing_in_the_way,
@@ -35,6 +36,7 @@ from cliptune.preparing.building import (
 )
 from cliptune.preparing.choosing import Choice, Wish, choose
 from cliptune.preparing.download import ELSEWHERE
+from cliptune.preparing.grouping import groups_in_words, share_out_groups
 from cliptune.preparing.report import (
     PrepareResult,
     already_there,
@@ -43,6 +45,7 @@ from cliptune.preparing.report import (
     notes_on,
 )
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
+from cliptune.preparing.sources.layouts import ClassLayout
 from cliptune.preparing.sources.lists import LIST_SUFFIXES
 from cliptune.preparing.sources.opening import (
     LAYOUTS,
@@ -52,7 +55,7 @@ from cliptune.preparing.sources.opening import (
     source_name,
 )
 from cliptune.preparing.sources.stanford import archive_beside, fetch_archive
-from cliptune.preparing.splitting import Shares, share_out
+from cliptune.preparing.splitting import Parts, Shares, share_out
 from cliptune.storage import address_of, folder_here, kept_file, kept_folder, local_folder
 from cliptune.text import counted
 
@@ -79,6 +82,7 @@ def prepare(
     image_column: str | None = None,
     label_column: str | None = None,
     leave_out: Sequence[str] | None = None,
+    group: str | None = None,
     download: bool = True,
     progress: bool = True,
     url: str | None = None,
@@ -99,6 +103,10 @@ def prepare(
     the rest to test, at least one photo to each. `shots` keeps that many photos of each class in
     train. Which photo goes where depends on the photos' names, the class name and `seed` alone.
 
+    `group` keeps photos of one patient, animal, camera or video in one split, and `dataset.json`
+    holds them: a column of a list or dataset, or a regular expression whose first group, or whole
+    match, in a photo's path names it. `shots` then counts groups: all their photos are kept.
+
     Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
     pixels. What a `classes.yaml` in the folder `source` says of the classes taken comes along,
     unless `output_dir` has one. An `output_dir` that holds photos is left as it is; what a killed
@@ -112,6 +120,7 @@ def prepare(
         exclude=_cleaned(exclude), min_photos=min_photos, image_column=image_column,
         label_column=label_column, shots=shots, train_ratio=train_ratio, val_ratio=val_ratio,
         link=link, resize=resize, leave_out=list(leave_out) if leave_out else None,
+        group=group,
     )  # fmt: skip
     asked = _asked(options, seed=seed)
     output_dir, source = folder_here(output_dir, "--output-dir"), _hub_or_path(source)
@@ -134,7 +143,7 @@ def prepare(
         with open_source(
             source, layout=layout, splits=splits, root=None if root is None else local_folder(root),
             image_column=image_column, label_column=label_column, leave_out=leave_out or (),
-            download_lists=download,
+            download_lists=download, group=group,
         ) as opened:  # fmt: skip
             return _make(opened, output_dir, asked, where=str(source), progress=progress)
 
@@ -194,7 +203,8 @@ def _make(
         layout.classes, layout.splits, asked.wish, default_number=layout.default_number, where=where
     )
     taken = {name: layout.classes[name] for name in sorted(choice.taken)}
-    plan = places(taken, share_out(taken, layout.splits, asked.shares, where=where))
+    dealt = _dealt(layout, taken, asked.shares, where=where)
+    plan = places(taken, dealt)
     if link and any(source.store.file(photo) is None for photo in plan):
         raise DataError(f"--link: {where} holds no files of their own to link to. Leave it out.")
     names = entries_of(Path(where), known=list(layout.classes), chosen=list(taken))
@@ -205,7 +215,7 @@ def _make(
         )
         if names is not None:
             (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
-        manifest = _manifest(source, asked, choice, digests)
+        manifest = _manifest(source, asked, choice, digests, plan)
         write_manifest(manifest, work)
         place_tree(work, output_dir)
     except BaseException:  # Ctrl-C included
@@ -221,15 +231,39 @@ def _make(
         f"{'linked to' if link else 'copied from'} {where}.",
         notes=(
             *notes_on(source, choice, shares=asked.shares),
+            *_of_groups(layout, dealt, asked.shares),
             f"What is wrong with them, before training does:\n  {check_command(output_dir)}",
         ),
     )
 
 
-def _manifest(source: Source, asked: _Asked, choice: Choice, digests: dict[str, str]) -> Manifest:
+def _dealt(
+    layout: ClassLayout, taken: dict[str, list[PurePosixPath]], shares: Shares, *, where: str
+) -> dict[str, Parts[PurePosixPath]]:
+    """Class -> split -> its photos, whole groups where there are groups."""
+    if layout.groups:
+        return share_out_groups(taken, layout.splits, layout.groups, shares, where=where)
+    return share_out(taken, layout.splits, shares, where=where)
+
+
+def _of_groups(
+    layout: ClassLayout, dealt: dict[str, Parts[PurePosixPath]], shares: Shares
+) -> list[str]:
+    if not layout.groups:
+        return []
+    return [groups_in_words(dealt, layout.groups, shares, given=bool(layout.splits))]
+
+
+def _manifest(
+    source: Source, asked: _Asked, choice: Choice, digests: dict[str, str], plan: Plan
+) -> Manifest:
     from cliptune._version import __version__
 
     files = dict(sorted(digests.items()))
+    groups: dict[str, str] = {}
+    if of_photo := source.layout.groups:
+        named = {place.as_posix(): of_photo[photo] for photo, place in plan.items()}
+        groups = {name: named[name] for name in files}
     record = SourceRecord(
         name=source.name,
         kind=source.layout.kind,
@@ -237,7 +271,7 @@ def _manifest(source: Source, asked: _Asked, choice: Choice, digests: dict[str, 
     )
     return Manifest(
         cliptune=__version__, source=record, options=asked.options, seed=asked.shares.seed,
-        left_out=choice.left_out, counts=count(list(files)), files=files,
+        left_out=choice.left_out, counts=count(list(files)), files=files, groups=groups,
     )  # fmt: skip
 
 
