@@ -27,9 +27,10 @@ _NEAR = 0.01  # a share of folds that is as near as this is near enough: few fol
 
 
 def groups_of(data_dir: Path, paths: Sequence[Path]) -> Groups | None:
-    """(N,) the number of each photo's group; None where `data_dir/dataset.json` tells of none.
+    """(N,) the number of each photo's group; None where no two photos belong together.
 
-    Photos that it does not name are groups of their own. Raises `DataError` for a damaged file.
+    `data_dir/dataset.json` tells; photos that it does not name are groups of their own. Raises
+    `DataError` for a damaged file.
     """
     path = data_dir / MANIFEST
     if not path.is_file() or b'"groups"' not in path.read_bytes():
@@ -41,7 +42,8 @@ def groups_of(data_dir: Path, paths: Sequence[Path]) -> Groups | None:
     names = [_spelt(_below(data_dir, path)) for path in paths]
     keys = [f"group {known[name]}" if name in known else f"photo {name}" for name in names]
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    groups_N = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    return groups_N if len(numbers) < len(groups_N) else None
 
 
 def _below(folder: Path, path: Path) -> str:
@@ -72,7 +74,7 @@ def take_groups(
     if count < 2:
         return out_N
     folds, taken = _folds_for(share, most=count)
-    fold_M = _folds_of(labels_N[free_N], groups_N[free_N], folds=folds, seed=seed)
+    fold_M = group_folds(labels_N[free_N], groups_N[free_N], folds=folds, seed=seed)
     sizes_K = np.bincount(fold_M, minlength=folds)
     usual = np.argsort(np.abs(sizes_K - free_N.sum() / folds), kind="stable")
     out_N[free_N] = np.isin(fold_M, usual[:taken])
@@ -94,8 +96,8 @@ def _folds_for(share: float, *, most: int) -> tuple[int, int]:
     return choices[next(i for i, miss in enumerate(misses) if miss <= max(_NEAR, min(misses)))]
 
 
-def _folds_of(labels_N: Labels, groups_N: Groups, *, folds: int, seed: int) -> Groups:
-    """(N,) the fold of each photo."""
+def group_folds(labels_N: Labels, groups_N: Groups, *, folds: int, seed: int) -> Groups:
+    """(N,) the fold of each photo, by scikit-learn's `StratifiedGroupKFold`: whole groups."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     if np.bincount(labels_N).max() < folds:  # nothing to stratify by, which scikit-learn refuses

@@ -32,7 +32,7 @@ from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.storage import local_folder
-from cliptune.training.loaders import load_photos, make_loaders, photo_sums
+from cliptune.training.loaders import groups_of_splits, load_photos, make_loaders, photo_sums
 from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import precision_before
@@ -63,7 +63,9 @@ def set_up(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
     loss = uneven_loss(settings.training, train)
-    names = read_names(local_folder(settings.data.data_dir), train.class_names)
+    data_dir = local_folder(settings.data.data_dir)
+    names = read_names(data_dir, train.class_names)
+    train_groups_N, val_groups_N = groups_of_splits(data_dir, train, val)
     precision = of_the_first(choose_precision(settings.hardware, device, last))
     accelerator = make_accelerator(settings.output, device, precision=precision)
 
@@ -125,6 +127,8 @@ def set_up(
         frozen=frozen,
         frozen_val=frozen_val,
         photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,
+        train_groups_N=train_groups_N,
+        val_groups_N=val_groups_N,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cliptune.evaluation.statistics.calibration import Temperature, fit_calibration, fit_temperature
+from cliptune.evaluation.statistics.grouped import Groups
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 from cliptune.evaluation.statistics.rejection import threshold_for_share
 from cliptune.model.answers import (
@@ -40,6 +41,7 @@ def fit_answers(
     share: float = KNOWN_SHARE,
     score: ScoreName = DEFAULT_SCORE,
     seed: int = 0,
+    groups_N: Groups | None = None,
 ) -> Answers:
     """The scaling and the threshold for these validation photos.
 
@@ -54,7 +56,7 @@ def fit_answers(
     if temperature.note == "separable":
         temperature = Temperature(1.0, temperature.nll, "separable")
     elif _has_enough(labels_N, classes) and logits_NC.size <= _MUCH:
-        both = fit_calibration(logits_NC, labels_N, seed=seed)
+        both = fit_calibration(logits_NC, labels_N, seed=seed, groups_N=groups_N)
         factors = both.vector.factors if both.chosen == "vector" else None
     fitted = Answers(
         temperature=temperature.value, factors=factors, note=temperature.note, score=score,

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from cliptune.data.folder import Sample
+from cliptune.data.groups import Groups
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import ImageError, listing
 from cliptune.model.classifier import FittedHead, predict_logits
@@ -45,7 +46,8 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     started = time.perf_counter()
     with section("head"):
         features_ND, labels_N, places_N = _features(run, run.train_samples, progress=progress)
-        fit = _fit(run, features_ND, labels_N)
+        groups_N = _at(run.train_groups_N, places_N)
+        fit = _fit(run, features_ND, labels_N, groups_N)
         put_in(head, fit)
         if fit.without_folds is not None:
             run.fold_shifts = shifts_of(
@@ -53,8 +55,11 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
             )
         if val_joins(run):
             own = head.fitted_tensors()
-            val_ND, val_N, _ = _features(run, run.val_samples, progress=False)
-            fit = _fit(run, np.concatenate([features_ND, val_ND]), np.append(labels_N, val_N))
+            val_ND, val_N, places_N = _features(run, run.val_samples, progress=False)
+            if groups_N is not None and run.val_groups_N is not None:
+                groups_N = np.append(groups_N, run.val_groups_N[places_N])
+            both_ND, both_N = np.concatenate([features_ND, val_ND]), np.append(labels_N, val_N)
+            fit = _fit(run, both_ND, both_N, groups_N)
             put_in(head, fit)
             run.delivered = head.fitted_tensors()
             head.set_fitted(own)
@@ -75,7 +80,11 @@ def val_joins(run: Run) -> bool:
     return run.settings.training.val_in_head == "few_photos" and few and run.has_val
 
 
-def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
+def _at(groups_N: Groups | None, places_N: Labels) -> Groups | None:
+    return None if groups_N is None else groups_N[places_N]
+
+
+def _fit(run: Run, features_ND: Floats, labels_N: Labels, groups_N: Groups | None) -> HeadFit:
     projection = getattr(run.backbone.model, "visual_projection", None)
     fit = partial(
         fit_head,
@@ -88,6 +97,7 @@ def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
         with_text=run.settings.model.head == "text",
         shifts_C=run.loss.shifts_for(labels_N),
         class_names=run.class_names,
+        groups_N=groups_N,
     )
     return by_the_first(fit)
 
