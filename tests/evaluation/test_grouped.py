@@ -16,6 +16,7 @@ from cliptune.data.groups import groups_of
 from cliptune.data.manifest import MANIFEST
 from cliptune.evaluation.comparison.compare import compare
 from cliptune.evaluation.evaluate import evaluate
+from cliptune.evaluation.statistics.answering import held_out_scores
 from cliptune.evaluation.statistics.figures import compare_paired, full_metrics
 from cliptune.evaluation.statistics.grouped import (
     difference_of,
@@ -197,7 +198,7 @@ def test_report_page_text_and_json_say_how_many_groups_figures_rest_on(
     for name in ("evaluation_report.txt", "report.html"):
         text = " ".join((tmp_path / "out" / name).read_text(encoding="utf-8").split())
         assert "12 photos in 6 independent groups" in text
-        assert "of other groups (dataset.json tells of 6; photos of one are alike)" in text
+        assert "of other groups of photos like these (dataset.json says which" in text
         assert "groups" not in (tmp_path / "free" / name).read_text(encoding="utf-8")
     results = json.loads((tmp_path / "out" / "evaluation_results.json").read_text("utf-8"))
     assert results["num_groups"] == 6
@@ -227,3 +228,23 @@ def test_where_no_two_photos_measured_belong_together_there_are_no_groups(
 ) -> None:
     paths = sorted((grouped_photos / "test").rglob("*_0.png"))
     assert groups_of(grouped_photos, paths) is None
+
+
+def test_the_score_of_a_photo_held_out_is_without_its_near_copies() -> None:
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(30) % 3
+    own_ND = np.eye(3, 8)[labels_N] + rng.normal(size=(30, 8))
+    logits_NC, weights_CD = 5 * own_ND[:, :3], np.eye(3, 8)
+    alone = held_out_scores("photos", logits_NC, own_ND, labels_N, weights_CD=weights_CD)
+    copies = [np.repeat(x, 4, axis=0) for x in (logits_NC, own_ND, labels_N)]
+    groups_N = np.repeat(np.arange(30), 4)
+    found, free = (
+        held_out_scores("photos", *copies, weights_CD=weights_CD, groups_N=given)
+        for given in (groups_N, None)
+    )
+    assert found == pytest.approx(np.repeat(alone, 4))
+    assert free.mean() > found.mean() + 0.02
+    one = held_out_scores(
+        "photos", *copies, weights_CD=weights_CD, groups_N=np.repeat(labels_N, 4)
+    )  # each class is one group: no photo has another of its class
+    assert (one <= free).all()

@@ -143,7 +143,7 @@ def cell(figures: FullMetrics | None, name: str, form: Callable[[float], str]) -
 
 def intervals_in_words(figures: FullMetrics) -> str:
     """What the brackets are, and what so few photos do not tell."""
-    text = f"In brackets: 95 % intervals, of other {others_in_words(figures)} like these."
+    text = f"In brackets: 95 % intervals, of other {others_in_words(figures)}."
     number, what = figures.num_images, "photos"
     if figures.num_groups is not None:
         number, what = figures.num_groups, "groups"
@@ -155,8 +155,8 @@ def intervals_in_words(figures: FullMetrics) -> str:
 def others_in_words(figures: FullMetrics) -> str:
     """What would be others next time: photos, or groups with all their photos."""
     if figures.num_groups is None:
-        return "photos"
-    return f"groups (dataset.json tells of {figures.num_groups:,}; photos of one are alike)"
+        return "photos like these"
+    return "groups of photos like these (dataset.json says which belong together)"
 
 
 def too_few_in_words(figures: FullMetrics) -> list[str]:
