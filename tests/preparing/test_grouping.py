@@ -121,7 +121,7 @@ def test_without_groups_dataset_json_says_nothing_of_them(tmp_path: Path) -> Non
     make(tmp_path / "out", animals(tmp_path / "photos"))
     record = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
     assert "groups" not in record
-    assert "group" not in record["options"]
+    assert not {"group", "multilabel"} & set(record["options"])
 
 
 def test_the_seed_alone_decides_which_animal_goes_where(tmp_path: Path) -> None:
@@ -249,3 +249,13 @@ def test_the_command_line_takes_a_column_and_shows_the_option(tmp_path: Path) ->
         app, ["prepare", "--source", str(table), "--output-dir", str(tmp_path / "out")]
     )
     assert "--group: made with animal, now the default" in str(again.exception)
+
+
+def test_groups_of_photos_with_several_labels_are_refused_not_forgotten(tmp_path: Path) -> None:
+    table = listed(animals(tmp_path / "photos"), "animal")
+    run = CliRunner().invoke(
+        app, ["prepare", "--source", str(table), "--output-dir", str(tmp_path / "out"),
+              "--multilabel", "--group", "animal", "--rename", "pug=mops"],
+    )  # fmt: skip
+    assert "--group, --rename: not known beside --multilabel" in str(run.exception)
+    assert not (tmp_path / "out").exists()

@@ -27,6 +27,7 @@ from cliptune.data.counts import Counts
 from cliptune.data.folder import scan_classes
 from cliptune.data.image_files import IMAGE_FORMATS
 from cliptune.data.manifest import read_manifest
+from cliptune.data.multilabel import LABELS_FILE, is_multilabel
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
 from cliptune.foreign_errors import disk_errors
@@ -133,6 +134,11 @@ def check(
     started = time.perf_counter()
     with disk_errors(data_dir):
         folders = split_folders(data_dir)
+        if is_multilabel(data_dir):
+            raise DataError(
+                f"{data_dir}: it has {LABELS_FILE} in its splits, any number of labels to a photo, "
+                "which check does not know yet. Training decodes each photo before it begins."
+            )
         splits = {split: scan_classes(folder) for split, folder in folders.items()}
         others = [*other_files(data_dir, folders), *unknown_folder_findings(data_dir)]
     manifest = read_manifest(data_dir)

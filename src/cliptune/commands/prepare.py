@@ -94,6 +94,14 @@ def prepare(
             r"names it, such as 'patient(\d+)'. --shots then counts groups."
         ),
     ] = None,
+    multilabel: Annotated[
+        bool,
+        typer.Option(
+            "--multilabel",
+            help="Any number of labels to a photo: a list with beagle|boxer, a JSON list or a "
+            "column of 0 and 1 for each class; COCO's .json; the folder of VOC.",
+        ),
+    ] = False,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
     resize: Annotated[
         int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
@@ -119,6 +127,26 @@ def prepare(
         checked = run_check(output_dir)
         print(check_text(checked))
         raise typer.Exit(checked.exit_code())
+    if multilabel:
+        from cliptune.preparing.multilabel import prepare_multilabel
+
+        beside = {
+            "num-classes": num_classes, "classes": classes, "exclude": exclude,
+            "min-photos": min_photos, "shots": shots, "leave-out": leave_out, "group": group,
+            "rename": rename, "merge": merge,
+            "layout": layout if layout != "auto" else None,
+            "splits": splits if splits != "auto" else None,
+        }  # fmt: skip
+        if found := [f"--{name}" for name, value in beside.items() if value is not None]:
+            raise UserError(f"{', '.join(found)}: not known beside --multilabel. Leave it out.")
+        if source is None:
+            raise UserError("--multilabel: name the list, .json or folder with --source.")
+        prepared = prepare_multilabel(
+            output_dir, source, root=root, image_column=image_column, label_column=label_column,
+            train_ratio=train_ratio, val_ratio=val_ratio, link=link, resize=resize, seed=seed,
+        )  # fmt: skip
+        print(prepared.summary())
+        return
     result = run_preparation(
         output_dir,
         num_classes=num_classes,

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from cliptune.demo.run import DemoResult
     from cliptune.editing.change import ClassChange
     from cliptune.evaluation.comparison.comparison import Comparison
+    from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.export.export import Export
     from cliptune.inference.predictor import Predictor
+    from cliptune.model.checkpoint import Checkpoint
     from cliptune.serving.worker import Loaded
     from cliptune.training.reporting import TrainResult
     from cliptune.tuning.tuning import Tuning
@@ -120,6 +122,8 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
         first = result.history[0]
         head = f"{first['val_accuracy']:.1%} fitted head → " if first["epoch"] == 0 else ""
         lines.append(("val accuracy", f"{before:.1%} zero-shot → {head}{after:.1%} best"))
+    if best and best.record.task == "multilabel":
+        lines = [("val mAP", _mean_ap_in_words(result, best))]
     early = ", stopped early: val no longer improved" if result.stopped_early else ""
     lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
     speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
@@ -145,6 +149,16 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
         print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
 
 
+def _mean_ap_in_words(result: TrainResult, best: Checkpoint) -> str:
+    figures, first = best.record.metrics, result.history[0]
+    if figures.get("val_mean_ap") is None:
+        return "not measured"
+    head = f"{first['val_mean_ap']:.1%} fitted head → " if first["epoch"] == 0 else ""
+    return (
+        f"{figures['baseline_val_mean_ap']:.1%} zero-shot → {head}{figures['val_mean_ap']:.1%} best"
+    )
+
+
 def tuning_summary(tuning: Tuning) -> None:
     """The table of a search, what its best is worth, and the command that trains with it."""
     from cliptune.tuning.text import tuning_text
@@ -162,6 +176,14 @@ def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
 
     print(summary_text(evaluation))
     print(f"\nReport: {_below(output_dir, 'report.html')}, and its text and pictures beside it")
+
+
+def multilabel_to_screen(evaluation: MultilabelEvaluation, output_dir: Path) -> None:
+    """The figures of several labels, and where the report lies."""
+    from cliptune.evaluation.multilabel.text import multilabel_summary
+
+    print(multilabel_summary(evaluation))
+    print(f"\nReport: {_below(output_dir, 'report.html')}, and its text and tables beside it")
 
 
 def _below(folder: Path, name: str) -> str:
@@ -304,7 +326,8 @@ def _show_or_write(
             unreadable += [result] if isinstance(result, Unreadable) else []
             tqdm.write(result_line(result))
     else:
-        with open_output(output, top_k=min(top_k, len(predictor.class_names))) as write:
+        k, several = min(top_k, len(predictor.class_names)), predictor.label_answers is not None
+        with open_output(output, top_k=k, several=several) as write:
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)

@@ -11,7 +11,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,13 +42,18 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """The photos of one split, and the names their labels index."""
+    """The photos of one split, and the names their labels index.
+
+    Where photos have any number of labels (`data.multilabel`), `several` has those of each, and
+    the one label of a sample says nothing.
+    """
 
     name: str
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
     missing_classes: tuple[str, ...] = ()  # known class names this split has no folder for
     extra_classes: tuple[str, ...] = ()  # class folders of this split that are not known
+    several: tuple[tuple[int, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -165,8 +170,10 @@ def relabelled(split: Split, class_names: Sequence[str]) -> Split:
 
 def without(split: Split, paths: set[Path]) -> Split:
     """`split` without the photos in `paths`."""
-    kept = tuple(sample for sample in split.samples if sample.path not in paths)
-    return Split(split.name, split.class_names, kept, split.missing_classes, split.extra_classes)
+    kept = [place for place, each in enumerate(split.samples) if each.path not in paths]
+    several = None if split.several is None else tuple(split.several[place] for place in kept)
+    samples = tuple(split.samples[place] for place in kept)
+    return replace(split, samples=samples, several=several)
 
 
 def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path]]) -> Split:

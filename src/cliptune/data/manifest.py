@@ -46,13 +46,14 @@ class PrepareOptions:
     link: bool = False
     resize: int | None = None
     leave_out: list[str] | None = None
+    multilabel: bool = False
     group: str | None = None
     rename: dict[str, str] | None = None  # old -> new
     merge: dict[str, list[str]] | None = None  # new -> those that become it
 
 
 # Written only where they were asked for: without, the file's bytes are those of earlier versions.
-_WHERE_GIVEN = ("group", "rename", "merge")
+_WHERE_GIVEN = ("multilabel", "group", "rename", "merge")
 
 
 class Manifest(BaseModel):
@@ -76,7 +77,7 @@ class Manifest(BaseModel):
         empty = {name for name in ("called", "groups") if not getattr(self, name)}
         values = self.model_dump(exclude=empty)
         for name in _WHERE_GIVEN:
-            if values["options"][name] is None:
+            if not values["options"][name]:
                 del values["options"][name]
         text = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=False)
         # Names that are no text (bytes of another encoding) stay what they are on the disk.

@@ -100,6 +100,7 @@ def evaluate(
     if output_dir is not None:
         check_output_folder(output_dir)
     found = resolve_checkpoint(user_path(checkpoint))
+    answers, means_CD = load_answers(found, prior=prior)
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
         base_model=base_model, cache_dir=cache_dir, precision=precision, fast=fast,
@@ -110,7 +111,6 @@ def evaluate(
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
     unknown_photos = [] if unknown is None else photos_below(Path(unknown), "--unknown")
-    answers, means_CD = load_answers(found, prior=prior)
     with memory_errors_in_words(batch_size):
         loaded = measuring.loaded(found)
         predicted = _predict(

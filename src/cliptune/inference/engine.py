@@ -23,11 +23,13 @@ from cliptune.model.attention import evidence_maps, has_class_token
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier
 from cliptune.model.device import DTYPES, resolve_device
+from cliptune.model.label_answers import AnsweredLabels, answered_labels
 from cliptune.model.prior import Prior
 from cliptune.model.restore import (
     answering_precision,
     load_answers,
     load_classifier,
+    load_label_answers,
     saved_settings,
 )
 from cliptune.timing import section
@@ -67,7 +69,10 @@ class Engine:
         self._found, self._base_model, self._cache = found, base_model, cache
         self._weights = classifier.class_weights()
         self.preprocess = classifier.preprocess
-        self.answers, self._means_CD = load_answers(found, prior=prior)
+        self.label_answers = load_label_answers(found, prior=prior)
+        self.answers, self._means_CD = (
+            load_answers(found, prior=prior) if self.label_answers is None else (None, None)
+        )
 
     @torch.inference_mode()
     def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:
@@ -85,6 +90,8 @@ class Engine:
                 f"{self.checkpoint}: its answers are not finite numbers. Its training diverged, "
                 "or its weights were changed: use another checkpoint of the run."
             )
+        if self.label_answers is not None:
+            return answered_labels(self.label_answers, logits_BC)
         return answered(
             self.answers, logits_BC, features_BD,
             weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
@@ -94,15 +101,20 @@ class Engine:
         self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
     ) -> Prediction:
         """The answer for the image number `place` of `found`."""
-        scores = []
-        for index in found.best(place, k=top_k):
+
+        def score(index: int) -> ClassScore:
             name = self.class_names[index]
             probability = float(found.probabilities_NC[place, index])
-            scores.append(ClassScore(name, probability, self.display_names[name]))
+            return ClassScore(name, probability, self.display_names[name])
+
+        scores = tuple(score(int(index)) for index in found.best(place, k=top_k))
         if found.known_scores_N is None or found.known_N is None:
-            return Prediction(tuple(scores), source)
+            return Prediction(scores, source)
         known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
-        return Prediction(tuple(scores), source, known, known_score)
+        shown = None
+        if isinstance(found, AnsweredLabels):
+            shown = tuple(map(score, found.shown(place)))
+        return Prediction(scores, source, known, known_score, shown)
 
     @property
     def looks(self) -> bool:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from cliptune.data.multilabel import SEPARATOR
 from cliptune.data.reading import Unreadable
 from cliptune.errors import UserError
 from cliptune.files import whole_file
@@ -33,7 +34,10 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
         lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
-    if prediction.known is False:
+    if prediction.shown is not None:
+        names = ", ".join(score.name for score in prediction.shown)
+        lines.append(f"  Shown: {names or 'none of these; none reaches its threshold'}")
+    elif prediction.known is False:
         lines.append("  Perhaps none of these: it resembles the photos learned from too little.")
     return "\n".join(lines)
 
@@ -42,7 +46,10 @@ def result_line(result: Result) -> str:
     """One image in one line of text: path, tab, classes with percentages, or what is wrong."""
     if isinstance(result, Unreadable):
         return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
-    scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in result.scores)
+    told = result.scores if result.shown is None else result.shown
+    scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in told)
+    if result.shown is not None:
+        return f"{one_line(result.source or '-')}\t{scores or 'none of these'}"
     doubt = "\tperhaps none of these" if result.known is False else ""
     return f"{one_line(result.source or '-')}\t{scores}{doubt}"
 
@@ -61,10 +68,12 @@ def check_output(path: Path | str) -> None:
 
 
 @contextmanager
-def open_output(path: Path | str, *, top_k: int) -> Iterator[Callable[[Result], None]]:
+def open_output(
+    path: Path | str, *, top_k: int, several: bool = False
+) -> Iterator[Callable[[Result], None]]:
     """A function that writes one result after another; the file appears whole at the end.
 
-    At an address, too.
+    At an address, too. With `several`, the answers are those of a checkpoint of several labels.
 
     Raises `UserError` for an ending it does not know, `ResourceError` on a full disk.
     """
@@ -77,25 +86,26 @@ def open_output(path: Path | str, *, top_k: int) -> Iterator[Callable[[Result], 
         whole_object(address) if address else whole_file(Path(path)) as partial,
         # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        WRITERS[_ending(path)](file, top_k) as write,
+        WRITERS[_ending(path)](file, top_k, several) as write,
     ):
         yield write
 
 
 @contextmanager
-def _text(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _text(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
     yield lambda result: print(result_line(result), file=file)
 
 
 @contextmanager
-def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _csv(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
     writer = csv.writer(file)
     columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("label", "probability")]
-    writer.writerow(["image", *columns, "known", "known_score", "error"])
+    shown = ["shown"] if several else []
+    writer.writerow(["image", *columns, "known", "known_score", *shown, "error"])
 
     def write(result: Result) -> None:
         if isinstance(result, Unreadable):
-            row = [result.path, *[""] * (2 * top_k + 2), result.reason]
+            row = [result.path, *[""] * (2 * top_k + 2 + several), result.reason]
             writer.writerow(map(no_formula, row))
             return
         cells: list[Any] = []
@@ -104,6 +114,8 @@ def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
         doubt = ["", ""]
         if result.known_score is not None:
             doubt = [str(result.known).lower(), f"{result.known_score:.6f}"]
+        if result.shown is not None:
+            doubt.append(SEPARATOR.join(score.label for score in result.shown))
         cells = [result.source, *cells, *[""] * (2 * top_k - len(cells)), *doubt, ""]
         writer.writerow(map(no_formula, cells))
 
@@ -111,12 +123,12 @@ def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
 
 
 @contextmanager
-def _json_lines(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _json_lines(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
     yield lambda result: print(_json_text(result), file=file)
 
 
 @contextmanager
-def _json(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _json(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
     separator = "[\n"
 
     def write(result: Result) -> None:

@@ -25,12 +25,17 @@ class Prediction:
 
     `known` says whether it shows one of the classes at all: whether `known_score` reaches the
     threshold set on validation photos. Both are None for a checkpoint without one.
+
+    Of a checkpoint of several labels, `shown` has every class whose probability reaches its own
+    threshold, the most probable first; `known` is whether there is any, and `known_score` how far
+    the surest is above. Otherwise it is None.
     """
 
     scores: tuple[ClassScore, ...]
     source: str | None = None  # the file it came from, if it came from one
     known: bool | None = None
     known_score: float | None = None
+    shown: tuple[ClassScore, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -49,7 +54,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
+        values: dict[str, Any] = {
             "image": self.source,
             "label": self.label,
             "name": self.name,
@@ -58,3 +63,6 @@ class Prediction:
             "known_score": self.known_score,
             "scores": [asdict(score) for score in self.scores],
         }
+        if self.shown is not None:
+            values["shown"] = [score.label for score in self.shown]
+        return values

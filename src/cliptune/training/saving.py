@@ -23,10 +23,13 @@ from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
 from cliptune.evaluation.statistics.grouped import effective_count, num_groups
 from cliptune.evaluation.statistics.intervals import wilson_interval
+from cliptune.evaluation.statistics.label_answering import fit_label_answers
 from cliptune.evaluation.statistics.metrics import top_k_hits
+from cliptune.evaluation.statistics.multilabel import MultilabelMetrics
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.model.classifier import FittedHead, Predictions
+from cliptune.model.label_answers import LabelAnswers
 from cliptune.text import counted, no_markup
 from cliptune.timing import section
 from cliptune.training.reporting import finite
@@ -64,7 +67,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     answers, means_CD = None, None
     with as_delivered(run, validation):
         run.classifier.refresh_text_features()
-        if validation is not None:
+        if validation is not None and run.several is None:
             said = validation.predictions
             means_CD = class_means(said.features[0], said.labels, num_classes=len(run.class_names))
             answers = fitted_answers(run, said)
@@ -83,7 +86,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             progress=run.progress,
             scaler=scaler.state_dict() if scaler is not None else None,
             settings=settings,
-            photos=photo_digest(run.train_samples),
+            photos=photo_digest(run.train_samples, run.several_labels),
             events=run.events.sizes(),
             precision={run.accelerator.device.type: run.accelerator.mixed_precision},
             python_random=random.getstate(),
@@ -121,6 +124,18 @@ def as_delivered(run: Run, validation: Validation | None) -> Iterator[None]:
             yield
     finally:
         head.set_fitted(own)
+
+
+def fitted_label_answers(run: Run, validation: Validation | None) -> LabelAnswers | None:
+    """How this state of a run with several labels answers; None as `fitted_answers`."""
+    if run.several is None or validation is None:
+        return None
+    said = validation.predictions
+    if not len(said.indices) or not np.isfinite(said.logits[0]).all():
+        return None
+    return fit_label_answers(
+        said.logits[0], run.several.val_NC[said.indices], seed=run.settings.seed
+    )
 
 
 def fitted_answers(run: Run, said: Predictions) -> Answers | None:
@@ -169,6 +184,9 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
     }
     if validation is not None:
         metrics = validation.metrics
+        if isinstance(metrics, MultilabelMetrics):
+            figures |= {"baseline_val_mean_ap": baseline.get("mean_ap")}
+            figures |= {"val_mean_ap": metrics.mean_ap}
         figures |= {
             "val_loss": finite(metrics.loss),
             "val_accuracy": metrics.accuracy,
@@ -198,7 +216,9 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
         without_val=not run.has_val,
         metrics=figures,
         answers=answers,
-        prior=run.loss.prior_C.tolist(),
+        task="single" if run.several is None else "multilabel",
+        label_answers=fitted_label_answers(run, validation),
+        prior=run.loss.prior_C.tolist() or None,
         versions={"cliptune": __version__, "python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     )

@@ -33,12 +33,17 @@ from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.storage import local_folder
 from cliptune.training.loaders import groups_of_splits, load_photos, make_loaders, photo_sums
+from cliptune.training.multilabel import (
+    MultilabelLoss,
+    refuse_settings_of_one_label,
+    several_of,
+)
 from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import precision_before
 from cliptune.training.run import Run
 from cliptune.training.several.sharing import as_the_first_has, of_the_first
-from cliptune.training.uneven import uneven_loss
+from cliptune.training.uneven import UnevenLoss, uneven_loss
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +67,12 @@ def set_up(
     train, val = photos or load_photos(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
-    loss = uneven_loss(settings.training, train)
+    loss: UnevenLoss | MultilabelLoss
+    if train.several is None:
+        loss = uneven_loss(settings.training, train)
+    else:
+        refuse_settings_of_one_label(settings)
+        loss = MultilabelLoss()
     data_dir = local_folder(settings.data.data_dir)
     names = read_names(data_dir, train.class_names)
     train_groups_N, val_groups_N = groups_of_splits(data_dir, train, val)
@@ -124,6 +134,7 @@ def set_up(
         val_loader=val_loader,
         keys=keys,
         loss=loss.to(accelerator.device),
+        several=several_of(train, val, backbone.model, accelerator.device),
         frozen=frozen,
         frozen_val=frozen_val,
         photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,
@@ -159,7 +170,7 @@ def make_accelerator(output: OutputSettings, device: torch.device, *, precision:
     return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
-        log_with=list(output.trackers),
+        log_with=list(output.trackers) or None,
         project_dir=output.log_dir,
     )
 

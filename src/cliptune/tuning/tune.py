@@ -78,6 +78,11 @@ def tune(
         train_split, val_split = load_photos(
             settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
         )
+        if train_split.several is not None:
+            raise UserError(
+                f"tune: {settings.data.data_dir} has any number of labels to a photo, which tune "
+                "does not know yet. Train with settings of your own: cliptune train."
+            )
         groups = groups_of_splits(local_folder(settings.data.data_dir), train_split, val_split)
         parts = make_parts(train_split, val_split, folds=folds, seed=settings.seed, groups=groups)
         identity = {

@@ -5,8 +5,9 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,8 +137,15 @@ def fit_temperature(
     return Temperature(value, float(log_losses(logits_NC / value, labels_N).mean()), note)
 
 
-def scaled_log_losses(logits_NC: Logits, labels_N: Labels) -> Floats:
+def scaled_log_losses(
+    logits_NC: Logits,
+    labels_N: NDArray[Any],
+    *,
+    losses: Callable[[Floats, NDArray[Any]], Floats] = log_losses,
+) -> Floats:
     """(N,) log losses, in nats, once a temperature has set how sure the answers are.
+
+    `losses` are those of logits (N, C), for each photo.
 
     For choosing among classifiers whose logits have other sizes. What is least is n times the loss
     plus 2 (log T)², two nats for a temperature off by e: few photos, all right, move it little.
@@ -150,10 +158,10 @@ def scaled_log_losses(logits_NC: Logits, labels_N: Labels) -> Floats:
     logits_NC = np.asarray(logits_NC, dtype=np.float64)
 
     def cost(log_t: float) -> float:
-        return float(log_losses(logits_NC / np.exp(log_t), labels_N).sum()) + 2 * log_t**2
+        return float(losses(logits_NC / np.exp(log_t), labels_N).sum()) + 2 * log_t**2
 
     found = minimize_scalar(cost, bounds=(-3, 3), method="bounded")
-    losses_N: Floats = log_losses(logits_NC / np.exp(found.x), labels_N)
+    losses_N: Floats = losses(logits_NC / np.exp(found.x), labels_N)
     return losses_N
 
 

@@ -59,6 +59,8 @@ class Part:
 class HeldOut:
     """What fits that had not seen a photo say of it, mixed by weights that had not seen it.
 
+    `measure` is what `accuracy` is: top-1, or the mean average precision of several labels.
+
     `logits_NC` are theirs for `photos_N`; elsewhere (a class's only photo) those of zero-shot. The
     figures are over `photos_N`, log losses in nats; without any, `accuracy` and `log_loss` are None
     and zero-shot's are over all photos.
@@ -72,6 +74,7 @@ class HeldOut:
     zero_shot_accuracy: float
     zero_shot_log_loss: float
     note: str  # how strengths and weights were chosen
+    measure: str = "top-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +314,11 @@ def _refuse(features_ND: Floats, labels_N: Labels, class_names: Sequence[str]) -
             f"no photo to fit the head of {named(empty)}. Expected at least one of each class. "
             "Add photos or remove the class."
         )
+    refuse_not_finite(features_ND)
+
+
+def refuse_not_finite(features_ND: Floats) -> None:
+    """Raise `DataError` where a feature is not finite."""
     if bad := int((~np.isfinite(features_ND).all(axis=1)).sum()):
         raise DataError(
             f"the image features of {bad} of {len(features_ND)} photos are not finite numbers. "
