@@ -20,6 +20,7 @@ from cliptune.checking.folder_findings import (
     tree_findings,
     unknown_folder_findings,
 )
+from cliptune.checking.groups import group_findings
 from cliptune.checking.inspection import Inspected, Inspector, inspect_all
 from cliptune.checking.quarantine import set_aside
 from cliptune.data.counts import Counts
@@ -162,6 +163,7 @@ def check(
         *changed_findings(manifest, files, set_aside(data_dir)),
         *file_findings(files),
         *find_duplicates(files),
+        *group_findings(manifest, files),
     ]
     return CheckResult(
         data_dir=data_dir,

@@ -51,6 +51,12 @@ KINDS: dict[str, Kind] = {
         "A test on photos learned from tests nothing. "
         f"{_FIX}, out of train first, then out of val.",
     ),
+    "groups_across_splits": Kind(
+        "error",
+        "leakage: photos of one group in several splits",
+        f"Groups of dataset.json are to stay in one split; {_FIX}, out of train first, then out "
+        "of val.",
+    ),
     "near_across_classes": Kind(
         "warning",
         "label conflicts: nearly the same photo in several classes",

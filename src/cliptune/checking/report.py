@@ -158,7 +158,7 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Sec
     groups: list[Group] = []
     lines: list[Line] = []
     more = 0
-    if kind.startswith(("copies", "near")):
+    if kind.startswith(("copies", "near", "groups")):
         groups = [
             _group(result.data_dir, f.files, f.detail, f.offenders) for f in findings[:GROUPS]
         ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,14 @@ def prepare(
             help="Leave out classes with fewer photos than this (for train, where --source has "
             "splits); each is named and stands in dataset.json. 3 is enough to split a class."
         ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name for a class: old=new. May be given again for others."),
+    ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(help="Several classes as one: collie,sheltie=collies. May be given again."),
     ] = None,
     shots: Annotated[
         int | None, typer.Option(help="Keep so many photos of each class in train; all elsewhere.")
@@ -76,6 +86,14 @@ def prepare(
             "without any label are left out by themselves."
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep photos of one patient, animal, camera or video in one split: a column of "
+            "a list, or a regular expression whose first group, or whole match, in a photo's path "
+            r"names it, such as 'patient(\d+)'. --shots then counts groups."
+        ),
+    ] = None,
     multilabel: Annotated[
         bool,
         typer.Option(
@@ -114,7 +132,8 @@ def prepare(
 
         beside = {
             "num-classes": num_classes, "classes": classes, "exclude": exclude,
-            "min-photos": min_photos, "shots": shots, "leave-out": leave_out,
+            "min-photos": min_photos, "shots": shots, "leave-out": leave_out, "group": group,
+            "rename": rename, "merge": merge,
             "layout": layout if layout != "auto" else None,
             "splits": splits if splits != "auto" else None,
         }  # fmt: skip
@@ -134,6 +153,8 @@ def prepare(
         classes=_names(classes),
         exclude=_names(exclude),
         min_photos=min_photos,
+        rename=_renamed(rename),
+        merge=_merged(merge),
         shots=shots,
         source=source,
         layout=layout,
@@ -142,6 +163,7 @@ def prepare(
         image_column=image_column,
         label_column=label_column,
         leave_out=[name.strip() for name in leave_out.split(",")] if leave_out else None,
+        group=group,
         link=link,
         resize=resize,
         download=download,
@@ -158,3 +180,32 @@ def _names(text: str | None) -> list[str] | None:
         return None
     cells = next(csv.reader([text], skipinitialspace=True))
     return [name for cell in cells if (name := cell.strip())]
+
+
+def _renamed(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """Old name -> new one, of texts such as old=new."""
+    if not texts:
+        return None
+    pairs = [_sides(text, "--rename", "old=new") for text in texts]
+    if twice := [old for old, count in Counter(old for old, _ in pairs).items() if count > 1]:
+        raise UserError(f"--rename: {twice[0]} gets two names. Give it one.")
+    return dict(pairs)
+
+
+def _merged(texts: Sequence[str] | None) -> dict[str, list[str]] | None:
+    """New name -> the classes that become it, of texts such as a,b=c."""
+    if not texts:
+        return None
+    merged: dict[str, list[str]] = {}
+    for text in texts:
+        olds, new = _sides(text, "--merge", "a,b=c")
+        merged.setdefault(new, []).extend(_names(olds) or [])
+    return merged
+
+
+def _sides(text: str, option: str, form: str) -> tuple[str, str]:
+    """What stands before and after the last "="."""
+    before, _, after = (side.strip() for side in text.rpartition("="))
+    if not before or not after:
+        raise UserError(f"{option} {text}: expected {form}, the new name last.")
+    return before, after

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cliptune.data.groups import Groups, groups_of, take_groups
 from cliptune.data.image_files import CONVERT, IMAGE_SUFFIXES, find_images, pictures_left_out
 from cliptune.data.naming import clean_name, spellings
 from cliptune.data.splits import (
@@ -93,7 +94,8 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     """The train and val splits of `data_dir`.
 
     Without a `val/` folder, `val_ratio` of each class of train becomes val: which photos depends
-    on their names and `seed` alone.
+    on their names and `seed` alone; groups of `dataset.json` stay together, and a class of one
+    group in train.
 
     Raises `DataError` with every fault found: a missing folder, no class, one class only, an
     empty class, a class of val that train lacks.
@@ -116,7 +118,10 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     _say_left_out(data_dir, folders, ("train", "val"))
 
     if val_classes is None:
-        train_classes, val_classes = _take_val(train_classes, val_ratio=val_ratio, seed=seed)
+        paths = [path for photos in train_classes.values() for path in photos]
+        train_classes, val_classes = _take_val(
+            train_classes, groups_of(data_dir, paths), val_ratio=val_ratio, seed=seed
+        )
         log.info(
             "%s has no val/ folder: %d of its %s serve as val (data.val_ratio %g, seed %d)",
             data_dir,
@@ -274,9 +279,22 @@ def _val_faults(
 
 
 def _take_val(
-    classes: dict[str, list[Path]], *, val_ratio: float, seed: int
+    classes: dict[str, list[Path]], groups_N: Groups | None, *, val_ratio: float, seed: int
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """(train, val): of each class, `val_ratio` of the photos (at least one, never all)."""
+    if groups_N is not None:
+        counts = [len(paths) for paths in classes.values()]
+        labels_N = np.repeat(np.arange(len(counts)), counts)
+        chosen_N = take_groups(labels_N, groups_N, share=val_ratio, seed=seed)
+        parts = dict(zip(classes, np.split(chosen_N, np.cumsum(counts)[:-1]), strict=True))
+
+        def side(chosen: bool) -> dict[str, list[Path]]:
+            return {
+                name: [path for path, out in zip(paths, parts[name], strict=True) if out == chosen]
+                for name, paths in classes.items()
+            }
+
+        return side(False), side(True)
     train, val = {}, {}
     for name, paths in classes.items():
         count = min(max(1, round(val_ratio * len(paths))), len(paths) - 1)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from cliptune.config import Settings
 from cliptune.data.folder import Sample, Split
+from cliptune.data.groups import Groups, groups_of
 from cliptune.data.image_files import photos_below
 from cliptune.data.splits import check_split
 from cliptune.errors import ImageError, ModelError
@@ -199,9 +200,12 @@ def _evaluation(
 ) -> Evaluation:
     """The figures of what was predicted, and what is known of the photos."""
     known, record = predicted.known, checkpoint.record
-    scores_N, rejection = _known_or_not(answers, means_CD, predicted, unknown_dir=unknown_dir)
     sums = load_photo_sums(checkpoint)
     paths = [photos.samples[i].path for i in known.indices]
+    groups_N = groups_of(folder, paths)
+    scores_N, rejection = _known_or_not(
+        answers, means_CD, predicted, unknown_dir=unknown_dir, groups_N=groups_N
+    )
     of_training = is_of_training(checkpoint, saved_settings(checkpoint), folder)
     return build_evaluation(
         logits_NC=known.logits[0],
@@ -225,6 +229,7 @@ def _evaluation(
         ignored_classes=photos.extra_classes,
         skipped_images=tuple(str(fault.path) for fault in known.unreadable),
         seconds=predicted.seconds,
+        groups_N=groups_N,
     )
 
 
@@ -273,6 +278,7 @@ def _known_or_not(
     predicted: _Predicted,
     *,
     unknown_dir: Path | str | None,
+    groups_N: Groups | None,
 ) -> tuple[Floats | None, NoneOfThese | None]:
     """(the score of each photo, what it is worth), or None twice where nothing was fitted."""
     if answers is None:
@@ -292,7 +298,8 @@ def _known_or_not(
     known_N = scores(predicted.known)
     unknown_M = None if predicted.unknown is None else scores(predicted.unknown)
     where = None if unknown_dir is None else str(unknown_dir)
-    return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
+    rejection = none_of_these(answers, known_N, unknown_M, unknown_dir=where, groups_N=groups_N)
+    return known_N[answers.score], rejection
 
 
 def _baseline(loaded: LoadedCheckpoint) -> Classifier:

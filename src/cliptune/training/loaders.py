@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from cliptune.config import AugmentationSettings, DataSettings, TrainingSettings
@@ -14,6 +15,7 @@ from cliptune.data.augment import Augmentation
 from cliptune.data.decoded import MIB
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Split, load_training_splits, without
+from cliptune.data.groups import Groups, groups_of
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
 from cliptune.data.multilabel import has_several_labels, load_multilabel_training
@@ -89,6 +91,20 @@ def _refuse_nothing_left(
 def photo_sums(train: Split, val: Split) -> PhotoSums:
     """The sums by which a checkpoint knows its photos again."""
     return PhotoSums.of(*([sample.path for sample in split.samples] for split in (train, val)))
+
+
+def groups_of_splits(
+    data_dir: Path, train: Split, val: Split
+) -> tuple[Groups | None, Groups | None]:
+    """The group of each photo of `train`, and of `val`, by the same numbers; None without any."""
+    groups_N = groups_of(data_dir, [s.path for split in (train, val) for s in split.samples])
+    if groups_N is None:
+        return None, None
+    log.info(
+        "%s: its photos belong to %s, which stay together in folds",
+        data_dir, counted(len(np.unique(groups_N)), "group"),
+    )  # fmt: skip
+    return groups_N[: len(train)], groups_N[len(train) :]
 
 
 def make_loaders(

@@ -18,6 +18,7 @@ from cliptune.config import Settings
 from cliptune.data.classes_file import GivenNames
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Sample
+from cliptune.data.groups import Groups
 from cliptune.data.loading import EpochBatches
 from cliptune.model.backbone import Backbone
 from cliptune.model.classifier import Classifier, TextHead
@@ -91,6 +92,9 @@ class Run:
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
     photo_sums: PhotoSums | None = None  # in the process that saves
+    # The group of each photo of train, and of val, by the same numbers; None where there are none.
+    train_groups_N: Groups | None = None
+    val_groups_N: Groups | None = None
     # What checkpoints hold of the fitted head in the place of its own, where val is in theirs.
     delivered: dict[str, torch.Tensor] = field(default_factory=dict)
     fold_shifts: FoldShifts | None = None  # of the fitted head, for photos it was fitted on

@@ -18,10 +18,13 @@ import torch
 import yaml
 
 from cliptune._version import __version__
+from cliptune.data.groups import Groups
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
+from cliptune.evaluation.statistics.grouped import effective_count, num_groups
 from cliptune.evaluation.statistics.intervals import wilson_interval
 from cliptune.evaluation.statistics.label_answering import fit_label_answers
+from cliptune.evaluation.statistics.metrics import top_k_hits
 from cliptune.evaluation.statistics.multilabel import MultilabelMetrics
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
@@ -143,6 +146,7 @@ def fitted_answers(run: Run, said: Predictions) -> Answers | None:
     return fit_answers(
         said.logits[0], said.features[0], said.labels, weights_CD=weights_CD,
         share=run.settings.evaluation.known_share, seed=run.settings.seed,
+        groups_N=None if run.val_groups_N is None else run.val_groups_N[said.indices],
     )  # fmt: skip
 
 
@@ -189,6 +193,8 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
             "val_top5_accuracy": metrics.top5_accuracy,
             "val_images": metrics.num_images,
         }
+        if run.val_groups_N is not None:
+            figures |= _of_groups(validation.predictions, run.val_groups_N)
         if isinstance(run.classifier.head, FittedHead):
             figures["val_scaled_loss"] = finite(validation.scaled_loss)
             figures["val_criterion"] = finite(validation.criterion)
@@ -218,13 +224,27 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
     )
 
 
+def _of_groups(said: Predictions, groups_N: Groups) -> dict[str, float | int | None]:
+    """How many groups val's photos belong to, and as many independent photos they are worth."""
+    groups_N = groups_N[said.indices]
+    right_N = top_k_hits(said.logits[0], said.labels, k=1)
+    return {
+        "val_groups": num_groups(groups_N),
+        "val_effective_images": effective_count(right_N, groups_N),
+    }
+
+
 def model_card(run: Run, record: Record) -> str:
     """README.md of a checkpoint: what it is, its figures, how to use it."""
     figures = record.metrics
     count = int(figures.get("val_images") or 0)
+    photos, worth, of_groups = f"{count} photos", float(count), ""
+    if groups := figures.get("val_groups"):
+        photos, of_groups = f"{photos} in {groups} groups", " Photos of a group count as one lot."
+        worth = float(figures.get("val_effective_images") or count)
     rows = "\n".join(
-        f"| {name} | {_share(figures[f'baseline_{key}'], count)} "
-        f"| {_share(figures.get(key), count)} |"
+        f"| {name} | {_share(figures[f'baseline_{key}'], worth)} "
+        f"| {_share(figures.get(key), worth)} |"
         for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
     )
     lora = run.settings.lora
@@ -251,13 +271,13 @@ LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.targ
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
 {__version__} after {epochs} ({updates}, seed {run.settings.seed}).{how}
 
-| validation split, {count} photos | zero-shot | this checkpoint |
+| validation split, {photos} | zero-shot | this checkpoint |
 |---|---|---|
 {rows}
 
 In brackets: 95 % intervals, of other photos like these. The validation split chose the checkpoint,
 so its figures lean to the good side; measure on a test split with
-`cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.
+`cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.{of_groups}
 
 Classes: {classes}.
 
@@ -278,8 +298,8 @@ def _class_in_words(name: str, record: Record) -> str:
     return f"{name} ({shown})" if shown else name
 
 
-def _share(value: float | int | None, count: int) -> str:
-    """A share of `count` photos in percent, with its interval."""
+def _share(value: float | int | None, count: float) -> str:
+    """A share of `count` independent photos in percent, with its interval."""
     if value is None:
         return "–"
     low, high = wilson_interval(value, count)

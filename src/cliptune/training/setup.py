@@ -32,7 +32,7 @@ from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.storage import local_folder
-from cliptune.training.loaders import load_photos, make_loaders, photo_sums
+from cliptune.training.loaders import groups_of_splits, load_photos, make_loaders, photo_sums
 from cliptune.training.multilabel import (
     MultilabelLoss,
     refuse_settings_of_one_label,
@@ -73,7 +73,9 @@ def set_up(
     else:
         refuse_settings_of_one_label(settings)
         loss = MultilabelLoss()
-    names = read_names(local_folder(settings.data.data_dir), train.class_names)
+    data_dir = local_folder(settings.data.data_dir)
+    names = read_names(data_dir, train.class_names)
+    train_groups_N, val_groups_N = groups_of_splits(data_dir, train, val)
     precision = of_the_first(choose_precision(settings.hardware, device, last))
     accelerator = make_accelerator(settings.output, device, precision=precision)
 
@@ -136,6 +138,8 @@ def set_up(
         frozen=frozen,
         frozen_val=frozen_val,
         photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,
+        train_groups_N=train_groups_N,
+        val_groups_N=val_groups_N,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.data.groups import Groups
 from cliptune.evaluation.statistics.calibration import scaled_log_losses
+from cliptune.evaluation.statistics.grouped import standard_error
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
 from cliptune.evaluation.statistics.multilabel import (
     MultilabelMetrics,
@@ -96,12 +97,13 @@ def strengths(run: Run) -> tuple[float, ...]:
     return STRENGTHS if learned and can_be_weakened(run.classifier.model) else (1.0,)
 
 
-def at_worst(now: HeadLosses, head: HeadLosses | None) -> float:
+def at_worst(now: HeadLosses, head: HeadLosses | None, groups_N: Groups | None = None) -> float:
     """The mean loss `now`, in nats, as high as its gain over the fitted head leaves in doubt.
 
     That is `DOUBT` standard errors of the paired difference above it: adapters that are no better
     than the head look so on few photos, at one of many epochs, more often than not. Without losses
-    of the head, the mean itself.
+    of the head, the mean itself. `groups_N` are those of val's photos: then it is the error of a
+    mean over groups.
     """
     if head is None:
         return float(now.losses_N.mean())
@@ -109,7 +111,8 @@ def at_worst(now: HeadLosses, head: HeadLosses | None) -> float:
     losses_N, before_N = now.losses_N[ours], head.losses_N[theirs]
     if len(losses_N) < 2 or not np.isfinite(losses_N).all() or not np.isfinite(before_N).all():
         return float(now.losses_N.mean())
-    error = float((losses_N - before_N).std(ddof=1)) / math.sqrt(len(losses_N))
+    own_N = None if groups_N is None else groups_N[now.indices_N[ours]]
+    error = standard_error(losses_N - before_N, own_N)
     return float(losses_N.mean()) + DOUBT * error
 
 
@@ -145,5 +148,5 @@ def _measured(run: Run, classifier: Classifier) -> Validation:
         losses_N = scaled_log_losses(logits_NC, targets_NC, losses=summed_log_losses)
         metrics = multilabel_metrics(logits_NC, targets_NC)
     losses = HeadLosses(losses_N, predictions.indices)
-    criterion = at_worst(losses, run.head_losses)
+    criterion = at_worst(losses, run.head_losses, run.val_groups_N)
     return Validation(metrics, predictions, losses.losses_N, criterion)

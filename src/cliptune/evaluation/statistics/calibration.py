@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.evaluation.statistics.grouped import standard_error
 from cliptune.evaluation.statistics.intervals import Floats
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 
@@ -197,32 +198,47 @@ def fit_vector(
 
 
 def fit_calibration(
-    logits_NC: Logits, labels_N: Labels, *, seed: int, folds: int = 5, pull: float = PULL
+    logits_NC: Logits,
+    labels_N: Labels,
+    *,
+    seed: int,
+    folds: int = 5,
+    pull: float = PULL,
+    groups_N: NDArray[np.int64] | None = None,
 ) -> Calibration:
     """Fit both scalings on validation photos and choose between them by cross-validation.
 
     The factors for each class are chosen only where their cross-validated log loss is lower by
     more than one standard error of the difference per photo: they have C free numbers and may
     change which class is highest; the temperature has one and may not. The order of the photos
-    in the folds is drawn with `seed`. Raises `ValueError` as `fit_temperature` does.
+    in the folds, or of their groups, is drawn with `seed`. Raises `ValueError` as
+    `fit_temperature` does.
     """
     logits_NC = _checked(logits_NC, labels_N)
     temperature = fit_temperature(logits_NC, labels_N)
     vector = fit_vector(logits_NC, labels_N, temperature=temperature.value, pull=pull)
     photos = len(labels_N)
-    folds = min(folds, photos)
+    place_N = np.arange(photos)  # of the group of each photo
+    if groups_N is not None:
+        place_N = np.unique(groups_N, return_inverse=True)[1]
+    groups = int(place_N.max()) + 1
+    folds = min(folds, groups)
     unscaled = float(log_losses(logits_NC, labels_N).mean())
     if folds < 2:
         return Calibration(temperature, vector, "temperature", unscaled, None, None, 0)
     shared_N, single_N = np.empty(photos), np.empty(photos)
-    for held_out in np.array_split(np.random.default_rng(seed).permutation(photos), folds):
+    for drawn in np.array_split(np.random.default_rng(seed).permutation(groups), folds):
+        held_out = drawn if groups_N is None else np.flatnonzero(np.isin(place_N, drawn))
         rest = np.setdiff1d(np.arange(photos), held_out)
         one = fit_temperature(logits_NC[rest], labels_N[rest])
         each = fit_vector(logits_NC[rest], labels_N[rest], temperature=one.value, pull=pull)
         shared_N[held_out] = log_losses(one.scale(logits_NC[held_out]), labels_N[held_out])
         single_N[held_out] = log_losses(each.scale(logits_NC[held_out]), labels_N[held_out])
     gain_N = shared_N - single_N
-    wins = gain_N.mean() > gain_N.std(ddof=1) / np.sqrt(photos)
+    error = gain_N.std(ddof=1) / np.sqrt(photos)
+    if groups_N is not None:
+        error = standard_error(gain_N, groups_N)
+    wins = gain_N.mean() > error
     return Calibration(
         temperature,
         vector,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cliptune.data.folder import Sample
+from cliptune.data.groups import Groups
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import ImageError, listing
 from cliptune.model.classifier import FittedHead, predict_logits
@@ -49,9 +50,10 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     started = time.perf_counter()
     with section("head"):
         features_ND, labels_N, places_N = _features(run, run.train_samples, progress=progress)
+        groups_N = _at(run.train_groups_N, places_N)
         if run.several is not None:
             labels_N = run.several.train_NC.cpu().numpy()[places_N] > 0
-        fit = _fit(run, features_ND, labels_N)
+        fit = _fit(run, features_ND, labels_N, groups_N)
         put_in(head, fit)
         if fit.without_folds is not None:
             run.fold_shifts = shifts_of(
@@ -60,11 +62,14 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
         if val_joins(run):
             own = head.fitted_tensors()
             val_ND, val_N, val_places_N = _features(run, run.val_samples, progress=False)
+            if groups_N is not None and run.val_groups_N is not None:
+                groups_N = np.append(groups_N, run.val_groups_N[val_places_N])
             if run.several is not None:
                 val_N = run.several.val_NC[val_places_N]
-            fit = _fit(
-                run, np.concatenate([features_ND, val_ND]), np.concatenate([labels_N, val_N])
+            both_ND, both_N = (
+                np.concatenate(parts) for parts in ((features_ND, val_ND), (labels_N, val_N))
             )
+            fit = _fit(run, both_ND, both_N, groups_N)
             put_in(head, fit)
             run.delivered = head.fitted_tensors()
             head.set_fitted(own)
@@ -85,7 +90,11 @@ def val_joins(run: Run) -> bool:
     return run.settings.training.val_in_head == "few_photos" and few and run.has_val
 
 
-def _fit(run: Run, features_ND: Floats, labels_N: NDArray[Any]) -> HeadFit:
+def _at(groups_N: Groups | None, places_N: Labels) -> Groups | None:
+    return None if groups_N is None else groups_N[places_N]
+
+
+def _fit(run: Run, features_ND: Floats, labels_N: NDArray[Any], groups_N: Groups | None) -> HeadFit:
     """`labels_N` as `fit_head` takes them, or as `fit_multilabel_head`: (N, C)."""
     projection = getattr(run.backbone.model, "visual_projection", None)
     common: dict[str, Any] = {
@@ -98,7 +107,8 @@ def _fit(run: Run, features_ND: Floats, labels_N: NDArray[Any]) -> HeadFit:
     given = features_ND, labels_N, text_CD, run.zero_shot.logit_scale.exp().item()
     if isinstance(run.loss, MultilabelLoss):
         return by_the_first(partial(fit_multilabel_head, *given, **common))
-    return by_the_first(partial(fit_head, *given, shifts_C=run.loss.shifts_for(labels_N), **common))
+    shifts_C = run.loss.shifts_for(labels_N)
+    return by_the_first(partial(fit_head, *given, shifts_C=shifts_C, groups_N=groups_N, **common))
 
 
 @torch.no_grad()
