@@ -193,7 +193,7 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
             "val_top5_accuracy": metrics.top5_accuracy,
             "val_images": metrics.num_images,
         }
-        if run.val_groups_N is not None:
+        if run.val_groups_N is not None and run.several is None:
             figures |= _of_groups(validation.predictions, run.val_groups_N)
         if isinstance(run.classifier.head, FittedHead):
             figures["val_scaled_loss"] = finite(validation.scaled_loss)
@@ -242,11 +242,17 @@ def model_card(run: Run, record: Record) -> str:
     if groups := figures.get("val_groups"):
         photos, of_groups = f"{photos} in {groups} groups", " Photos of a group count as one lot."
         worth = float(figures.get("val_effective_images") or count)
+    intervals = "In brackets: 95 % intervals, of other photos like these. The"
     rows = "\n".join(
         f"| {name} | {_share(figures[f'baseline_{key}'], worth)} "
         f"| {_share(figures.get(key), worth)} |"
         for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
     )
+    several = ""
+    if record.task == "multilabel":
+        several, intervals = ", any number of them to a photo", "The"
+        before, after = figures.get("baseline_val_mean_ap"), figures.get("val_mean_ap")
+        rows = f"| mAP | {_percent(before)} | {_percent(after)} |"
     lora = run.settings.lora
     classes = ", ".join(no_markup(_class_in_words(name, record)) for name in record.class_names)
     epochs, updates = counted(record.epoch, "epoch"), counted(record.update, "update")
@@ -265,7 +271,7 @@ pipeline_tag: image-classification
 tags: [cliptune, lora, clip]
 ---
 
-# Image classifier of {counted(len(record.class_names), "class")}
+# Image classifier of {counted(len(record.class_names), "class")}{several}
 
 LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.target_modules)} of the
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
@@ -275,7 +281,7 @@ LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.targ
 |---|---|---|
 {rows}
 
-In brackets: 95 % intervals, of other photos like these. The validation split chose the checkpoint,
+{intervals} validation split chose the checkpoint,
 so its figures lean to the good side; measure on a test split with
 `cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.{of_groups}
 
@@ -296,6 +302,10 @@ def _class_in_words(name: str, record: Record) -> str:
     """A class name, and in brackets the name shown where it is not the default."""
     shown = record.display_names.get(name)
     return f"{name} ({shown})" if shown else name
+
+
+def _percent(value: float | int | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _share(value: float | int | None, count: float) -> str:
