@@ -75,6 +75,14 @@ def prepare(
             "without any label are left out by themselves."
         ),
     ] = None,
+    relabel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Change labels of --source as this list says, which 'check --export-suspects' "
+            "wrote and you edited: action keep, relabel or drop.",
+        ),
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
     resize: Annotated[
         int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
@@ -114,6 +122,7 @@ def prepare(
         image_column=image_column,
         label_column=label_column,
         leave_out=[name.strip() for name in leave_out.split(",")] if leave_out else None,
+        relabel=relabel,
         link=link,
         resize=resize,
         download=download,

@@ -46,6 +46,11 @@ class PrepareOptions:
     link: bool = False
     resize: int | None = None
     leave_out: list[str] | None = None
+    relabel: str | None = None  # a list's name and what tells its content from another's
+
+
+# Written only where they were asked for: without, the file's bytes are those of earlier versions.
+_WHERE_GIVEN = ("relabel",)
 
 
 class Manifest(BaseModel):
@@ -61,10 +66,15 @@ class Manifest(BaseModel):
     left_out: dict[str, str] = {}  # class of the source -> why it was not taken
     counts: dict[str, dict[str, int]]  # split -> class -> photos
     files: dict[str, str]  # split/class/file -> SHA-256 of its content
+    relabelled: dict[str, str] = {}  # photo of the source -> what became of its label, in words
 
     def write(self, path: Path) -> None:
         """Write it to the file `path`."""
-        text = json.dumps(self.model_dump(), indent=1, ensure_ascii=False, sort_keys=False)
+        values = self.model_dump(exclude=None if self.relabelled else {"relabelled"})
+        for name in _WHERE_GIVEN:
+            if values["options"][name] is None:
+                del values["options"][name]
+        text = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=False)
         # Names that are no text (bytes of another encoding) stay what they are on the disk.
         path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape", newline="\n")
 

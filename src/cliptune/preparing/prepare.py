@@ -35,6 +35,7 @@ from cliptune.preparing.building import (
 )
 from cliptune.preparing.choosing import Choice, Wish, choose
 from cliptune.preparing.download import ELSEWHERE
+from cliptune.preparing.relabelling import in_words, read_relabelling, relabelled
 from cliptune.preparing.report import (
     PrepareResult,
     already_there,
@@ -79,6 +80,7 @@ def prepare(
     image_column: str | None = None,
     label_column: str | None = None,
     leave_out: Sequence[str] | None = None,
+    relabel: Path | None = None,
     download: bool = True,
     progress: bool = True,
     url: str | None = None,
@@ -99,6 +101,8 @@ def prepare(
     the rest to test, at least one photo to each. `shots` keeps that many photos of each class in
     train. Which photo goes where depends on the photos' names, the class name and `seed` alone.
 
+    `relabel` is a list of labels to change (`preparing.relabelling`), as `check` exports it.
+
     Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
     pixels. What a `classes.yaml` in the folder `source` says of the classes taken comes along,
     unless `output_dir` has one. An `output_dir` that holds photos is left as it is; what a killed
@@ -107,11 +111,13 @@ def prepare(
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
+    changes = None if relabel is None else read_relabelling(user_path(relabel))
     options = PrepareOptions(
         layout=layout, splits=splits, num_classes=num_classes, classes=_cleaned(classes),
         exclude=_cleaned(exclude), min_photos=min_photos, image_column=image_column,
         label_column=label_column, shots=shots, train_ratio=train_ratio, val_ratio=val_ratio,
         link=link, resize=resize, leave_out=list(leave_out) if leave_out else None,
+        relabel=None if changes is None else changes.mark,
     )  # fmt: skip
     asked = _asked(options, seed=seed)
     output_dir, source = folder_here(output_dir, "--output-dir"), _hub_or_path(source)
@@ -136,7 +142,14 @@ def prepare(
             image_column=image_column, label_column=label_column, leave_out=leave_out or (),
             download_lists=download,
         ) as opened:  # fmt: skip
-            return _make(opened, output_dir, asked, where=str(source), progress=progress)
+            done: dict[str, str] = {}
+            if changes is not None:
+                layout_, done = relabelled(opened.layout, changes, where=str(source))
+                notes = (*layout_.notes, in_words(done, changes))
+                opened = replace(opened, layout=replace(layout_, notes=notes))
+            return _make(
+                opened, output_dir, asked, where=str(source), relabelled=done, progress=progress
+            )
 
 
 @dataclass(frozen=True)
@@ -186,8 +199,9 @@ def _breeds_of_stanford_dogs(wish: Wish) -> tuple[str, ...]:
 
 
 def _make(
-    source: Source, output_dir: Path, asked: _Asked, *, where: str, progress: bool
-) -> PrepareResult:
+    source: Source, output_dir: Path, asked: _Asked, *, where: str,
+    relabelled: dict[str, str], progress: bool,
+) -> PrepareResult:  # fmt: skip
     """Share out the photos of `source`, build their tree, and move it to `output_dir`."""
     layout, link = source.layout, asked.options.link
     choice = choose(
@@ -205,7 +219,9 @@ def _make(
         )
         if names is not None:
             (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
-        manifest = _manifest(source, asked, choice, digests)
+        manifest = _manifest(source, asked, choice, digests).model_copy(
+            update={"relabelled": relabelled}
+        )
         write_manifest(manifest, work)
         place_tree(work, output_dir)
     except BaseException:  # Ctrl-C included

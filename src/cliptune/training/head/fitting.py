@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from cliptune.training.head.mixture import (
     accuracy,
     deserved_share,
     fit_weights,
+    grouped_folds,
     log_loss,
     stratified_folds,
 )
@@ -116,6 +118,7 @@ def fit_head(
     with_text: bool = True,
     shifts_C: Floats | None = None,
     class_names: Sequence[str] | None = None,
+    groups_N: Labels | None = None,
     plan: Plan | None = None,
 ) -> HeadFit:
     """The best mixture of heads for image features, of any length, with these labels.
@@ -123,8 +126,9 @@ def fit_head(
     `text_features_CD` have length 1; `logit_scale` is the factor of cosines, not its logarithm.
     Features are standardised before `projection_DH`, where the model has one. Without `with_text`
     the head takes nothing of zero-shot CLIP. Every loss adds `shifts_C` to the logits, which then
-    answer without them (`cliptune.training.uneven`). The folds depend on `seed` and the features
-    alone; nothing else is random.
+    answer without them (`cliptune.training.uneven`). Photos with one number in `groups_N` are held
+    out together. The folds depend on `seed` and the features (and groups) alone; nothing else is
+    random.
 
     Raises `DataError` for a class without a photo, or a feature that is not finite.
     """
@@ -146,19 +150,21 @@ def fit_head(
             shifts_C=np.zeros(classes) if shifts_C is None else shifts_C,
             plan=plan or plan_for(work),
         )
-        return _fitted(given, features_ND, seed=seed, with_text=with_text)
+        groups_N = None if groups_N is None else np.asarray(groups_N, dtype=np.int64)
+        return _fitted(given, features_ND, groups_N, seed=seed, with_text=with_text)
 
 
-def _fitted(given: Problem, features_ND: Floats, *, seed: int, with_text: bool) -> HeadFit:
-    labels_N = given.labels_N
-    held_N = np.bincount(labels_N)[labels_N] > 1
-    if held_N.sum() < max(_ENOUGH, len(labels_N) / 2):
-        return _without_holding_out(given, with_text=with_text)
+def _fitted(
+    given: Problem, features_ND: Floats, groups_N: Labels | None, *, seed: int, with_text: bool
+) -> HeadFit:
+    labels_N, plan = given.labels_N, given.plan
     # By what is on the photos: neither their order nor that of classes changes the folds.
     order_N = np.lexsort(features_ND.T[:8])
-    folds_FN = stratified_folds(
-        labels_N, order_N=order_N, folds=given.plan.folds, repeats=given.plan.repeats, seed=seed
-    )
+    deal = stratified_folds if groups_N is None else partial(grouped_folds, groups_N=groups_N)
+    folds_FN = deal(labels_N, order_N=order_N, folds=plan.folds, repeats=plan.repeats, seed=seed)
+    held_N = folds_FN[0] >= 0
+    if held_N.sum() < max(_ENOUGH, len(labels_N) / 2):
+        return _without_holding_out(given, with_text=with_text)
     return _mixed(given, folds_FN, held_N, with_text=with_text)
 
 

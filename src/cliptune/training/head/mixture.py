@@ -38,6 +38,24 @@ def stratified_folds(
     return result_FN
 
 
+def grouped_folds(
+    labels_N: Labels, groups_N: Labels, *, order_N: Labels, folds: int, repeats: int, seed: int
+) -> NDArray[np.int64]:
+    """(F, N) folds as `stratified_folds` makes them of groups: photos of one stay together.
+
+    A group counts as its first photo in `order_N` is labelled. Photos that are a group each are
+    dealt as they are without groups.
+    """
+    _, places_N, groups_N = np.unique(groups_N[order_N], return_index=True, return_inverse=True)
+    first_G = order_N[places_N]  # of each group
+    folds_FG = stratified_folds(
+        labels_N[first_G], order_N=np.argsort(places_N), folds=folds, repeats=repeats, seed=seed
+    )
+    result_FN = np.empty((repeats, len(labels_N)), dtype=np.int64)
+    result_FN[:, order_N] = folds_FG[:, groups_N]
+    return result_FN
+
+
 def log_loss(logits_NC: Floats, labels_N: Labels) -> float:
     """The mean over photos, in nats."""
     shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
