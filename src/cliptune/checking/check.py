@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cliptune.checking.folder_findings import (
 from cliptune.checking.groups import group_findings
 from cliptune.checking.inspection import Inspected, Inspector, inspect_all
 from cliptune.checking.quarantine import set_aside
+from cliptune.checking.suspects import Suspects
 from cliptune.data.counts import Counts
 from cliptune.data.folder import scan_classes
 from cliptune.data.image_files import IMAGE_FORMATS
@@ -42,13 +43,26 @@ EXTREME_SHAPE = 6  # times as long as wide
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What `check` found, the gravest first. Without `errors`, the folder can be trained on."""
+    """What `check` found, the gravest first. Without `errors`, the folder can be trained on.
+
+    `suspects` are labels that the photos contradict, where a model was asked.
+    """
 
     data_dir: Path
     counts: Counts
     num_bytes: int
     seconds: float
     findings: tuple[Finding, ...]
+    suspects: Suspects | None = None
+
+    def with_suspects(self, suspects: Suspects) -> CheckResult:
+        """The same with a finding for each of `suspects`, in their order."""
+        places = {kind: place for place, kind in enumerate(KINDS)}
+        findings = sorted(  # stable: within a kind the order stays
+            (*self.findings, *suspects.findings()),
+            key=lambda f: (SEVERITIES.index(f.severity), places[f.kind]),
+        )
+        return replace(self, findings=tuple(findings), suspects=suspects)
 
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings of that severity."""
@@ -86,6 +100,7 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """What `check.json` holds."""
+        suspects = {} if self.suspects is None else {"suspects": self.suspects.to_dict()}
         return {
             "data_dir": str(self.data_dir),
             "num_photos": self.num_photos,
@@ -104,6 +119,7 @@ class CheckResult:
                 for finding in self.findings
             ],
             "kinds": {kind: KINDS[kind]._asdict() for kind in KINDS if kind in self._kinds_found},
+            **suspects,
         }
 
     @property

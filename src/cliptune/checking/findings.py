@@ -67,6 +67,12 @@ KINDS: dict[str, Kind] = {
         "leakage: nearly the same photo in several splits",
         f"Look at them on the page; {_FIX}, out of train first, then out of val.",
     ),
+    "suspect_label": Kind(
+        "warning",
+        "labels that the photos contradict",
+        "Look at the page, the most contradicted first. '--export-suspects FILE.csv' lists them: "
+        "write relabel or drop where you agree, and 'cliptune prepare --relabel FILE.csv' does it.",
+    ),
     "copies_in_class": Kind(
         "warning", "the same file several times in a class", f"One is enough; {_FIX}."
     ),

@@ -102,6 +102,14 @@ def prepare(
             "column of 0 and 1 for each class; COCO's .json; the folder of VOC.",
         ),
     ] = False,
+    relabel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Change labels of --source as this list says, which 'check --export-suspects' "
+            "wrote and you edited: action keep, relabel or drop.",
+        ),
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
     resize: Annotated[
         int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
@@ -132,7 +140,8 @@ def prepare(
 
         beside = {
             "num-classes": num_classes, "classes": classes, "exclude": exclude,
-            "min-photos": min_photos, "shots": shots, "leave-out": leave_out, "group": group,
+            "min-photos": min_photos, "shots": shots, "leave-out": leave_out,
+            "group": group, "rename": rename, "merge": merge, "relabel": relabel, "group": group,
             "rename": rename, "merge": merge,
             "layout": layout if layout != "auto" else None,
             "splits": splits if splits != "auto" else None,
@@ -164,6 +173,7 @@ def prepare(
         label_column=label_column,
         leave_out=[name.strip() for name in leave_out.split(",")] if leave_out else None,
         group=group,
+        relabel=relabel,
         link=link,
         resize=resize,
         download=download,

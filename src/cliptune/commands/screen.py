@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -57,9 +57,42 @@ def quiet_libraries(*, debug: bool) -> None:
     transformers_logging.disable_progress_bar()
 
 
+class SuspectsWanted(NamedTuple):
+    """The options of `check` that are about labels photos contradict; no `model`: none."""
+
+    model: str | None = None
+    export: Path | None = None
+    base_model: str | None = None
+    device: str = "auto"
+
+    def refuse_unfit(self) -> None:
+        """Raise `UserError` for a list that cannot be written."""
+        from cliptune.checking.suspects import check_suspects_file
+
+        if self.export is not None:
+            if self.model is None:
+                raise UserError(
+                    f"--export-suspects {self.export}: which labels are suspect a model says. Add "
+                    "--model NAME_OR_CHECKPOINT."
+                )
+            check_suspects_file(self.export)
+
+    def added_to(self, result: CheckResult) -> CheckResult:
+        """`result` with them; the list is written."""
+        from cliptune.checking.suspects import write_suspects
+        from cliptune.labelling.suspects import find_suspects
+
+        if self.model is None:
+            return result
+        found = find_suspects(result, self.model, base_model=self.base_model, device=self.device)
+        if self.export is not None:
+            write_suspects(found.photos, user_path(self.export))
+        return result.with_suspects(found)
+
+
 def check_to_screen(
     data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool, line: str,
-    engine: str, ray_address: str | None, debug: bool,
+    suspects: SuspectsWanted, engine: str, ray_address: str | None, debug: bool,
 ) -> int:  # fmt: skip
     """Check, show and write what was found; set aside or bring back. Returns the exit code.
 
@@ -76,6 +109,7 @@ def check_to_screen(
         data_dir = folder_here(data_dir, "--fix and --undo:")
     data_dir = local_folder(data_dir)
     check_output_folder(output)
+    suspects.refuse_unfit()
     if undo:
         back = bring_back(data_dir)
         print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
@@ -84,10 +118,14 @@ def check_to_screen(
         files = counted(len(moved), "file")
         print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
         return 0
-    result = _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
+    result = suspects.added_to(
+        _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
+    )
     with output_folder(output) as folder:
         page = write_check(result, folder, line)[1]
     print(f"{check_text(result)}\n\nPictures: {_below(output, page.name)}")
+    if suspects.export is not None:
+        print(f"To edit: {suspects.export}")
     if not fix:
         return result.exit_code(strict=strict)
     moved = set_aside(data_dir, result.offenders)

@@ -49,11 +49,12 @@ class PrepareOptions:
     multilabel: bool = False
     group: str | None = None
     rename: dict[str, str] | None = None  # old -> new
+    relabel: str | None = None  # a list's name and what tells its content from another's
     merge: dict[str, list[str]] | None = None  # new -> those that become it
 
 
 # Written only where they were asked for: without, the file's bytes are those of earlier versions.
-_WHERE_GIVEN = ("multilabel", "group", "rename", "merge")
+_WHERE_GIVEN = ("multilabel", "group", "rename", "merge", "relabel")
 
 
 class Manifest(BaseModel):
@@ -70,11 +71,12 @@ class Manifest(BaseModel):
     counts: dict[str, dict[str, int]]  # split -> class -> photos
     files: dict[str, str]  # split/class/file -> SHA-256 of its content
     called: dict[str, str] = {}  # class of the source -> the class it is here, if another
+    relabelled: dict[str, str] = {}  # photo of the source -> what became of its label, in words
     groups: dict[str, str] = {}  # split/class/file -> the group that stays in one split
 
     def write(self, path: Path) -> None:
         """Write it to the file `path`."""
-        empty = {name for name in ("called", "groups") if not getattr(self, name)}
+        empty = {name for name in ("called", "groups", "relabelled") if not getattr(self, name)}
         values = self.model_dump(exclude=empty)
         for name in _WHERE_GIVEN:
             if not values["options"][name]:

@@ -36,6 +36,7 @@ from cliptune.preparing.building import (
 from cliptune.preparing.choosing import Choice, choose
 from cliptune.preparing.download import ELSEWHERE
 from cliptune.preparing.grouping import groups_in_words, share_out_groups
+from cliptune.preparing.relabelling import in_words, read_relabelling, relabelled
 from cliptune.preparing.renaming import called_in_words, with_names
 from cliptune.preparing.report import (
     PrepareResult,
@@ -83,6 +84,7 @@ def prepare(
     label_column: str | None = None,
     leave_out: Sequence[str] | None = None,
     group: str | None = None,
+    relabel: Path | None = None,
     download: bool = True,
     progress: bool = True,
     url: str | None = None,
@@ -109,6 +111,8 @@ def prepare(
     holds them: a column of a list or dataset, or a regular expression whose first group, or whole
     match, in a photo's path names it. `shots` then counts groups: all their photos are kept.
 
+    `relabel` is a list of labels to change (`preparing.relabelling`), as `check` exports it.
+
     Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
     pixels. What a `classes.yaml` in the folder `source` says of the classes taken comes along,
     unless `output_dir` has one. An `output_dir` that holds photos is left as it is; what a killed
@@ -117,6 +121,7 @@ def prepare(
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
+    changes = None if relabel is None else read_relabelling(user_path(relabel))
     options = PrepareOptions(
         layout=layout, splits=splits, num_classes=num_classes, classes=cleaned(classes),
         exclude=cleaned(exclude), min_photos=min_photos, image_column=image_column,
@@ -124,6 +129,7 @@ def prepare(
         link=link, resize=resize, leave_out=list(leave_out) if leave_out else None,
         group=group, rename=dict(rename) if rename else None,
         merge={new: list(olds) for new, olds in merge.items()} if merge else None,
+        relabel=None if changes is None else changes.mark,
     )  # fmt: skip
     asked = asked_for(options, seed=seed)
     output_dir, source = folder_here(output_dir, "--output-dir"), _hub_or_path(source)
@@ -148,7 +154,14 @@ def prepare(
             image_column=image_column, label_column=label_column, leave_out=leave_out or (),
             download_lists=download, group=group,
         ) as opened:  # fmt: skip
-            return _make(opened, output_dir, asked, where=str(source), progress=progress)
+            done: dict[str, str] = {}
+            if changes is not None:
+                layout_, done = relabelled(opened.layout, changes, where=str(source))
+                notes = (*layout_.notes, in_words(done, changes))
+                opened = replace(opened, layout=replace(layout_, notes=notes))
+            return _make(
+                opened, output_dir, asked, where=str(source), relabelled=done, progress=progress
+            )
 
 
 def _breeds_of_stanford_dogs(asked: Asked) -> tuple[str, ...]:
@@ -164,8 +177,9 @@ def _breeds_of_stanford_dogs(asked: Asked) -> tuple[str, ...]:
 
 
 def _make(
-    source: Source, output_dir: Path, asked: Asked, *, where: str, progress: bool
-) -> PrepareResult:
+    source: Source, output_dir: Path, asked: Asked, *, where: str, relabelled: dict[str, str],
+    progress: bool,
+) -> PrepareResult:  # fmt: skip
     """Share out the photos of `source`, build their tree, and move it to `output_dir`."""
     link, known = asked.options.link, list(source.layout.classes)
     called = asked.names_of(known, where=where)
@@ -186,8 +200,9 @@ def _make(
         )
         if names is not None:
             (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
+        renamed = {old: new for old, new in called.items() if new in taken}
         manifest = _manifest(source, asked, choice, digests, plan).model_copy(
-            update={"called": {old: new for old, new in called.items() if new in taken}}
+            update={"called": renamed, "relabelled": relabelled}
         )
         write_manifest(manifest, work)
         place_tree(work, output_dir)
