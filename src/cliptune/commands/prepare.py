@@ -141,8 +141,7 @@ def prepare(
         beside = {
             "num-classes": num_classes, "classes": classes, "exclude": exclude,
             "min-photos": min_photos, "shots": shots, "leave-out": leave_out,
-            "group": group, "rename": rename, "merge": merge, "relabel": relabel, "group": group,
-            "rename": rename, "merge": merge,
+            "group": group, "rename": rename, "merge": merge, "relabel": relabel,
             "layout": layout if layout != "auto" else None,
             "splits": splits if splits != "auto" else None,
         }  # fmt: skip
