@@ -270,8 +270,7 @@ def export_summary(made: Export) -> None:
     whose = "cliptune's" if made.int8 is None else "cliptune's by the same graph"
     print(
         f"{made.runner.name} beside {whose}, {counted(verified.photos, 'photo')}: probabilities "
-        f"differ by {verified.largest_difference:.1e}\nat most; {verified.other_labels} other "
-        f'labels, {verified.other_known} other "known"'
+        f"differ by {verified.largest_difference:.1e}\nat most; {verified.others}"
     )
     if verified.left_out:
         print(f"left out, {len(verified.left_out)}: {verified.left_out[0]}")
@@ -304,7 +303,8 @@ def _show_or_write(
             unreadable += [result] if isinstance(result, Unreadable) else []
             tqdm.write(result_line(result))
     else:
-        with open_output(output, top_k=min(top_k, len(predictor.class_names))) as write:
+        named = min(top_k, len(predictor.class_names))
+        with open_output(output, top_k=named, further=predictor.engine.further) as write:
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)

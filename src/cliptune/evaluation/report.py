@@ -28,6 +28,7 @@ from cliptune.evaluation.report_json import (
 )
 from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.seen import SeenPhotos
+from cliptune.evaluation.sets import MeasuredSets, measured_sets
 from cliptune.evaluation.statistics.class_figures import ClassFigures, class_figures
 from cliptune.evaluation.statistics.figures import (
     BeforeScaling,
@@ -107,6 +108,7 @@ class Evaluation:
     seconds: float
     seen: SeenPhotos | None = None  # of the photos measured, those of training
     seen_unknown: SeenPhotos | None = None  # and of those given as none of the classes
+    sets: MeasuredSets | None = None  # where the checkpoint was trained with them
 
     @property
     def accuracy(self) -> float:
@@ -120,7 +122,7 @@ class Evaluation:
         version on; every other share is a fraction of 1, and the file says so (`UNITS`).
         """
         top5 = self.tuned.top5_accuracy
-        return {
+        values = {
             "format_version": FORMAT_VERSION,
             "units": UNITS,
             "accuracy": 100 * self.tuned.accuracy,
@@ -161,6 +163,9 @@ class Evaluation:
             "images_per_second": self.tuned.num_images / self.seconds,
             "versions": versions(),
         }
+        if self.sets is not None:
+            values["prediction_sets"] = self.sets.to_dict(self.class_names)
+        return values
 
 
 def build_evaluation(
@@ -197,6 +202,7 @@ def build_evaluation(
     scaled_NC = scaled_logits(answers, logits_NC)
     predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
+    probabilities_NC = softmax(scaled_NC)
     base_NC = baseline_logits_NC
     return Evaluation(
         checkpoint=checkpoint,
@@ -223,7 +229,7 @@ def build_evaluation(
         confusion_CC=confusion_CC,
         confused_pairs=most_confused_pairs(confusion_CC, class_names),
         photos=PhotoAnswers(
-            tuple(paths), labels_N, softmax(scaled_NC), known_scores_N,
+            tuple(paths), labels_N, probabilities_NC, known_scores_N,
             None if base_NC is None else base_NC.argmax(axis=1),
         ),
         none_of_these=none_of_these,
@@ -231,6 +237,7 @@ def build_evaluation(
         seconds=seconds,
         seen=seen,
         seen_unknown=seen_unknown,
+        sets=measured_sets(answers, probabilities_NC, labels_N),
     )  # fmt: skip
 
 

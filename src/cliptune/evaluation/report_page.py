@@ -32,6 +32,7 @@ from cliptune.evaluation.report_text import (
     too_few_in_words,
 )
 from cliptune.evaluation.statistics.class_figures import ClassFigures
+from cliptune.evaluation.statistics.conformal import ClassSets
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.reliability import Bin, Reliability
 from cliptune.evaluation.statistics.words import in_words, number, percent, points
@@ -142,6 +143,7 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         matrix=_as_script({"names": names, "order": list(evaluation.class_order),
                            "cells": _cells(evaluation.confusion_CC)}),
         classes=_class_rows(evaluation, names),
+        set_rows=_set_rows(evaluation, names),
         diagrams=_diagrams(evaluation),
         mistakes=_mistakes(evaluation, names, extras),
         pairs=_pairs(evaluation, names),
@@ -200,6 +202,15 @@ def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[ClassRow]:
         return inf if row.figures.recall is None else row.figures.recall.value
 
     return sorted(rows, key=rank)
+
+
+def _set_rows(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, ClassSets]]:
+    """Classes with photos, those whose sets hold them the least often first."""
+    if evaluation.sets is None:
+        return []
+    found = zip(names, evaluation.sets.figures.classes, strict=True)
+    rows = [(name, each) for name, each in found if each is not None]
+    return sorted(rows, key=lambda row: row[1].coverage.value)
 
 
 def _diagrams(evaluation: Evaluation) -> list[Diagram]:

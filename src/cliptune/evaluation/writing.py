@@ -59,9 +59,10 @@ def predictions_csv(evaluation: Evaluation) -> str:
     photos, names = evaluation.photos, evaluation.class_names
     file = io.StringIO(newline="")
     writer = csv.writer(file)
+    sets = evaluation.sets
     writer.writerow(
         ["image", "label", "predicted", "probability", "correct", "zero_shot", "known_score",
-         "known"]
+         "known", *([] if sets is None else ["prediction_set"])]
     )  # fmt: skip
     scores_N, answers = photos.known_scores_N, evaluation.answers
     known_N = None if scores_N is None or answers is None else answers.knows(scores_N)
@@ -77,6 +78,8 @@ def predictions_csv(evaluation: Evaluation) -> str:
             "" if scores_N is None else f"{scores_N[i]:.6f}",
             "" if known_N is None else str(known_N[i]).lower(),
         ]
+        if sets is not None:
+            cells.append("|".join(sets.labels(i, photos.probabilities_NC[i], names)))
         writer.writerow(map(no_formula, cells))
     return file.getvalue()
 

@@ -6,6 +6,7 @@ Shape suffixes: B images, H height, W width; h and w in patches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -94,15 +95,30 @@ class Engine:
         self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
     ) -> Prediction:
         """The answer for the image number `place` of `found`."""
+        scores = self._scores(found, place, k=top_k)
+        if found.known_scores_N is None or found.known_N is None:
+            return Prediction(scores, source)
+        known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
+        prediction = Prediction(scores, source, known, known_score)
+        if found.sets is None or found.in_set_NC is None:
+            return prediction
+        in_set = self._scores(found, place, k=int(found.in_set_NC[place].sum()))
+        return replace(prediction, prediction_set=in_set, coverage=found.sets.coverage)
+
+    def _scores(self, found: Answered, place: int, *, k: int) -> tuple[ClassScore, ...]:
+        """The `k` most probable classes of one image."""
         scores = []
-        for index in found.best(place, k=top_k):
+        for index in found.best(place, k=k):
             name = self.class_names[index]
             probability = float(found.probabilities_NC[place, index])
             scores.append(ClassScore(name, probability, self.display_names[name]))
-        if found.known_scores_N is None or found.known_N is None:
-            return Prediction(tuple(scores), source)
-        known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
-        return Prediction(tuple(scores), source, known, known_score)
+        return tuple(scores)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """What `Prediction.further` has of each answer."""
+        sets = self.answers is not None and self.answers.sets is not None
+        return ("prediction_set",) if sets else ()
 
     @property
     def looks(self) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -33,6 +34,11 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
         lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
+    if prediction.prediction_set is not None and prediction.coverage is not None:
+        names = ", ".join(one_line(score.name) for score in prediction.prediction_set)
+        start = f"  At {100 * prediction.coverage:g} % one of: "
+        lines += textwrap.wrap(start.strip() + " " + names, width, initial_indent="  ",
+                               subsequent_indent="    ", break_long_words=False)  # fmt: skip
     if prediction.known is False:
         lines.append("  Perhaps none of these: it resembles the photos learned from too little.")
     return "\n".join(lines)
@@ -43,8 +49,11 @@ def result_line(result: Result) -> str:
     if isinstance(result, Unreadable):
         return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
     scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in result.scores)
+    in_set = ""
+    if result.prediction_set is not None:
+        in_set = "\tone of: " + ", ".join(one_line(s.name) for s in result.prediction_set)
     doubt = "\tperhaps none of these" if result.known is False else ""
-    return f"{one_line(result.source or '-')}\t{scores}{doubt}"
+    return f"{one_line(result.source or '-')}\t{scores}{in_set}{doubt}"
 
 
 def check_output(path: Path | str) -> None:
@@ -61,10 +70,12 @@ def check_output(path: Path | str) -> None:
 
 
 @contextmanager
-def open_output(path: Path | str, *, top_k: int) -> Iterator[Callable[[Result], None]]:
+def open_output(
+    path: Path | str, *, top_k: int, further: Sequence[str] = ()
+) -> Iterator[Callable[[Result], None]]:
     """A function that writes one result after another; the file appears whole at the end.
 
-    At an address, too.
+    At an address, too. A .csv has columns for those of `Prediction.further` in `further`.
 
     Raises `UserError` for an ending it does not know, `ResourceError` on a full disk.
     """
@@ -77,25 +88,25 @@ def open_output(path: Path | str, *, top_k: int) -> Iterator[Callable[[Result], 
         whole_object(address) if address else whole_file(Path(path)) as partial,
         # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        WRITERS[_ending(path)](file, top_k) as write,
+        WRITERS[_ending(path)](file, top_k, further) as write,
     ):
         yield write
 
 
 @contextmanager
-def _text(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _text(file: IO[str], top_k: int, further: Sequence[str]) -> Iterator[Callable[[Result], None]]:
     yield lambda result: print(result_line(result), file=file)
 
 
 @contextmanager
-def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _csv(file: IO[str], top_k: int, further: Sequence[str]) -> Iterator[Callable[[Result], None]]:
     writer = csv.writer(file)
     columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("label", "probability")]
-    writer.writerow(["image", *columns, "known", "known_score", "error"])
+    writer.writerow(["image", *columns, "known", "known_score", *further, "error"])
 
     def write(result: Result) -> None:
         if isinstance(result, Unreadable):
-            row = [result.path, *[""] * (2 * top_k + 2), result.reason]
+            row = [result.path, *[""] * (2 * top_k + 2 + len(further)), result.reason]
             writer.writerow(map(no_formula, row))
             return
         cells: list[Any] = []
@@ -104,19 +115,23 @@ def _csv(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
         doubt = ["", ""]
         if result.known_score is not None:
             doubt = [str(result.known).lower(), f"{result.known_score:.6f}"]
-        cells = [result.source, *cells, *[""] * (2 * top_k - len(cells)), *doubt, ""]
+        empty = [""] * (2 * top_k - len(cells))
+        beside = [result.further[name] for name in further]
+        cells = [result.source, *cells, *empty, *doubt, *beside, ""]
         writer.writerow(map(no_formula, cells))
 
     yield write
 
 
 @contextmanager
-def _json_lines(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _json_lines(
+    file: IO[str], top_k: int, further: Sequence[str]
+) -> Iterator[Callable[[Result], None]]:
     yield lambda result: print(_json_text(result), file=file)
 
 
 @contextmanager
-def _json(file: IO[str], top_k: int) -> Iterator[Callable[[Result], None]]:
+def _json(file: IO[str], top_k: int, further: Sequence[str]) -> Iterator[Callable[[Result], None]]:
     separator = "[\n"
 
     def write(result: Result) -> None:

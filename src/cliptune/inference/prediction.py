@@ -25,12 +25,27 @@ class Prediction:
 
     `known` says whether it shows one of the classes at all: whether `known_score` reaches the
     threshold set on validation photos. Both are None for a checkpoint without one.
+
+    `prediction_set` are the classes, the most probable first, of which one is right at the rate
+    `coverage`; both are None for a checkpoint that was not trained with `evaluation.coverage`.
     """
 
     scores: tuple[ClassScore, ...]
     source: str | None = None  # the file it came from, if it came from one
     known: bool | None = None
     known_score: float | None = None
+    prediction_set: tuple[ClassScore, ...] | None = None
+    coverage: float | None = None
+
+    @property
+    def further(self) -> dict[str, str]:
+        """What tables hold of it beside the rest, where the checkpoint tells it; by column.
+
+        Class names are joined by |, which none of them holds.
+        """
+        if self.prediction_set is None:
+            return {}
+        return {"prediction_set": "|".join(score.label for score in self.prediction_set)}
 
     @property
     def label(self) -> str:
@@ -49,7 +64,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
+        values = {
             "image": self.source,
             "label": self.label,
             "name": self.name,
@@ -58,3 +73,7 @@ class Prediction:
             "known_score": self.known_score,
             "scores": [asdict(score) for score in self.scores],
         }
+        if self.prediction_set is None:
+            return values
+        in_set = [asdict(score) for score in self.prediction_set]
+        return values | {"prediction_set": in_set, "coverage": self.coverage}

@@ -127,7 +127,8 @@ def fitted_answers(run: Run, said: Predictions) -> Answers | None:
     weights_CD = run.classifier.head.weights().detach().float().cpu().numpy()
     return fit_answers(
         said.logits[0], said.features[0], said.labels, weights_CD=weights_CD,
-        share=run.settings.evaluation.known_share, seed=run.settings.seed,
+        share=run.settings.evaluation.known_share, coverage=run.settings.evaluation.coverage,
+        seed=run.settings.seed,
     )  # fmt: skip
 
 

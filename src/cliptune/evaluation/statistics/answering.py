@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cliptune.evaluation.statistics.calibration import Temperature, fit_calibration, fit_temperature
+from cliptune.evaluation.statistics.conformal import fit_sets
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 from cliptune.evaluation.statistics.rejection import threshold_for_share
 from cliptune.model.answers import (
@@ -18,6 +19,7 @@ from cliptune.model.answers import (
     class_means,
     known_scores,
     max_cosine,
+    softmax,
     unit_rows,
 )
 
@@ -39,11 +41,13 @@ def fit_answers(
     weights_CD: Features,
     share: float = KNOWN_SHARE,
     score: ScoreName = DEFAULT_SCORE,
+    coverage: float | None = None,
     seed: int = 0,
 ) -> Answers:
-    """The scaling and the threshold for these validation photos.
+    """The scaling and the threshold for these validation photos; with `coverage`, sets too.
 
     Where all of them are classified rightly they cannot tell the temperature, and it stays 1.
+    There are no sets where the photos are too few for the rate asked for (`photos_for`).
     Raises `ValueError` without photos, or when a logit is not finite.
     """
     photos, classes = logits_NC.shape
@@ -64,7 +68,12 @@ def fit_answers(
         score, fitted.scale(logits_NC), features_ND, labels_N, weights_CD=weights_CD
     )
     threshold = threshold_for_share(scores_N, share=share)
-    return fitted.model_copy(update={"threshold": threshold.value, "kept": threshold.kept})
+    sets = None
+    if coverage is not None:
+        sets = fit_sets(softmax(fitted.scale(logits_NC)), labels_N, coverage=coverage)
+    return fitted.model_copy(
+        update={"threshold": threshold.value, "kept": threshold.kept, "sets": sets}
+    )
 
 
 def _has_enough(labels_N: Labels, num_classes: int) -> bool:

@@ -64,7 +64,7 @@ class Exported:
             for each in [self.about["classes"][place]]
         ]
         known_score = found["known_score"].item() if "known_score" in found else None
-        return {
+        values = {
             "image": str(path),
             "label": scores[0]["label"],
             "name": scores[0]["name"],
@@ -73,6 +73,20 @@ class Exported:
             "known_score": known_score,
             "scores": scores,
         }
+        sets = (self.about["answers"] or {}).get("sets")
+        return values if sets is None else values | self._set_of(chances, sets)
+
+    def _set_of(self, chances: torch.Tensor, sets: dict[str, Any]) -> dict[str, Any]:
+        """The most probable classes, while those before have no more than the limit together."""
+        order = chances.argsort(descending=True, stable=True)
+        before = chances[order].double().cumsum(0).roll(1)
+        before[0] = 0
+        in_set = [
+            {"label": each["label"], "probability": chances[place].item(), "name": each["name"]}
+            for place in order[before <= sets["limit"]].tolist()
+            for each in [self.about["classes"][place]]
+        ]
+        return {"prediction_set": in_set, "coverage": sets["coverage"]}
 
 
 def read_rgb(path: Path | str) -> Image.Image:

@@ -135,6 +135,7 @@ def write_int8(
             said.logits[1], features_ND, labels_N,
             weights_CD=classifier.class_weights().detach().numpy(),
             share=answers.share, score=answers.score, seed=seed,
+            coverage=None if answers.sets is None else answers.sets.coverage,
         )  # fmt: skip
     found = judged(
         scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N

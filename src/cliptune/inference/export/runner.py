@@ -55,7 +55,7 @@ class Exported:
             scores.append({"label": each["label"], "probability": chances[place].item(),
                            "name": each["name"]})  # fmt: skip
         rejects = "known" in found
-        return {
+        values = {
             "image": str(path),
             "label": scores[0]["label"],
             "name": scores[0]["name"],
@@ -64,6 +64,19 @@ class Exported:
             "known_score": float(found["known_score"][0]) if rejects else None,
             "scores": scores,
         }
+        sets = (self.about["answers"] or {}).get("sets")
+        return values if sets is None else values | self._set_of(chances, sets)
+
+    def _set_of(self, chances: np.ndarray, sets: dict[str, Any]) -> dict[str, Any]:
+        """The most probable classes, while those before have no more than the limit together."""
+        order = np.argsort(-chances, kind="stable")
+        before = np.concatenate([[0.0], np.cumsum(chances[order])[:-1]])
+        in_set = [
+            {"label": each["label"], "probability": chances[place].item(), "name": each["name"]}
+            for place in order[before <= sets["limit"]]
+            for each in [self.about["classes"][int(place)]]
+        ]
+        return {"prediction_set": in_set, "coverage": sets["coverage"]}
 
     def crop(self, image: Image.Image) -> np.ndarray:
         """(3, H, W) uint8: the RGB `image` resized by its rule, and the middle cut out."""

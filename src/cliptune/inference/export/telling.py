@@ -79,7 +79,7 @@ def readme(
     return f"""{use}
 Proved on {verified.photos} photos beside {beside}: the largest difference
 of a probability is {verified.largest_difference:.1e} ({verified.tolerance:g} allowed);
-{verified.other_labels} other labels, {verified.other_known} other "known".
+{verified.others}.
 {"" if done is None else _of_int8(done)}"""
 
 
