@@ -100,7 +100,7 @@ def test_in_twenty_sets_of_photos_one_keeps_the_promise_worse_than_it_is_said_to
         own = rng.choice(len(labels_N), 100, replace=False)
         sets = fit_sets(p_NC[own], labels_N[own], coverage=0.8)
         assert sets is not None
-        low, high = coverage_range(sets)
+        low, high = coverage_range(0.8, 100)
         rate = sets.holds(p_NC)[np.arange(len(labels_N)), labels_N].mean()
         inside.append(low <= rate <= high)
     assert 0.92 < np.mean(inside) < 0.98

@@ -19,6 +19,7 @@ from PIL import Image
 
 from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError
+from cliptune.evaluation.families import sure_in_words
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.report_json import versions
 from cliptune.evaluation.report_text import (
@@ -141,8 +142,9 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         threshold=threshold_in_words,
         score_names=SCORE_NAMES,
         matrix=_as_script({"names": names, "order": list(evaluation.class_order),
-                           "cells": _cells(evaluation.confusion_CC)}),
+                           "cells": _cells(evaluation.confusion_CC)} | _edges(evaluation)),
         classes=_class_rows(evaluation, names),
+        sure_in_words=sure_in_words,
         set_rows=_set_rows(evaluation, names),
         diagrams=_diagrams(evaluation),
         mistakes=_mistakes(evaluation, names, extras),
@@ -175,6 +177,11 @@ def _rows(evaluation: Evaluation) -> list[FigureRow]:
             )
         )
     return rows
+
+
+def _edges(evaluation: Evaluation) -> dict[str, list[int]]:
+    """Where in the matrix other parents begin, where classes have parents."""
+    return {"edges": list(evaluation.family_edges)} if evaluation.families else {}
 
 
 def _cells(confusion_CC: NDArray[np.int64]) -> list[list[int]]:

@@ -92,7 +92,7 @@ def measured_sets(
     if answers is None or answers.sets is None:
         return None
     in_set_NC = answers.sets.holds(probabilities_NC)
-    low, high = coverage_range(answers.sets)
+    low, high = coverage_range(answers.sets.coverage, answers.sets.num_images)
     return MeasuredSets(
         sets=answers.sets, figures=set_figures(in_set_NC, labels_N), low=low, high=high,
         other_prior=answers.shifts is not None, in_set_NC=in_set_NC,

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError, DeviceError, ModelError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
@@ -56,7 +55,8 @@ class Engine:
         found = resolve_checkpoint(user_path(checkpoint))
         self.checkpoint = found.path
         self.class_names = tuple(found.record.class_names)
-        self.display_names = display_names(self.class_names, found.record.display_names)
+        self.parents, self._shown = found.record.tree, found.record.shown_names
+        self.display_names = {name: self._shown[name] for name in self.class_names}
         self.device = _device(found, device)
         settings = saved_settings(found)
         # Refused before anything is loaded.
@@ -100,10 +100,22 @@ class Engine:
             return Prediction(scores, source)
         known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
         prediction = Prediction(scores, source, known, known_score)
-        if found.sets is None or found.in_set_NC is None:
-            return prediction
-        in_set = self._scores(found, place, k=int(found.in_set_NC[place].sum()))
-        return replace(prediction, prediction_set=in_set, coverage=found.sets.coverage)
+        if found.sets is not None and found.in_set_NC is not None:
+            in_set = self._scores(found, place, k=int(found.in_set_NC[place].sum()))
+            prediction = replace(prediction, prediction_set=in_set, coverage=found.sets.coverage)
+        if self.answers is not None and (sure := self.answers.sure) is not None:
+            sure_of = self._sure_of(found, place, sure.limit)
+            prediction = replace(prediction, sure_of=sure_of, sure_share=sure.share)
+        return prediction
+
+    def _sure_of(self, found: Answered, place: int, limit: float) -> ClassScore | None:
+        """The deepest class or parent whose probability is above `limit`."""
+        p_NC = found.probabilities_NC[place : place + 1]
+        node = int(self.parents.deepest(p_NC, above=limit)[0])
+        if (name := self.parents.name(node)) is None:
+            return None
+        share = float(p_NC[0, self.parents.member_MC[node]].sum())
+        return ClassScore(name, share, self._shown[name])
 
     def _scores(self, found: Answered, place: int, *, k: int) -> tuple[ClassScore, ...]:
         """The `k` most probable classes of one image."""
@@ -117,8 +129,10 @@ class Engine:
     @property
     def further(self) -> tuple[str, ...]:
         """What `Prediction.further` has of each answer."""
-        sets = self.answers is not None and self.answers.sets is not None
-        return ("prediction_set",) if sets else ()
+        if self.answers is None:
+            return ()
+        kinds = {"prediction_set": self.answers.sets, "sure_of": self.answers.sure}
+        return tuple(kind for kind, told in kinds.items() if told is not None)
 
     @property
     def looks(self) -> bool:

@@ -34,6 +34,11 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
         lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
+    if (sure := prediction.sure_share) is not None:
+        of = prediction.sure_of
+        named = "no class or parent" if of is None else (
+            f"{one_line(of.name)} ({100 * of.probability:.1f} %)")  # fmt: skip
+        lines.append(f"  At {100 * sure:g} % sure of: {named}")
     if prediction.prediction_set is not None and prediction.coverage is not None:
         names = ", ".join(one_line(score.name) for score in prediction.prediction_set)
         start = f"  At {100 * prediction.coverage:g} % one of: "
@@ -52,8 +57,11 @@ def result_line(result: Result) -> str:
     in_set = ""
     if result.prediction_set is not None:
         in_set = "\tone of: " + ", ".join(one_line(s.name) for s in result.prediction_set)
+    sure = ""
+    if result.sure_share is not None:
+        sure = f"\tsure of: {one_line(result.sure_of.name) if result.sure_of else 'none'}"
     doubt = "\tperhaps none of these" if result.known is False else ""
-    return f"{one_line(result.source or '-')}\t{scores}{in_set}{doubt}"
+    return f"{one_line(result.source or '-')}\t{scores}{in_set}{sure}{doubt}"
 
 
 def check_output(path: Path | str) -> None:

@@ -28,6 +28,9 @@ class Prediction:
 
     `prediction_set` are the classes, the most probable first, of which one is right at the rate
     `coverage`; both are None for a checkpoint that was not trained with `evaluation.coverage`.
+
+    Where classes have parents, `sure_of` is the deepest class or parent that is right at the rate
+    `sure_share`, and None where it is sure of none; without parents both are None.
     """
 
     scores: tuple[ClassScore, ...]
@@ -36,6 +39,8 @@ class Prediction:
     known_score: float | None = None
     prediction_set: tuple[ClassScore, ...] | None = None
     coverage: float | None = None
+    sure_of: ClassScore | None = None
+    sure_share: float | None = None
 
     @property
     def further(self) -> dict[str, str]:
@@ -43,9 +48,12 @@ class Prediction:
 
         Class names are joined by |, which none of them holds.
         """
-        if self.prediction_set is None:
-            return {}
-        return {"prediction_set": "|".join(score.label for score in self.prediction_set)}
+        cells = {}
+        if self.prediction_set is not None:
+            cells["prediction_set"] = "|".join(score.label for score in self.prediction_set)
+        if self.sure_share is not None:
+            cells["sure_of"] = "" if self.sure_of is None else self.sure_of.label
+        return cells
 
     @property
     def label(self) -> str:
@@ -64,7 +72,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        values = {
+        values: dict[str, Any] = {
             "image": self.source,
             "label": self.label,
             "name": self.name,
@@ -73,7 +81,10 @@ class Prediction:
             "known_score": self.known_score,
             "scores": [asdict(score) for score in self.scores],
         }
-        if self.prediction_set is None:
-            return values
-        in_set = [asdict(score) for score in self.prediction_set]
-        return values | {"prediction_set": in_set, "coverage": self.coverage}
+        if self.prediction_set is not None:
+            in_set = [asdict(score) for score in self.prediction_set]
+            values |= {"prediction_set": in_set, "coverage": self.coverage}
+        if self.sure_share is not None:
+            sure_of = None if self.sure_of is None else asdict(self.sure_of)
+            values |= {"sure_of": sure_of, "sure_share": self.sure_share}
+        return values

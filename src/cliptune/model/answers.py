@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from cliptune.model.conformal import PredictionSets
+from cliptune.model.conformal import PredictionSets, SureClass
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.floating[Any]]
@@ -59,14 +59,14 @@ class Answers(BaseModel):
     num_images: int
     shifts: tuple[Finite, ...] | None = None  # for each class, of `--prior`; never saved
     sets: PredictionSets | None = None  # where they were asked for
+    sure: SureClass | None = None  # where classes have parents
 
     @model_serializer(mode="wrap")
-    def _without_what_was_not_asked_for(
-        self, handler: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        """Checkpoints without sets are written as they were before there were any."""
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Checkpoints without are written as they were before there were any."""
         values: dict[str, Any] = handler(self)
-        return {key: x for key, x in values.items() if key != "sets" or x is not None}
+        later = ("sets", "sure")
+        return {key: x for key, x in values.items() if key not in later or x is not None}
 
     def scale(self, logits_NC: Logits) -> Floats:
         """(N, C) logits whose softmax are calibrated probabilities, by the prior of training."""

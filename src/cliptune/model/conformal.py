@@ -1,4 +1,4 @@
-"""Sets instead of one answer: the classes of which one is right, at a rate that is promised.
+"""Answers that keep a promise: sets of classes of which one is right, and how far one can be told.
 
 What is fitted on validation photos (by `cliptune.evaluation`) is applied here. Shape suffixes:
 N photos, C classes.
@@ -40,6 +40,24 @@ class PredictionSets(BaseModel):
         """(N, C) whether a class is in the set of a photo."""
         held_NC: NDArray[np.bool_] = more_probable(probabilities_NC) <= self.limit
         return held_NC
+
+
+class SureClass(BaseModel):
+    """The deepest class or parent that an answer is sure of.
+
+    From the most probable class up to its parent, its parent's and so on, the first is named whose
+    classes have a probability of more than `limit` together; none, where even the last has less. It
+    is right for a share of `share` of further photos like the `num_images` of validation, of which
+    it is for a share of `kept` (Deng, Krause, Berg, Fei-Fei, CVPR 2012, hedge so; the limit is that
+    of conformal risk control, Angelopoulos et al., ICLR 2024, for a loss of 0 or 1).
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    kept: float
+    num_images: int
 
 
 def more_probable(probabilities_NC: Floats) -> Floats:

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from cliptune._version import __version__
+from cliptune.data.parents import Parents
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
 from cliptune.evaluation.statistics.intervals import wilson_interval
@@ -128,7 +129,7 @@ def fitted_answers(run: Run, said: Predictions) -> Answers | None:
     return fit_answers(
         said.logits[0], said.features[0], said.labels, weights_CD=weights_CD,
         share=run.settings.evaluation.known_share, coverage=run.settings.evaluation.coverage,
-        seed=run.settings.seed,
+        parents=Parents(run.class_names, run.names.parents), seed=run.settings.seed,
     )  # fmt: skip
 
 
@@ -179,6 +180,7 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
         class_names=list(run.class_names),
         display_names=run.names.display,
         prompt_names=run.names.prompts,
+        parents=run.names.parents,
         base_model=BaseModelRecord(
             name=source.name, revision=source.revision, fingerprint=source.fingerprint
         ),

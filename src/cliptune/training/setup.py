@@ -22,6 +22,7 @@ from cliptune.data.classes_file import read_names
 from cliptune.data.decoded import MIB
 from cliptune.data.folder import Split
 from cliptune.errors import SettingsError
+from cliptune.evaluation.statistics.answering import SURE_SHARE
 from cliptune.files import default_cache_dir
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import Checkpoint
@@ -66,9 +67,15 @@ def set_up(
     train, val = photos or load_photos(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
-    refuse_few_for_sets(settings.evaluation.coverage, len(val), settings.data)
+    coverage = settings.evaluation.coverage
+    refuse_few_for_sets(coverage, len(val), settings.data)
     loss = uneven_loss(settings.training, train)
     names = read_names(local_folder(settings.data.data_dir), train.class_names)
+    if names.parents and len(val) < (needed := photos_for(coverage or SURE_SHARE)):
+        log.warning(
+            "val has %s; with fewer than %d it cannot be told which parents answers are sure of.",
+            counted(len(val), "photo"), needed,
+        )  # fmt: skip
     precision = of_the_first(choose_precision(settings.hardware, device, last))
     accelerator = make_accelerator(settings.output, device, precision=precision)
 

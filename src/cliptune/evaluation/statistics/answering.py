@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cliptune.data.parents import Parents
 from cliptune.evaluation.statistics.calibration import Temperature, fit_calibration, fit_temperature
-from cliptune.evaluation.statistics.conformal import fit_sets
+from cliptune.evaluation.statistics.conformal import fit_sets, fit_sure
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 from cliptune.evaluation.statistics.rejection import threshold_for_share
 from cliptune.model.answers import (
@@ -25,7 +26,7 @@ from cliptune.model.answers import (
 
 # Of the four the one that tells unknown photos best: benchmarks/results.md, "None of these".
 DEFAULT_SCORE: ScoreName = "photos"
-KNOWN_SHARE = 0.95
+KNOWN_SHARE = SURE_SHARE = 0.95
 # A factor for each class may change which class is highest: only where each has photos enough to
 # tell, and where choosing them takes no minutes.
 _ENOUGH = 20
@@ -42,12 +43,14 @@ def fit_answers(
     share: float = KNOWN_SHARE,
     score: ScoreName = DEFAULT_SCORE,
     coverage: float | None = None,
+    parents: Parents | None = None,
     seed: int = 0,
 ) -> Answers:
-    """The scaling and the threshold for these validation photos; with `coverage`, sets too.
+    """The scaling and the threshold for these validation photos; with `coverage`, sets too, and
+    with `parents` how sure is sure (at the rate `coverage` or else `SURE_SHARE`).
 
     Where all of them are classified rightly they cannot tell the temperature, and it stays 1.
-    There are no sets where the photos are too few for the rate asked for (`photos_for`).
+    Of the latter two there are none where the photos are too few for the rate (`photos_for`).
     Raises `ValueError` without photos, or when a logit is not finite.
     """
     photos, classes = logits_NC.shape
@@ -68,11 +71,15 @@ def fit_answers(
         score, fitted.scale(logits_NC), features_ND, labels_N, weights_CD=weights_CD
     )
     threshold = threshold_for_share(scores_N, share=share)
-    sets = None
+    promises: dict[str, object] = {}
     if coverage is not None:
-        sets = fit_sets(softmax(fitted.scale(logits_NC)), labels_N, coverage=coverage)
+        chances_NC = softmax(fitted.scale(logits_NC))
+        promises["sets"] = fit_sets(chances_NC, labels_N, coverage=coverage)
+    if parents:
+        chances_NC, share_sure = softmax(fitted.scale(logits_NC)), coverage or SURE_SHARE
+        promises["sure"] = fit_sure(chances_NC, labels_N, parents, share=share_sure)
     return fitted.model_copy(
-        update={"threshold": threshold.value, "kept": threshold.kept, "sets": sets}
+        update={"threshold": threshold.value, "kept": threshold.kept, **promises}
     )
 
 

@@ -1,4 +1,4 @@
-"""Prediction sets: fitted on validation photos, and what they hold of others.
+"""Prediction sets and the deepest class to be sure of: fitted on validation photos, and measured.
 
 Shape suffixes: N photos, C classes.
 """
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.data.parents import Parents
 from cliptune.evaluation.statistics.figures import mean_estimate
 from cliptune.evaluation.statistics.intervals import Estimate, Floats, proportion
 from cliptune.evaluation.statistics.metrics import Labels
-from cliptune.model.conformal import PredictionSets, conformal_rank, more_probable
+from cliptune.model.conformal import PredictionSets, SureClass, conformal_rank, more_probable
 
 # The photo whose score is the limit has its class in its set however its score is rounded: in
 # batches of another size, in float32, by another program.
@@ -73,8 +74,29 @@ def fit_sets(
     )  # fmt: skip
 
 
-def coverage_range(sets: PredictionSets) -> tuple[float, float]:
-    """Between which rates those of sets fitted on so many photos lie, in 95 % of cases.
+def fit_sure(
+    probabilities_NC: Floats, labels_N: Labels, parents: Parents, *, share: float
+) -> SureClass | None:
+    """How sure is sure, for answers right at this rate; None of too few photos.
+
+    The score of a photo is the probability of the highest node on the way up that is wrong: a
+    limit below it lets that one, or one below, be the answer, and from it on the answer is right.
+    So the guarantee is that of `fit_sets`.
+    """
+    way_NL, p_NL = parents.way(probabilities_NC)
+    wrong_NL = ~parents.member_MC[way_NL, labels_N[:, None]]
+    scores_N = np.where(wrong_NL, p_NL, 0).max(axis=1)
+    rank = conformal_rank(share, len(scores_N))
+    if rank > len(scores_N):
+        return None
+    limit = float(np.sort(scores_N)[rank - 1]) + ROUNDING
+    return SureClass(
+        share=share, limit=limit, kept=float((scores_N <= limit).mean()), num_images=len(scores_N)
+    )
+
+
+def coverage_range(rate: float, count: int) -> tuple[float, float]:
+    """Between which rates the promise of `rate` on `count` photos is kept, in 95 % of cases.
 
     Without ties the rate on all further photos is distributed as Beta(k, n + 1 - k) over sets of n
     photos, of which the k-th score is the limit (Vovk 2012, Conditional validity of inductive
@@ -82,8 +104,7 @@ def coverage_range(sets: PredictionSets) -> tuple[float, float]:
     """
     from scipy.special import betaincinv
 
-    count = sets.num_images
-    rank = conformal_rank(sets.coverage, count)
+    rank = conformal_rank(rate, count)
     low, high = betaincinv(rank, count + 1 - rank, (0.025, 0.975))
     return float(low), float(high)
 

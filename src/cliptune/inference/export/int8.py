@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cliptune.config import Settings
 from cliptune.data.folder import Sample
 from cliptune.data.images import Preprocess
+from cliptune.data.parents import Parents
 from cliptune.data.reading import read_image
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError, ImageError, UserError
@@ -106,6 +107,7 @@ def write_int8(
     photos: Int8Photos,
     *,
     answers: Answers | None,
+    parents: Parents,
     seed: int,
     max_loss: float,
     progress: bool,
@@ -135,7 +137,7 @@ def write_int8(
             said.logits[1], features_ND, labels_N,
             weights_CD=classifier.class_weights().detach().numpy(),
             share=answers.share, score=answers.score, seed=seed,
-            coverage=None if answers.sets is None else answers.sets.coverage,
+            coverage=None if answers.sets is None else answers.sets.coverage, parents=parents,
         )  # fmt: skip
     found = judged(
         scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,15 @@ class Verified:
     other_known: int
     tolerance: float = TOLERANCE
     other_sets: int | None = None  # None without prediction sets
+    other_sure: int | None = None  # None without parents of classes
 
     @property
     def others(self) -> str:
         """How many answers are other ones, in words."""
-        sets = "" if self.other_sets is None else f", {self.other_sets} other sets"
-        return f'{self.other_labels} other labels, {self.other_known} other "known"{sets}'
+        words = f'{self.other_labels} other labels, {self.other_known} other "known"'
+        for count, what in ((self.other_sets, "sets"), (self.other_sure, '"sure of"')):
+            words += "" if count is None else f", {count} other {what}"
+        return words
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -51,7 +54,8 @@ class Verified:
             "other_labels": self.other_labels,
             "other_known": self.other_known,
         }
-        return values if self.other_sets is None else values | {"other_sets": self.other_sets}
+        later = {"other_sets": self.other_sets, "other_sure_of": self.other_sure}
+        return values | {key: count for key, count in later.items() if count is not None}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class _Difference:
     other_label: bool
     other_known: bool
     other_set: bool
+    other_sure: bool
     within: bool
 
 
@@ -79,7 +84,7 @@ def verify(
     Raises `UserError` where an answer differs by more than `tolerance`, or no photo can be read.
     """
     exported, every_class = _runner(form)(folder), len(predictor.class_names)
-    has_sets = predictor.answers is not None and predictor.answers.sets is not None
+    further = predictor.engine.further
     found: list[_Difference] = []
     left_out: list[str] = []
     faults: list[str] = []
@@ -114,7 +119,8 @@ def verify(
         other_labels=sum(each.other_label for each in found),
         other_known=sum(each.other_known for each in found),
         tolerance=tolerance,
-        other_sets=None if not has_sets else sum(each.other_set for each in found),
+        other_sets=sum(each.other_set for each in found) if "prediction_set" in further else None,
+        other_sure=sum(each.other_sure for each in found) if "sure_of" in further else None,
     )
 
 
@@ -142,16 +148,19 @@ def _difference(
         <= tolerance * max(1.0, abs(answers.threshold))
     )
     other_set, at_limit = _sets_differ(ours, theirs, answers, tolerance)
+    other_sure, at_sure = _sure_differs(ours, theirs, answers, tolerance)
     tied = chances[ours.label] - chances[theirs["label"]] <= tolerance
     return _Difference(
         probability=apart,
         other_label=ours.label != theirs["label"],
         other_known=other_known,
         other_set=other_set,
+        other_sure=other_sure,
         within=apart <= tolerance
         and tied
         and (at_threshold or not other_known)
-        and (at_limit or not other_set),
+        and (at_limit or not other_set)
+        and (at_sure or not other_sure or ours.label != theirs["label"]),
     )
 
 
@@ -171,3 +180,16 @@ def _sets_differ(
         distances += [abs(before - limit) / max(place, 1)] if place >= fewer else []
         before += score.probability
     return fewer != more, max(distances, default=0.0) <= tolerance
+
+
+def _sure_differs(
+    ours: Prediction, theirs: dict[str, Any], answers: Answers | None, tolerance: float
+) -> tuple[bool, bool]:
+    """(whether another class or parent is named, whether the deeper of them lies at the limit)."""
+    if ours.sure_share is None or answers is None or answers.sure is None:
+        return "sure_of" in theirs, False
+    said = {"label": None, "probability": 1.0} if ours.sure_of is None else asdict(ours.sure_of)
+    beside = theirs["sure_of"] or {"label": None, "probability": 1.0}
+    deeper = min(said["probability"], beside["probability"])
+    apart = abs(deeper - answers.sure.limit)
+    return said["label"] != beside["label"], apart <= tolerance * len(ours.scores)
