@@ -13,6 +13,10 @@ class's own probability in the score, as it is often written, and with a random 
 Wasserman 2019). "named": the most probable class is in each set, where a method leaves some empty.
 `--mapie` lets MAPIE's own classes answer beside, where it is installed.
 
+`--classes FOLDER`, of a classes.yaml with parents, measures the deepest class that answers are sure
+of instead: climbing from the most probable class, as cliptune does, beside going down from the top
+to the most probable child each time.
+
 Shape suffixes: N photos, C classes.
 """
 
@@ -25,8 +29,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cliptune.data.classes_file import read_names
+from cliptune.data.parents import Parents
 from cliptune.evaluation.statistics.answering import fit_answers
-from cliptune.evaluation.statistics.conformal import fit_sets
+from cliptune.evaluation.statistics.conformal import fit_sets, fit_sure
 from cliptune.model.answers import softmax
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.conformal import conformal_rank, more_probable
@@ -167,11 +173,58 @@ def table(said: tuple[np.ndarray, ...], rate: float, *, mapie: bool) -> None:
         print(row(name, values))
 
 
+def going_down(tree: Parents, p_NC: np.ndarray, labels_N: np.ndarray, limit: float) -> tuple:
+    """(scores, nodes): from the top, each time to the child whose classes have most together."""
+    below = {node: tree.member_MC[node] for node in range(tree.all)}
+    scores, nodes = np.zeros(len(p_NC)), np.full(len(p_NC), tree.all)
+    for i, p_C in enumerate(p_NC):
+        inside = np.ones(len(p_C), bool)
+        while inside.sum() > 1:
+            children = [b & inside for b in below.values() if (b & inside).sum() < inside.sum()]
+            whole = [c for c in children if not any((c < d).any() and (c <= d).all()
+                                                    for d in children)]  # fmt: skip
+            inside = max(whole, key=lambda c: p_C[c].sum())
+            share = p_C[inside].sum()
+            if not inside[labels_N[i]] and not scores[i]:
+                scores[i] = share
+            if share > limit:
+                nodes[i] = next(n for n, b in below.items() if (b == inside).all())
+    return scores, nodes
+
+
+def parents_table(said: tuple[np.ndarray, ...], tree: Parents, rate: float) -> None:
+    """Print what is sure, and right, by either way."""
+    found: dict[str, list[tuple[float, ...]]] = {"climbing (cliptune)": [], "going down": []}
+    count = len(tree.class_names)
+    for seed in range(SPLITS):
+        own, labels, others, truth = halves(*said, seed)
+        sure = fit_sure(own, labels, tree, share=rate)
+        assert sure is not None
+        scores, _ = going_down(tree, own, labels, np.inf)
+        limit = np.sort(scores)[conformal_rank(rate, len(labels)) - 1]
+        by = {
+            "climbing (cliptune)": tree.deepest(others, above=sure.limit),
+            "going down": going_down(tree, others, truth, limit)[1],
+        }
+        for name, nodes in by.items():
+            right = tree.member_MC[nodes, truth].mean()
+            kinds = (nodes < count, (nodes >= count) & (nodes < tree.all), nodes == tree.all)
+            found[name].append((right, *(kind.mean() for kind in kinds)))
+    print(f"\nsure at {rate:g}\n\n| way | right, % | of a class, % | of a parent | of neither |")
+    print("|---|---|---|---|---|")
+    for name, values in found.items():
+        spread = np.std([value[0] for value in values])
+        right, *kinds = (100 * x for x in np.mean(values, axis=0))
+        cells = " | ".join(f"{kind:.1f}" for kind in kinds)
+        print(f"| {name} | {right:.1f} ± {100 * spread:.1f} | {cells} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("pairs", nargs="+", metavar="DATA=RUN")
     parser.add_argument("--choose", action="store_true", help="val alone")
     parser.add_argument("--mapie", action="store_true")
+    parser.add_argument("--classes", type=Path, help="folder of a classes.yaml with parents")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     options = parser.parse_args()
     for pair in options.pairs:
@@ -179,7 +232,12 @@ def main() -> None:
         said = said_of(Path(run), Path(data), ["val"] if options.choose else ["val", "test"])
         right = (said[0].argmax(axis=1) == said[2]).mean()
         print(f"\n{Path(data).name}: {len(said[2])} photos, {100 * right:.1f} % right")
+        names = resolve_checkpoint(Path(run)).record.class_names
         for rate in options.rates:
+            if options.classes:
+                tree = Parents(names, read_names(options.classes, names).parents)
+                parents_table(said, tree, rate)
+                continue
             table(said, rate, mapie=options.mapie)
 
 

@@ -24,6 +24,7 @@ CONDITIONS = (
     "The promise holds for photos drawn like those of val, all classes taken together: not for "
     "each class by itself, nor for photos of another source or of none of the classes."
 )
+_NAMED = 5  # sizes, in words
 OF_ANOTHER_PRIOR = "Nor does it hold for classes as frequent as --prior says."
 
 
@@ -102,10 +103,12 @@ def measured_sets(
 def sets_in_words(found: MeasuredSets) -> list[str]:
     """What the sets hold, how large they are, and when that holds."""
     figures = found.figures
-    sizes = ", ".join(f"{counted(each.size, 'class')} {each.num_images}" for each in figures.sizes)
+    sizes = [f"{counted(each.size, 'class')} {each.num_images}" for each in figures.sizes[:_NAMED]]
+    if larger := sum(each.num_images for each in figures.sizes[_NAMED:]):
+        sizes.append(f"more {larger}")
     return [
         f"Prediction sets hold the right class of {in_words(figures.coverage, percent)} % of these "
         f"photos; {found.promise}. They have {figures.mean_size.value:.2f} classes on average; "
-        f"photos by size: {sizes}.",
+        f"photos by size: {', '.join(sizes)}.",
         found.conditions,
     ]
