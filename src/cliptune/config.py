@@ -18,7 +18,9 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -197,6 +199,15 @@ class EvaluationSettings(Section):
     save_steps: Annotated[int, Field(ge=1)] = 200
     logging_steps: Annotated[int, Field(ge=1)] = 50
     known_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked_for(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Without sets, the settings of a run are written as they were before there were any."""
+        values: dict[str, Any] = handler(self)
+        return {key: x for key, x in values.items() if key != "coverage" or x is not None}
 
 
 class OutputSettings(Section):

@@ -154,7 +154,7 @@ def test_a_csv_has_a_column_of_what_is_shown_and_only_then(
 ) -> None:
     photo = halves / "test" / "000.png"
     several, single = Predictor(run), Predictor(tiny_run)
-    with open_output(tmp_path / "s.csv", top_k=2, several=True) as write:
+    with open_output(tmp_path / "s.csv", top_k=2, further=several.engine.further) as write:
         write(several.predict(photo, top_k=2))
     with open_output(tmp_path / "o.csv", top_k=2) as write:
         write(single.predict(photo, top_k=2))

@@ -35,6 +35,9 @@ def add_class(
     display_name: Annotated[
         str | None, typer.Option(help="The name shown in predictions. [default: NAME]")
     ] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="What it is, as others: a parent the checkpoint knows.")
+    ] = None,
     batch_size: BatchSize = 32,
     device: Device = "auto",
     base_model: BaseModelName = None,
@@ -54,6 +57,7 @@ def add_class(
         split=split,
         prompt_names=prompt_name or [],
         display_name=display_name,
+        parent=parent,
         batch_size=batch_size,
         device=device,
         base_model=base_model,

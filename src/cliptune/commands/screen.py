@@ -330,8 +330,7 @@ def export_summary(made: Export) -> None:
     whose = "cliptune's" if made.int8 is None else "cliptune's by the same graph"
     print(
         f"{made.runner.name} beside {whose}, {counted(verified.photos, 'photo')}: probabilities "
-        f"differ by {verified.largest_difference:.1e}\nat most; {verified.other_labels} other "
-        f'labels, {verified.other_known} other "known"'
+        f"differ by {verified.largest_difference:.1e}\nat most; {verified.others}"
     )
     if verified.left_out:
         print(f"left out, {len(verified.left_out)}: {verified.left_out[0]}")
@@ -364,8 +363,8 @@ def _show_or_write(
             unreadable += [result] if isinstance(result, Unreadable) else []
             tqdm.write(result_line(result))
     else:
-        k, several = min(top_k, len(predictor.class_names)), predictor.label_answers is not None
-        with open_output(output, top_k=k, several=several) as write:
+        named = min(top_k, len(predictor.class_names))
+        with open_output(output, top_k=named, further=predictor.engine.further) as write:
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)

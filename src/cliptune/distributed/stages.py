@@ -37,14 +37,15 @@ _TIMES = 3
 Rows = Mapping[str, NDArray[Any]]
 
 
-def answers_schema() -> pyarrow.Schema:
-    """The columns of the answers, in their order."""
+def answers_schema(further: Sequence[str] = ()) -> pyarrow.Schema:
+    """The columns of the answers, in their order; `further` as of `Prediction.further`."""
     arrow = import_pyarrow()
     return arrow.schema([
         ("id", arrow.int64()), ("path", arrow.string()), ("label", arrow.string()),
         ("name", arrow.string()), ("probability", arrow.float64()),
         ("labels", arrow.list_(arrow.string())), ("probabilities", arrow.list_(arrow.float64())),
         ("known", arrow.bool_()), ("known_score", arrow.float64()), ("error", arrow.string()),
+        *((name, arrow.string()) for name in further),
     ])  # fmt: skip
 
 
@@ -84,12 +85,15 @@ class Answering:
             results = self.predictor.stream(paths, top_k=self.top_k)
             step = 8 * self.predictor.batch_size
             for start in range(0, len(listed), step):
-                answers = as_columns(list(islice(results, step)), top_k=self.top_k)
+                answers = as_columns(
+                    list(islice(results, step)), top_k=self.top_k,
+                    further=self.predictor.engine.further,
+                )  # fmt: skip
                 yield self._table(_placed(listed.slice(start, step), int(shard), start), answers)
             give_back()
 
     def _table(self, rows: Rows, answers: Rows) -> pyarrow.Table:
-        arrow, schema = import_pyarrow(), answers_schema()
+        arrow, schema = import_pyarrow(), answers_schema(self.predictor.engine.further)
         columns = {**answers, **{key: rows[key] for key in ("id", "path")}}
         # From numpy's NaN as from None: there is no value.
         arrays = [

@@ -69,6 +69,7 @@ def add_class(
     split: str = "val",
     prompt_names: Sequence[str] = (),
     display_name: str | None = None,
+    parent: str | None = None,
     batch_size: int = 32,
     device: str = "auto",
     base_model: str | None = None,
@@ -79,8 +80,9 @@ def add_class(
 
     The class comes from its prompts, with `prompt_names` in them (default: its readable name),
     and from the photos in the folder `images`, if there is one (`cliptune.editing.placing` says
-    how). `output` defaults to a folder beside `checkpoint`, which stays as it is. What the other
-    classes lose is measured on `split` of `data_dir` (default: of the data it was trained on).
+    how); `parent` is one of those that its classes have. `output` defaults to a folder beside
+    `checkpoint`, which stays as it is. What the other classes lose is measured on `split` of
+    `data_dir` (default: of the data it was trained on).
 
     Raises `UserError` for a name that is taken, `CheckpointError` for a linear head, where photos
     cannot be placed, and for an exported folder whose text tower is not at hand, `DataError`, and
@@ -91,7 +93,8 @@ def add_class(
     (name,) = spellings([name], where="add-class")
     prompt_names = [clean_name(each) for each in prompt_names]
     display_name = None if display_name is None else clean_name(display_name)
-    check_new_class(found.record, name, display_name=display_name)
+    parent = None if parent is None else clean_name(parent)
+    check_new_class(found.record, name, display_name=display_name, parent=parent)
     target = _target(found, checkpoint, output, f"plus-{name}")
     check_split(split)
     measuring = Measuring(
@@ -109,7 +112,7 @@ def add_class(
         weight_D, mean_D = _placed_by(paths, name, text_D, parts, found, classifier, measuring)
     changed = with_class(
         parts, name, text_D=text_D, weight_D=weight_D, mean_D=mean_D, num_photos=len(paths),
-        display_name=display_name, prompt_names=prompt_names,
+        display_name=display_name, prompt_names=prompt_names, parent=parent,
     )  # fmt: skip
     classifier.head = head_of(changed).to(measuring.device)
     index = len(changed.record.class_names) - 1

@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.data.digests import content_sums
-from cliptune.data.naming import class_name_fault, clean_name, display_names, name_key, spoken_name
-from cliptune.errors import CheckpointError, UserError
+from cliptune.data.naming import class_name_fault, clean_name, name_key, spoken_name
+from cliptune.errors import CheckpointError, UserError, named
 from cliptune.files import SUMS
+from cliptune.hints import did_you_mean
 from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import (
     HEAD,
@@ -86,6 +87,7 @@ def with_class(
     num_photos: int = 0,
     display_name: str | None = None,
     prompt_names: Sequence[str] = (),
+    parent: str | None = None,
 ) -> ClassParts:
     """`parts` with the class `name` as the last one; the rows of the others are as they were.
 
@@ -109,7 +111,7 @@ def with_class(
             f"from text, and a class from its prompts alone needs {LEAST_SHARE:.0%} at least: it "
             "would never be answered. Give photos of it with --images."
         )
-    check_new_class(record, name, display_name=display_name)
+    check_new_class(record, name, display_name=display_name, parent=parent)
     if texts_say_nothing(parts.head["features"]):
         raise CheckpointError(
             "the text features of this checkpoint's classes are all the same: its base model had "
@@ -128,6 +130,7 @@ def with_class(
         class_names=[*record.class_names, name],
         display_names=record.display_names | ({name: display_name} if display_name else {}),
         prompt_names=record.prompt_names | ({name: given} if given else {}),
+        parents=record.parents | ({name: parent} if parent else {}),
         factors=_factors_with_mean,
         prior=None,  # how frequent it is, no training has said
         event=f"class '{name}' added from {source}",
@@ -173,6 +176,7 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
         class_names=[each for each in record.class_names if each != name],
         display_names={k: v for k, v in record.display_names.items() if k != name},
         prompt_names={k: v for k, v in record.prompt_names.items() if k != name},
+        parents={k: v for k, v in record.parents.items() if k != name},
         factors=lambda factors: factors[:index] + factors[index + 1 :],
         prior=None if record.prior is None else record.prior[:index] + record.prior[index + 1 :],
         event=f"class '{name}' removed",
@@ -198,17 +202,31 @@ def class_index(record: Record, name: str) -> int:
     )
 
 
-def check_new_class(record: Record, name: str, *, display_name: str | None = None) -> None:
+def check_new_class(
+    record: Record, name: str, *, display_name: str | None = None, parent: str | None = None
+) -> None:
     """Raise `UserError` where `name` cannot be a class folder's name, or is taken.
 
-    "Golden retriever" is taken where there is golden_retriever; `display_name` where another
-    class is shown so.
+    "Golden retriever" is taken where there is golden_retriever, or that as a parent of classes;
+    `display_name` where another class is shown so. `parent` is to be one of those there are.
     """
+    if parent is not None and parent not in (parents := record.tree.names):
+        there = f"Its parents: {named(parents)}." if parents else "Its classes have none."
+        raise UserError(
+            f"--parent {parent}: this checkpoint has no such parent of classes."
+            f"{did_you_mean(parent, parents)} {there}"
+        )
     if fault := class_name_fault(name):
         raise UserError(
             f"class name {name!r}: {fault}. Expected the name a folder of its photos could have "
             "on every system, as 'cliptune prepare' wants it."
         )
+    for above in record.tree.names:
+        if _key(above) == _key(name):
+            raise UserError(
+                f"class '{name}': that is what classes of this checkpoint are called together, as "
+                f"their parent '{above}'. Choose another name."
+            )
     for known in record.class_names:
         if _key(known) == _key(name):
             raise UserError(
@@ -216,7 +234,7 @@ def check_new_class(record: Record, name: str, *, display_name: str | None = Non
                 "or remove that class first: "
                 f"{command('cliptune', 'remove-class', 'CHECKPOINT', known)}"
             )
-    shown = display_names(record.class_names, record.display_names)
+    shown = record.shown_names
     for known, shown_name in shown.items():
         if name_key(shown_name) == name_key(display_name or spoken_name(name)):
             raise UserError(
@@ -252,7 +270,7 @@ def write_changed(
         if source.exported:
             write_with_head(
                 source.path, folder, head_of(parts),
-                names=display_names(parts.record.class_names, parts.record.display_names),
+                tree=parts.record.tree, names=parts.record.shown_names,
                 answers=parts.record.answers, means_CD=parts.means_CD,
             )  # fmt: skip
         (folder / CARD).write_text(_card(source, parts.record), encoding="utf-8", newline="\n")
@@ -271,17 +289,23 @@ def _changed(
     class_names: list[str],
     display_names: dict[str, str],
     prompt_names: dict[str, list[str]],
+    parents: dict[str, str],
     factors: Any,
     prior: list[float] | None,
     event: str,
 ) -> Record:
-    """`record` with other classes. Figures of val go: they were those of the classes before."""
+    """`record` with other classes. Figures of val go: they were those of the classes before.
+
+    So do prediction sets, and how sure is sure: no photo has said what they hold of these classes.
+    """
     answers = record.answers
     if answers is not None:
         answers = answers.model_copy(
             update={
                 "note": "; ".join(filter(None, [answers.note, f"{event} since"])),
                 "factors": None if answers.factors is None else factors(answers.factors),
+                "sets": None,  # what they promise was fitted on the classes before
+                "sure": None,
             }
         )
     return Record.model_validate(
@@ -290,6 +314,7 @@ def _changed(
             "class_names": class_names,
             "display_names": display_names,
             "prompt_names": prompt_names,
+            "parents": parents,
             "metrics": {},
             "prior": prior,
             "answers": None if answers is None else Answers.model_dump(answers),

@@ -6,6 +6,7 @@ from cliptune.editing.change import ClassChange
 from cliptune.editing.figures import ChangeFigures
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import in_words, percent
+from cliptune.model.checkpoint import read_checkpoint
 from cliptune.text import counted, fit, one_line, shorten, wrap
 
 
@@ -27,6 +28,12 @@ def change_text(change: ClassChange) -> str:
     answers = change.checkpoint.record.answers
     if answers is not None:
         lines += ["", wrap(_about_answers(change, scores_photos=answers.score == "photos"))]
+        before = read_checkpoint(change.source).record.answers
+        if before is not None and (before.sets is not None or before.sure is not None):
+            lines.append(wrap(
+                "Prediction sets, and the class or parent it is sure of, are left out: what they "
+                "promise was fitted on the classes before."
+            ))  # fmt: skip
     return "\n".join(lines)
 
 

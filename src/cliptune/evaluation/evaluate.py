@@ -214,6 +214,7 @@ def _evaluation(
         class_names=photos.class_names,
         given_names=record.display_names,
         answers=answers,
+        parents=record.tree,
         paths=paths,
         seen=seen_photos(sums, paths, split=photos.name, of_training=of_training),
         seen_unknown=seen_photos(sums, unknown_photos) if unknown_photos else None,

@@ -51,9 +51,17 @@ FONTS = (
 
 
 def plot_confusion_matrix(
-    confusion_CC: NDArray[np.int64], shown_names: Sequence[str], path: Path, *, title: str
+    confusion_CC: NDArray[np.int64],
+    shown_names: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    edges: Sequence[int] = (),
 ) -> None:
-    """Shares of each true class (row) as colours; up to 30 classes, counts as numbers too."""
+    """Shares of each true class (row) as colours; up to 30 classes, counts as numbers too.
+
+    Lines go before the classes whose places are `edges`.
+    """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -73,6 +81,9 @@ def plot_confusion_matrix(
         axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
         axes.grid(which="minor", color=GRID, linewidth=0.4)
+        for edge in edges:
+            axes.axhline(edge - 0.5, color=GREY, linewidth=1.2)
+            axes.axvline(edge - 0.5, color=GREY, linewidth=1.2)
         axes.tick_params(which="both", length=0)
         axes.set_xlabel("predicted", fontsize=16 if many else 10)
         axes.set_ylabel("true", fontsize=16 if many else 10)

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.data.naming import display_names
+from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError
+from cliptune.evaluation.families import Families, families
 from cliptune.evaluation.report_json import (
     FORMAT_VERSION,
     UNITS,
@@ -29,6 +31,7 @@ from cliptune.evaluation.report_json import (
 )
 from cliptune.evaluation.robustness import Robustness
 from cliptune.evaluation.seen import SeenPhotos
+from cliptune.evaluation.sets import MeasuredSets, measured_sets
 from cliptune.evaluation.statistics.class_figures import ClassFigures, class_figures
 from cliptune.evaluation.statistics.figures import (
     BeforeScaling,
@@ -110,6 +113,16 @@ class Evaluation:
     seconds: float
     seen: SeenPhotos | None = None  # of the photos measured, those of training
     seen_unknown: SeenPhotos | None = None  # and of those given as none of the classes
+    sets: MeasuredSets | None = None  # where the checkpoint was trained with them
+    families: Families | None = None  # where classes have parents
+
+    @property
+    def family_edges(self) -> tuple[int, ...]:
+        """Places in `class_order` before which other parents than those before begin."""
+        if self.families is None:
+            return ()
+        group_C = self.families.tree.group_C[list(self.class_order)]
+        return tuple((1 + np.flatnonzero(np.diff(group_C))).tolist())
 
     @property
     def accuracy(self) -> float:
@@ -123,7 +136,7 @@ class Evaluation:
         version on; every other share is a fraction of 1, and the file says so (`UNITS`).
         """
         top5 = self.tuned.top5_accuracy
-        return {
+        values = {
             "format_version": FORMAT_VERSION,
             "units": UNITS,
             "accuracy": 100 * self.tuned.accuracy,
@@ -165,6 +178,11 @@ class Evaluation:
             "images_per_second": self.tuned.num_images / self.seconds,
             "versions": versions(),
         }
+        if self.sets is not None:
+            values["prediction_sets"] = self.sets.to_dict(self.class_names)
+        if self.families is not None:
+            values["parents"] = self.families.to_dict()
+        return values
 
 
 def build_evaluation(
@@ -191,6 +209,7 @@ def build_evaluation(
     seen: SeenPhotos | None = None,
     seen_unknown: SeenPhotos | None = None,
     groups_N: Groups | None = None,
+    parents: Parents | None = None,
 ) -> Evaluation:
     """An `Evaluation` from logits; what is not computed from them goes into it as it is given.
 
@@ -203,6 +222,9 @@ def build_evaluation(
     scaled_NC = scaled_logits(answers, logits_NC)
     predicted_N = scaled_NC.argmax(axis=1)
     confusion_CC = confusion_matrix(labels_N, predicted_N, num_classes=len(class_names))
+    probabilities_NC = softmax(scaled_NC)
+    tree = parents or Parents(class_names, {})
+    order = range(len(class_names)) if class_order is None else class_order
     base_NC = baseline_logits_NC
     return Evaluation(
         checkpoint=checkpoint,
@@ -210,8 +232,8 @@ def build_evaluation(
         data_dir=data_dir,
         split=split,
         class_names=tuple(class_names),
-        class_order=tuple(range(len(class_names)) if class_order is None else class_order),
-        display_names=display_names(class_names, given_names or {}),
+        class_order=tuple(order if not tree else tree.order(order)),
+        display_names=display_names([*class_names, *tree.names], given_names or {}),
         missing_classes=missing_classes,
         ignored_classes=ignored_classes,
         skipped_images=skipped_images,
@@ -233,7 +255,7 @@ def build_evaluation(
         confusion_CC=confusion_CC,
         confused_pairs=most_confused_pairs(confusion_CC, class_names),
         photos=PhotoAnswers(
-            tuple(paths), labels_N, softmax(scaled_NC), known_scores_N,
+            tuple(paths), labels_N, probabilities_NC, known_scores_N,
             None if base_NC is None else base_NC.argmax(axis=1),
         ),
         none_of_these=none_of_these,
@@ -241,6 +263,8 @@ def build_evaluation(
         seconds=seconds,
         seen=seen,
         seen_unknown=seen_unknown,
+        sets=measured_sets(answers, probabilities_NC, labels_N),
+        families=families(tree, answers, probabilities_NC, labels_N),
     )  # fmt: skip
 
 

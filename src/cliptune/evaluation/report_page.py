@@ -19,6 +19,7 @@ from PIL import Image
 
 from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError
+from cliptune.evaluation.families import sure_in_words
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.report_json import versions
 from cliptune.evaluation.report_text import (
@@ -34,6 +35,7 @@ from cliptune.evaluation.report_text import (
     too_few_in_words,
 )
 from cliptune.evaluation.statistics.class_figures import ClassFigures
+from cliptune.evaluation.statistics.conformal import ClassSets
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.reliability import Bin, Reliability
 from cliptune.evaluation.statistics.words import in_words, number, percent, points
@@ -144,8 +146,10 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         threshold=threshold_in_words,
         score_names=SCORE_NAMES,
         matrix=_as_script({"names": names, "order": list(evaluation.class_order),
-                           "cells": _cells(evaluation.confusion_CC)}),
+                           "cells": _cells(evaluation.confusion_CC)} | _edges(evaluation)),
         classes=_class_rows(evaluation, names),
+        sure_in_words=sure_in_words,
+        set_rows=_set_rows(evaluation, names),
         diagrams=_diagrams(evaluation),
         mistakes=_mistakes(evaluation, names, extras),
         pairs=_pairs(evaluation, names),
@@ -179,6 +183,11 @@ def _rows(evaluation: Evaluation) -> list[FigureRow]:
     return rows
 
 
+def _edges(evaluation: Evaluation) -> dict[str, list[int]]:
+    """Where in the matrix other parents begin, where classes have parents."""
+    return {"edges": list(evaluation.family_edges)} if evaluation.families else {}
+
+
 def _cells(confusion_CC: NDArray[np.int64]) -> list[list[int]]:
     """[true class, predicted class, photos] of the cells that are not empty."""
     return [[int(i), int(j), int(confusion_CC[i, j])] for i, j in np.argwhere(confusion_CC)]
@@ -204,6 +213,15 @@ def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[ClassRow]:
         return inf if row.figures.recall is None else row.figures.recall.value
 
     return sorted(rows, key=rank)
+
+
+def _set_rows(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, ClassSets]]:
+    """Classes with photos, those whose sets hold them the least often first."""
+    if evaluation.sets is None:
+        return []
+    found = zip(names, evaluation.sets.figures.classes, strict=True)
+    rows = [(name, each) for name, each in found if each is not None]
+    return sorted(rows, key=lambda row: row[1].coverage.value)
 
 
 def _diagrams(evaluation: Evaluation) -> list[Diagram]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cliptune._version import __version__
+from cliptune.evaluation.families import families_in_words
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.seen import seen_in_words, seen_unknown_in_words
+from cliptune.evaluation.sets import sets_in_words
 from cliptune.evaluation.statistics.class_figures import (
     AverageFigures,
     ClassFigures,
@@ -198,6 +200,10 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
         texts += prior_in_words(answers)
     if evaluation.none_of_these is not None:
         texts += _none_of_these(evaluation.none_of_these, answers)
+    if evaluation.families is not None:
+        texts += families_in_words(evaluation.families)
+    if evaluation.sets is not None:
+        texts += sets_in_words(evaluation.sets)
     if (worse := evaluation.robustness) is not None:
         means = [percent(worse.mean(i)) for i in range(len(worse.untouched))]
         beside = f" (zero-shot: {means[1]} %)" if len(means) > 1 else ""

@@ -8,6 +8,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from cliptune.evaluation.plots import (
     plot_class_performance,
     plot_confusion_matrix,
@@ -39,8 +41,14 @@ def write_report(
         f"{evaluation.split}: {100 * evaluation.accuracy:.1f} % of "
         f"{counted(evaluation.tuned.num_images, 'photo')}"
     )
-    shown = list(evaluation.display_names.values())
-    plot_confusion_matrix(evaluation.confusion_CC, shown, matrix, title=title)
+    shown = [evaluation.display_names[name] for name in evaluation.class_names]
+    order = list(range(len(shown)))
+    if evaluation.families is not None:  # the classes of a parent beside one another
+        order = list(evaluation.class_order)
+    plot_confusion_matrix(
+        evaluation.confusion_CC[np.ix_(order, order)], [shown[i] for i in order], matrix,
+        title=title, edges=evaluation.family_edges,
+    )  # fmt: skip
     plot_class_performance(evaluation.classes, shown, classes, title=title)
     paths += [matrix, classes]
     extras = extras or PageExtras()
@@ -59,9 +67,11 @@ def predictions_csv(evaluation: Evaluation) -> str:
     photos, names = evaluation.photos, evaluation.class_names
     file = io.StringIO(newline="")
     writer = csv.writer(file)
+    sets = evaluation.sets
+    sure = [] if evaluation.families is None else evaluation.families.sure_names()
     writer.writerow(
         ["image", "label", "predicted", "probability", "correct", "zero_shot", "known_score",
-         "known"]
+         "known", *([] if sets is None else ["prediction_set"]), *(["sure_of"] if sure else [])]
     )  # fmt: skip
     scores_N, answers = photos.known_scores_N, evaluation.answers
     known_N = None if scores_N is None or answers is None else answers.knows(scores_N)
@@ -77,6 +87,10 @@ def predictions_csv(evaluation: Evaluation) -> str:
             "" if scores_N is None else f"{scores_N[i]:.6f}",
             "" if known_N is None else str(known_N[i]).lower(),
         ]
+        if sets is not None:
+            cells.append("|".join(sets.labels(i, photos.probabilities_NC[i], names)))
+        if sure:
+            cells.append(sure[i])
         writer.writerow(map(no_formula, cells))
     return file.getvalue()
 

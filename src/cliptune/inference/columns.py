@@ -17,12 +17,15 @@ from cliptune.inference.prediction import Prediction
 Columns = dict[str, NDArray[Any]]
 
 
-def as_columns(results: Sequence[Prediction | Unreadable], *, top_k: int) -> Columns:
+def as_columns(
+    results: Sequence[Prediction | Unreadable], *, top_k: int, further: Sequence[str] = ()
+) -> Columns:
     """An array (B,) or (B, k) for each of `label`, `name`, `probability`, `labels`,
     `probabilities`, `known`, `known_score` and `error`, a row for each of `results`.
 
     `label`, `name`, `labels` (str), `known` (bool) and `error` (str) are object arrays, None where
-    there is nothing to say; the others are float64, and NaN there.
+    there is nothing to say; the others are float64, and NaN there. Those of `Prediction.further`
+    that are in `further` follow, as texts.
     """
     rows = [result if isinstance(result, Prediction) else None for result in results]
     labels = np.full((len(rows), top_k), None, dtype=object)
@@ -40,6 +43,7 @@ def as_columns(results: Sequence[Prediction | Unreadable], *, top_k: int) -> Col
         "known": _objects([row and row.known for row in rows]),
         "known_score": np.array([row and row.known_score for row in rows], dtype=np.float64),
         "error": _objects([r.reason if isinstance(r, Unreadable) else None for r in results]),
+        **{key: _objects([row and row.further[key] for row in rows]) for key in further},
     }
 
 

@@ -6,6 +6,7 @@ Shape suffixes: B images, H height, W width; h and w in patches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliptune.data.naming import display_names
 from cliptune.errors import CheckpointError, DeviceError, ModelError
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
@@ -57,7 +57,8 @@ class Engine:
         found = resolve_checkpoint(user_path(checkpoint))
         self.checkpoint = found.path
         self.class_names = tuple(found.record.class_names)
-        self.display_names = display_names(self.class_names, found.record.display_names)
+        self.parents, self._shown = found.record.tree, found.record.shown_names
+        self.display_names = {name: self._shown[name] for name in self.class_names}
         self.device = _device(found, device)
         settings = saved_settings(found)
         # Refused before anything is loaded.
@@ -101,20 +102,49 @@ class Engine:
         self, found: Answered, place: int, *, source: str | None = None, top_k: int = 5
     ) -> Prediction:
         """The answer for the image number `place` of `found`."""
-
-        def score(index: int) -> ClassScore:
-            name = self.class_names[index]
-            probability = float(found.probabilities_NC[place, index])
-            return ClassScore(name, probability, self.display_names[name])
-
-        scores = tuple(score(int(index)) for index in found.best(place, k=top_k))
+        scores = self._scores(found, place, k=top_k)
         if found.known_scores_N is None or found.known_N is None:
             return Prediction(scores, source)
         known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
-        shown = None
+        prediction = Prediction(scores, source, known, known_score)
         if isinstance(found, AnsweredLabels):
-            shown = tuple(map(score, found.shown(place)))
-        return Prediction(scores, source, known, known_score, shown)
+            shown = tuple(self._score(found, place, index) for index in found.shown(place))
+            return replace(prediction, shown=shown)
+        if found.sets is not None and found.in_set_NC is not None:
+            in_set = self._scores(found, place, k=int(found.in_set_NC[place].sum()))
+            prediction = replace(prediction, prediction_set=in_set, coverage=found.sets.coverage)
+        if self.answers is not None and (sure := self.answers.sure) is not None:
+            sure_of = self._sure_of(found, place, sure.limit)
+            prediction = replace(prediction, sure_of=sure_of, sure_share=sure.share)
+        return prediction
+
+    def _sure_of(self, found: Answered, place: int, limit: float) -> ClassScore | None:
+        """The deepest class or parent whose probability is above `limit`."""
+        p_NC = found.probabilities_NC[place : place + 1]
+        node = int(self.parents.deepest(p_NC, above=limit)[0])
+        if (name := self.parents.name(node)) is None:
+            return None
+        share = float(p_NC[0, self.parents.member_MC[node]].sum())
+        return ClassScore(name, share, self._shown[name])
+
+    def _scores(self, found: Answered, place: int, *, k: int) -> tuple[ClassScore, ...]:
+        """The `k` most probable classes of one image."""
+        return tuple(self._score(found, place, int(index)) for index in found.best(place, k=k))
+
+    def _score(self, found: Answered, place: int, index: int) -> ClassScore:
+        name = self.class_names[index]
+        probability = float(found.probabilities_NC[place, index])
+        return ClassScore(name, probability, self.display_names[name])
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """What `Prediction.further` has of each answer."""
+        if self.label_answers is not None:
+            return ("shown",)
+        if self.answers is None:
+            return ()
+        kinds = {"prediction_set": self.answers.sets, "sure_of": self.answers.sure}
+        return tuple(kind for kind, told in kinds.items() if told is not None)
 
     @property
     def looks(self) -> bool:

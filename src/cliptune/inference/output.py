@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cliptune.data.multilabel import SEPARATOR
 from cliptune.data.reading import Unreadable
 from cliptune.errors import UserError
 from cliptune.files import whole_file
@@ -34,8 +34,18 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
     for score in prediction.scores:
         bar = "█" * round(room * score.probability) or "▏"
         lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
+    if (sure := prediction.sure_share) is not None:
+        of = prediction.sure_of
+        named = "no class or parent" if of is None else (
+            f"{one_line(of.name)} ({100 * of.probability:.1f} %)")  # fmt: skip
+        lines.append(f"  At {100 * sure:g} % sure of: {named}")
+    if prediction.prediction_set is not None and prediction.coverage is not None:
+        names = ", ".join(one_line(score.name) for score in prediction.prediction_set)
+        start = f"  At {100 * prediction.coverage:g} % one of: "
+        lines += textwrap.wrap(start.strip() + " " + names, width, initial_indent="  ",
+                               subsequent_indent="    ", break_long_words=False)  # fmt: skip
     if prediction.shown is not None:
-        names = ", ".join(score.name for score in prediction.shown)
+        names = ", ".join(one_line(score.name) for score in prediction.shown)
         lines.append(f"  Shown: {names or 'none of these; none reaches its threshold'}")
     elif prediction.known is False:
         lines.append("  Perhaps none of these: it resembles the photos learned from too little.")
@@ -50,8 +60,14 @@ def result_line(result: Result) -> str:
     scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in told)
     if result.shown is not None:
         return f"{one_line(result.source or '-')}\t{scores or 'none of these'}"
+    in_set = ""
+    if result.prediction_set is not None:
+        in_set = "\tone of: " + ", ".join(one_line(s.name) for s in result.prediction_set)
+    sure = ""
+    if result.sure_share is not None:
+        sure = f"\tsure of: {one_line(result.sure_of.name) if result.sure_of else 'none'}"
     doubt = "\tperhaps none of these" if result.known is False else ""
-    return f"{one_line(result.source or '-')}\t{scores}{doubt}"
+    return f"{one_line(result.source or '-')}\t{scores}{in_set}{sure}{doubt}"
 
 
 def check_output(path: Path | str) -> None:
@@ -69,11 +85,11 @@ def check_output(path: Path | str) -> None:
 
 @contextmanager
 def open_output(
-    path: Path | str, *, top_k: int, several: bool = False
+    path: Path | str, *, top_k: int, further: Sequence[str] = ()
 ) -> Iterator[Callable[[Result], None]]:
     """A function that writes one result after another; the file appears whole at the end.
 
-    At an address, too. With `several`, the answers are those of a checkpoint of several labels.
+    At an address, too. A .csv has columns for those of `Prediction.further` in `further`.
 
     Raises `UserError` for an ending it does not know, `ResourceError` on a full disk.
     """
@@ -86,26 +102,25 @@ def open_output(
         whole_object(address) if address else whole_file(Path(path)) as partial,
         # Names that are no valid Unicode (Linux allows such files) as JSON's escapes.
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        WRITERS[_ending(path)](file, top_k, several) as write,
+        WRITERS[_ending(path)](file, top_k, further) as write,
     ):
         yield write
 
 
 @contextmanager
-def _text(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
+def _text(file: IO[str], top_k: int, further: Sequence[str]) -> Iterator[Callable[[Result], None]]:
     yield lambda result: print(result_line(result), file=file)
 
 
 @contextmanager
-def _csv(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
+def _csv(file: IO[str], top_k: int, further: Sequence[str]) -> Iterator[Callable[[Result], None]]:
     writer = csv.writer(file)
     columns = [f"{kind}_{i}" for i in range(1, top_k + 1) for kind in ("label", "probability")]
-    shown = ["shown"] if several else []
-    writer.writerow(["image", *columns, "known", "known_score", *shown, "error"])
+    writer.writerow(["image", *columns, "known", "known_score", *further, "error"])
 
     def write(result: Result) -> None:
         if isinstance(result, Unreadable):
-            row = [result.path, *[""] * (2 * top_k + 2 + several), result.reason]
+            row = [result.path, *[""] * (2 * top_k + 2 + len(further)), result.reason]
             writer.writerow(map(no_formula, row))
             return
         cells: list[Any] = []
@@ -114,21 +129,23 @@ def _csv(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result]
         doubt = ["", ""]
         if result.known_score is not None:
             doubt = [str(result.known).lower(), f"{result.known_score:.6f}"]
-        if result.shown is not None:
-            doubt.append(SEPARATOR.join(score.label for score in result.shown))
-        cells = [result.source, *cells, *[""] * (2 * top_k - len(cells)), *doubt, ""]
+        empty = [""] * (2 * top_k - len(cells))
+        beside = [result.further[name] for name in further]
+        cells = [result.source, *cells, *empty, *doubt, *beside, ""]
         writer.writerow(map(no_formula, cells))
 
     yield write
 
 
 @contextmanager
-def _json_lines(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
+def _json_lines(
+    file: IO[str], top_k: int, further: Sequence[str]
+) -> Iterator[Callable[[Result], None]]:
     yield lambda result: print(_json_text(result), file=file)
 
 
 @contextmanager
-def _json(file: IO[str], top_k: int, several: bool) -> Iterator[Callable[[Result], None]]:
+def _json(file: IO[str], top_k: int, further: Sequence[str]) -> Iterator[Callable[[Result], None]]:
     separator = "[\n"
 
     def write(result: Result) -> None:

@@ -29,6 +29,12 @@ class Prediction:
     Of a checkpoint of several labels, `shown` has every class whose probability reaches its own
     threshold, the most probable first; `known` is whether there is any, and `known_score` how far
     the surest is above. Otherwise it is None.
+
+    `prediction_set` are the classes, the most probable first, of which one is right at the rate
+    `coverage`; both are None for a checkpoint that was not trained with `evaluation.coverage`.
+
+    Where classes have parents, `sure_of` is the deepest class or parent that is right at the rate
+    `sure_share`, and None where it is sure of none; without parents both are None.
     """
 
     scores: tuple[ClassScore, ...]
@@ -36,6 +42,25 @@ class Prediction:
     known: bool | None = None
     known_score: float | None = None
     shown: tuple[ClassScore, ...] | None = None
+    prediction_set: tuple[ClassScore, ...] | None = None
+    coverage: float | None = None
+    sure_of: ClassScore | None = None
+    sure_share: float | None = None
+
+    @property
+    def further(self) -> dict[str, str]:
+        """What tables hold of it beside the rest, where the checkpoint tells it; by column.
+
+        Class names are joined by |, which none of them holds.
+        """
+        cells = {}
+        if self.shown is not None:
+            cells["shown"] = "|".join(score.label for score in self.shown)
+        if self.prediction_set is not None:
+            cells["prediction_set"] = "|".join(score.label for score in self.prediction_set)
+        if self.sure_share is not None:
+            cells["sure_of"] = "" if self.sure_of is None else self.sure_of.label
+        return cells
 
     @property
     def label(self) -> str:
@@ -65,4 +90,10 @@ class Prediction:
         }
         if self.shown is not None:
             values["shown"] = [score.label for score in self.shown]
+        if self.prediction_set is not None:
+            in_set = [asdict(score) for score in self.prediction_set]
+            values |= {"prediction_set": in_set, "coverage": self.coverage}
+        if self.sure_share is not None:
+            sure_of = None if self.sure_of is None else asdict(self.sure_of)
+            values |= {"sure_of": sure_of, "sure_share": self.sure_share}
         return values

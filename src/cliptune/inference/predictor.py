@@ -137,7 +137,8 @@ class Predictor:
             results = list(self._answers(crops, top_k))
         else:
             results = list(self.stream(images, top_k=top_k))
-        return as_columns(results, top_k=min(top_k, len(self.class_names)))
+        top_k = min(top_k, len(self.class_names))
+        return as_columns(results, top_k=top_k, further=self.engine.further)
 
     def _answers(self, crops: Iterator[Crop], top_k: int) -> Iterator[Prediction | Unreadable]:
         if top_k < 1:

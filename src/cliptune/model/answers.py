@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from cliptune.model.conformal import PredictionSets, SureClass
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.floating[Any]]
@@ -41,7 +43,8 @@ class Answers(BaseModel):
     Where classes are as frequent as another prior than training's says, `shifts` are added to the
     logits so scaled, the logarithms of the one over the other (Saerens et al., Neural Computation
     2002; Menon et al., ICLR 2021). The score stays that without them: whether a photo shows one of
-    the classes is no question of which are frequent.
+    the classes is no question of which are frequent. The `sets` are those of the probabilities as
+    they are answered; what they promise is for classes as frequent as on the photos of validation.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -55,6 +58,15 @@ class Answers(BaseModel):
     kept: float
     num_images: int
     shifts: tuple[Finite, ...] | None = None  # for each class, of `--prior`; never saved
+    sets: PredictionSets | None = None  # where they were asked for
+    sure: SureClass | None = None  # where classes have parents
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Checkpoints without are written as they were before there were any."""
+        values: dict[str, Any] = handler(self)
+        later = ("sets", "sure")
+        return {key: x for key, x in values.items() if key not in later or x is not None}
 
     def scale(self, logits_NC: Logits) -> Floats:
         """(N, C) logits whose softmax are calibrated probabilities, by the prior of training."""
@@ -75,17 +87,23 @@ class Answered:
     """What a checkpoint answers for N photos.
 
     `known_scores_N` (higher is more surely known) and `known_N` (whether it reaches the threshold)
-    are None for a checkpoint that holds no `Answers`.
+    are None for a checkpoint that holds no `Answers`; `sets` for one without prediction sets.
     """
 
     scaled_NC: Floats  # logits whose softmax are the probabilities
     known_scores_N: Floats | None
     known_N: NDArray[np.bool_] | None
+    sets: PredictionSets | None = None
 
     @cached_property
     def probabilities_NC(self) -> Floats:
         """(N, C) probabilities; each row sums to 1."""
         return softmax(self.scaled_NC)
+
+    @cached_property
+    def in_set_NC(self) -> NDArray[np.bool_] | None:
+        """(N, C) whether a class is in the prediction set of a photo; None without sets."""
+        return None if self.sets is None else self.sets.holds(self.probabilities_NC)
 
     def best(self, photo: int, *, k: int) -> NDArray[np.intp]:
         """The `k` most probable classes of one photo (all, of fewer), the best first.
@@ -120,7 +138,8 @@ def answered(
         weights_CD=weights_CD,
         means_KD=means_CD,
     )
-    return Answered(scaled_logits(answers, logits_NC), scores_N, answers.knows(scores_N))
+    known_N = answers.knows(scores_N)
+    return Answered(scaled_logits(answers, logits_NC), scores_N, known_N, answers.sets)
 
 
 def scaled_logits(answers: Answers | None, logits_NC: Logits) -> Floats:

@@ -31,10 +31,19 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from cliptune.data.digests import PhotoSums
-from cliptune.data.naming import clean_name
+from cliptune.data.naming import clean_name, display_names
+from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError, StorageError, named
 from cliptune.files import SUMS, check_sums, delete_folder, user_path, whole_folder, write_sums
 from cliptune.foreign_errors import resource_errors, system_reason
@@ -80,9 +89,9 @@ class BaseModelRecord(BaseModel):
 class Record(BaseModel):
     """What `cliptune.json` holds. Metrics are fractions and nats, not percent.
 
-    `display_names` and `prompt_names` have those classes alone that are not called by default:
-    `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and `answers`,
-    `prior`, `history` and `lower_case`: their prompts were taken as they were written.
+    `display_names` and `prompt_names` have those classes (and parents) alone that are not called by
+    default: `cliptune.data.naming` makes the names of all. Earlier checkpoints lack both, and
+    `answers`, `prior`, `history` and `lower_case`: their prompts were taken as they were written.
     """
 
     model_config = ConfigDict(strict=True)
@@ -91,6 +100,7 @@ class Record(BaseModel):
     class_names: list[str]
     display_names: dict[str, str] = {}
     prompt_names: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    parents: dict[str, str] = {}  # of classes, and of parents that have one
     base_model: BaseModelRecord
     head: Literal["text", "fitted", "linear"]
     prompts: list[str]
@@ -108,6 +118,22 @@ class Record(BaseModel):
     prior: list[Annotated[float, Field(gt=0)]] | None = None  # each class's share of training
     history: list[str] = []  # classes added and removed since training, in words
     versions: dict[str, str]
+
+    @property
+    def tree(self) -> Parents:
+        """The parents of its classes."""
+        return Parents(self.class_names, self.parents)
+
+    @property
+    def shown_names(self) -> dict[str, str]:
+        """Class or parent -> the name to show."""
+        return display_names([*self.class_names, *self.tree.names], self.display_names)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without parents it is written as it was before there were any."""
+        values: dict[str, Any] = handler(self)
+        return {key: x for key, x in values.items() if key != "parents" or x}
 
     @model_validator(mode="after")
     def _clean_names(self) -> Self:

@@ -59,7 +59,7 @@ def usual_answers(num_classes: int) -> LabelAnswers:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnsweredLabels(Answered):
     """What a checkpoint answers for N photos, each class by itself.
 
@@ -91,7 +91,10 @@ def answered_labels(answers: LabelAnswers, logits_NC: Logits) -> AnsweredLabels:
     scaled_NC = np.asarray(logits_NC, np.float64) / answers.temperature
     margin_NC = sigmoid(scaled_NC) - answers.thresholds_C
     scores_N: Floats = margin_NC.max(axis=1)
-    return AnsweredLabels(scaled_NC, scores_N, scores_N >= 0, answers.thresholds_C)
+    return AnsweredLabels(
+        scaled_NC=scaled_NC, known_scores_N=scores_N, known_N=scores_N >= 0,
+        thresholds_C=answers.thresholds_C,
+    )  # fmt: skip
 
 
 def sigmoid(logits_NC: Logits) -> Floats:

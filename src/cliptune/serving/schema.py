@@ -18,7 +18,12 @@ class Score(BaseModel):
 
 
 class PredictionOut(BaseModel):
-    """What is on a photo: `known` false says that it perhaps shows none of the classes."""
+    """What is on a photo: `known` false says that it perhaps shows none of the classes.
+
+    `prediction_set` are the classes of which one is right at the rate `coverage`; both are left out
+    by a checkpoint that was trained without. Where classes have parents, `sure_of` is the deepest
+    class or parent that is right at the rate `sure_share`, or null.
+    """
 
     image: str | None
     label: str
@@ -27,6 +32,10 @@ class PredictionOut(BaseModel):
     known: bool | None
     known_score: float | None
     scores: list[Score]
+    prediction_set: list[Score] | None = None
+    coverage: float | None = None
+    sure_of: Score | None = None
+    sure_share: float | None = None
 
 
 class PhotoError(BaseModel):

@@ -19,6 +19,7 @@ import yaml
 
 from cliptune._version import __version__
 from cliptune.data.groups import Groups
+from cliptune.data.parents import Parents
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
 from cliptune.evaluation.statistics.grouped import effective_count, num_groups
@@ -145,7 +146,8 @@ def fitted_answers(run: Run, said: Predictions) -> Answers | None:
     weights_CD = run.classifier.head.weights().detach().float().cpu().numpy()
     return fit_answers(
         said.logits[0], said.features[0], said.labels, weights_CD=weights_CD,
-        share=run.settings.evaluation.known_share, seed=run.settings.seed,
+        share=run.settings.evaluation.known_share, coverage=run.settings.evaluation.coverage,
+        parents=Parents(run.class_names, run.names.parents), seed=run.settings.seed,
         groups_N=None if run.val_groups_N is None else run.val_groups_N[said.indices],
     )  # fmt: skip
 
@@ -202,6 +204,7 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
         class_names=list(run.class_names),
         display_names=run.names.display,
         prompt_names=run.names.prompts,
+        parents=run.names.parents,
         base_model=BaseModelRecord(
             name=source.name, revision=source.revision, fingerprint=source.fingerprint
         ),

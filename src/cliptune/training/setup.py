@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,10 +21,13 @@ from cliptune.config import (
 from cliptune.data.classes_file import read_names
 from cliptune.data.decoded import MIB
 from cliptune.data.folder import Split
+from cliptune.errors import SettingsError
+from cliptune.evaluation.statistics.answering import SURE_SHARE
 from cliptune.files import default_cache_dir
 from cliptune.model.backbone import Backbone, load_backbone
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead, TextHead
+from cliptune.model.conformal import photos_for
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.dropout import PhotoKeys
 from cliptune.model.fast.encoder import fuse
@@ -32,6 +36,7 @@ from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.storage import local_folder
+from cliptune.text import counted
 from cliptune.training.loaders import groups_of_splits, load_photos, make_loaders, photo_sums
 from cliptune.training.multilabel import (
     MultilabelLoss,
@@ -67,8 +72,10 @@ def set_up(
     train, val = photos or load_photos(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
+    coverage = settings.evaluation.coverage
     loss: UnevenLoss | MultilabelLoss
     if train.several is None:
+        refuse_few_for_sets(coverage, len(val), settings.data)
         loss = uneven_loss(settings.training, train)
     else:
         refuse_settings_of_one_label(settings)
@@ -76,6 +83,11 @@ def set_up(
     data_dir = local_folder(settings.data.data_dir)
     names = read_names(data_dir, train.class_names)
     train_groups_N, val_groups_N = groups_of_splits(data_dir, train, val)
+    if names.parents and len(val) < (needed := photos_for(coverage or SURE_SHARE)):
+        log.warning(
+            "val has %s; with fewer than %d it cannot be told which parents answers are sure of.",
+            counted(len(val), "photo"), needed,
+        )  # fmt: skip
     precision = of_the_first(choose_precision(settings.hardware, device, last))
     accelerator = make_accelerator(settings.output, device, precision=precision)
 
@@ -140,6 +152,19 @@ def set_up(
         photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,
         train_groups_N=train_groups_N,
         val_groups_N=val_groups_N,
+    )
+
+
+def refuse_few_for_sets(coverage: float | None, num_val: int, data: DataSettings) -> None:
+    """Raise `SettingsError` where prediction sets cannot promise `coverage` on so few photos."""
+    if coverage is None or num_val >= (needed := photos_for(coverage)):
+        return
+    remedy = "Put more photos into val"
+    if num_val:
+        remedy += f", ask for {math.floor(100 * num_val / (num_val + 1)) / 100:g} or less"
+    raise SettingsError(
+        f"evaluation.coverage: {coverage:g} can be promised on {counted(needed, 'photo')} of val "
+        f"or more, and there are {num_val} in {data.data_dir}. {remedy}, or leave it out."
     )
 
 

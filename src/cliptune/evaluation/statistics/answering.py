@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cliptune.data.parents import Parents
 from cliptune.evaluation.statistics.calibration import Temperature, fit_calibration, fit_temperature
+from cliptune.evaluation.statistics.conformal import fit_sets, fit_sure
 from cliptune.evaluation.statistics.grouped import Groups
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 from cliptune.evaluation.statistics.rejection import threshold_for_share
@@ -19,12 +21,13 @@ from cliptune.model.answers import (
     class_means,
     known_scores,
     max_cosine,
+    softmax,
     unit_rows,
 )
 
 # Of the four the one that tells unknown photos best: benchmarks/results.md, "None of these".
 DEFAULT_SCORE: ScoreName = "photos"
-KNOWN_SHARE = 0.95
+KNOWN_SHARE = SURE_SHARE = 0.95
 # A factor for each class may change which class is highest: only where each has photos enough to
 # tell, and where choosing them takes no minutes.
 _ENOUGH = 20
@@ -40,12 +43,16 @@ def fit_answers(
     weights_CD: Features,
     share: float = KNOWN_SHARE,
     score: ScoreName = DEFAULT_SCORE,
+    coverage: float | None = None,
+    parents: Parents | None = None,
     seed: int = 0,
     groups_N: Groups | None = None,
 ) -> Answers:
-    """The scaling and the threshold for these validation photos.
+    """The scaling and the threshold for these validation photos; with `coverage`, sets too, and
+    with `parents` how sure is sure (at the rate `coverage` or else `SURE_SHARE`).
 
     Where all of them are classified rightly they cannot tell the temperature, and it stays 1.
+    Of the latter two there are none where the photos are too few for the rate (`photos_for`).
     Raises `ValueError` without photos, or when a logit is not finite.
     """
     photos, classes = logits_NC.shape
@@ -67,7 +74,16 @@ def fit_answers(
         groups_N=groups_N,
     )  # fmt: skip
     threshold = threshold_for_share(scores_N, share=share)
-    return fitted.model_copy(update={"threshold": threshold.value, "kept": threshold.kept})
+    promises: dict[str, object] = {}
+    if coverage is not None:
+        chances_NC = softmax(fitted.scale(logits_NC))
+        promises["sets"] = fit_sets(chances_NC, labels_N, coverage=coverage)
+    if parents:
+        chances_NC, share_sure = softmax(fitted.scale(logits_NC)), coverage or SURE_SHARE
+        promises["sure"] = fit_sure(chances_NC, labels_N, parents, share=share_sure)
+    return fitted.model_copy(
+        update={"threshold": threshold.value, "kept": threshold.kept, **promises}
+    )
 
 
 def _has_enough(labels_N: Labels, num_classes: int) -> bool:

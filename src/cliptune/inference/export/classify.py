@@ -64,7 +64,7 @@ class Exported:
             for each in [self.about["classes"][place]]
         ]
         known_score = found["known_score"].item() if "known_score" in found else None
-        return {
+        values = {
             "image": str(path),
             "label": scores[0]["label"],
             "name": scores[0]["name"],
@@ -73,6 +73,36 @@ class Exported:
             "known_score": known_score,
             "scores": scores,
         }
+        promised = self.about["answers"] or {}
+        if sets := promised.get("sets"):
+            values |= self._set_of(chances, sets)
+        if sure := promised.get("sure"):
+            values |= self._sure_of(chances, sure)
+        return values
+
+    def _set_of(self, chances: torch.Tensor, sets: dict[str, Any]) -> dict[str, Any]:
+        """The most probable classes, while those before have no more than the limit together."""
+        order = chances.argsort(descending=True, stable=True)
+        before = chances[order].double().cumsum(0).roll(1)
+        before[0] = 0
+        in_set = [
+            {"label": each["label"], "probability": chances[place].item(), "name": each["name"]}
+            for place in order[before <= sets["limit"]].tolist()
+            for each in [self.about["classes"][place]]
+        ]
+        return {"prediction_set": in_set, "coverage": sets["coverage"]}
+
+    def _sure_of(self, chances: torch.Tensor, sure: dict[str, Any]) -> dict[str, Any]:
+        """From the best class up, the first whose classes have more than the limit together."""
+        classes = self.about["classes"]
+        best = classes[int(chances.argsort(descending=True, stable=True)[0])]
+        names = {each["label"]: each["name"] for each in [*classes, *self.about["parents"]]}
+        for label in [best["label"], *best["parents"]]:
+            below = [label in (each["label"], *each["parents"]) for each in classes]
+            if (share := chances[torch.tensor(below)].double().sum().item()) > sure["limit"]:
+                found = {"label": label, "probability": share, "name": names[label]}
+                return {"sure_of": found, "sure_share": sure["share"]}
+        return {"sure_of": None, "sure_share": sure["share"]}
 
 
 def read_rgb(path: Path | str) -> Image.Image:

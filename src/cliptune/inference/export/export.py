@@ -109,7 +109,7 @@ def export(
         if ours is not None:
             done = write_int8(
                 folder, classifier, ours, answers=answering.answers, seed=settings.seed,
-                max_loss=max_loss, progress=progress,
+                max_loss=max_loss, parents=found.record.tree, progress=progress,
             )  # fmt: skip
             answering = _Answering(done.answers, done.means_CD)
         about = told_of(found, classifier.preprocess, answering.answers, precision, licence)

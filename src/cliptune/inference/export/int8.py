@@ -20,6 +20,7 @@ from cliptune.config import Settings
 from cliptune.data.folder import Sample
 from cliptune.data.groups import Groups, groups_of
 from cliptune.data.images import Preprocess
+from cliptune.data.parents import Parents
 from cliptune.data.reading import read_image
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError, ImageError, UserError
@@ -115,6 +116,7 @@ def write_int8(
     photos: Int8Photos,
     *,
     answers: Answers | None,
+    parents: Parents,
     seed: int,
     max_loss: float,
     progress: bool,
@@ -144,7 +146,9 @@ def write_int8(
         fitted = fit_answers(
             said.logits[1], features_ND, labels_N,
             weights_CD=classifier.class_weights().detach().numpy(),
-            share=answers.share, score=answers.score, seed=seed, groups_N=groups_N,
+            share=answers.share, score=answers.score, seed=seed,
+            coverage=None if answers.sets is None else answers.sets.coverage, parents=parents,
+            groups_N=groups_N,
         )  # fmt: skip
     found = judged(
         scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N,

@@ -55,7 +55,7 @@ class Exported:
             scores.append({"label": each["label"], "probability": chances[place].item(),
                            "name": each["name"]})  # fmt: skip
         rejects = "known" in found
-        return {
+        values = {
             "image": str(path),
             "label": scores[0]["label"],
             "name": scores[0]["name"],
@@ -64,6 +64,35 @@ class Exported:
             "known_score": float(found["known_score"][0]) if rejects else None,
             "scores": scores,
         }
+        promised = self.about["answers"] or {}
+        if sets := promised.get("sets"):
+            values |= self._set_of(chances, sets)
+        if sure := promised.get("sure"):
+            values |= self._sure_of(chances, sure)
+        return values
+
+    def _set_of(self, chances: np.ndarray, sets: dict[str, Any]) -> dict[str, Any]:
+        """The most probable classes, while those before have no more than the limit together."""
+        order = np.argsort(-chances, kind="stable")
+        before = np.concatenate([[0.0], np.cumsum(chances[order])[:-1]])
+        in_set = [
+            {"label": each["label"], "probability": chances[place].item(), "name": each["name"]}
+            for place in order[before <= sets["limit"]]
+            for each in [self.about["classes"][int(place)]]
+        ]
+        return {"prediction_set": in_set, "coverage": sets["coverage"]}
+
+    def _sure_of(self, chances: np.ndarray, sure: dict[str, Any]) -> dict[str, Any]:
+        """From the best class up, the first whose classes have more than the limit together."""
+        classes = self.about["classes"]
+        best = classes[int(np.argsort(-chances, kind="stable")[0])]
+        names = {each["label"]: each["name"] for each in [*classes, *self.about["parents"]]}
+        for label in [best["label"], *best["parents"]]:
+            below = [label in (each["label"], *each["parents"]) for each in classes]
+            if (share := chances[below].sum().item()) > sure["limit"]:
+                found = {"label": label, "probability": share, "name": names[label]}
+                return {"sure_of": found, "sure_share": sure["share"]}
+        return {"sure_of": None, "sure_share": sure["share"]}
 
     def crop(self, image: Image.Image) -> np.ndarray:
         """(3, H, W) uint8: the RGB `image` resized by its rule, and the middle cut out."""

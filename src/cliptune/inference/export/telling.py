@@ -9,7 +9,6 @@ from typing import Any
 
 from cliptune._version import __version__
 from cliptune.data.images import Preprocess
-from cliptune.data.naming import display_names
 from cliptune.files import SUMS
 from cliptune.inference.export.for_transformers import for_transformers_readme
 from cliptune.inference.export.int8 import Int8, int8_text
@@ -34,7 +33,7 @@ def told_of(
         "format": FORMAT,
         "cliptune": __version__,
         "precision": precision,
-        **classes_told(display_names(record.class_names, record.display_names), answers),
+        **classes_told(record.tree, record.shown_names, answers),
         "preprocess": preprocess.to_dict(),
         "base_model": record.base_model.model_dump(mode="json")
         | {"name": base_name(checkpoint), "licence": licence},
@@ -79,7 +78,7 @@ def readme(
     return f"""{use}
 Proved on {verified.photos} photos beside {beside}: the largest difference
 of a probability is {verified.largest_difference:.1e} ({verified.tolerance:g} allowed);
-{verified.other_labels} other labels, {verified.other_known} other "known".
+{verified.others}.
 {"" if done is None else _of_int8(done)}"""
 
 

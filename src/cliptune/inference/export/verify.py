@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cliptune.data.reading import Unreadable
 from cliptune.errors import UserError
 from cliptune.inference.prediction import Prediction
 from cliptune.inference.predictor import Predictor
+from cliptune.model.answers import Answers
 
 FORMS = ("onnx", "transformers")  # what is exported
 # How far a probability may be from the `Predictor`'s. The same label and the same "known" are asked
@@ -32,10 +33,20 @@ class Verified:
     other_labels: int
     other_known: int
     tolerance: float = TOLERANCE
+    other_sets: int | None = None  # None without prediction sets
+    other_sure: int | None = None  # None without parents of classes
+
+    @property
+    def others(self) -> str:
+        """How many answers are other ones, in words."""
+        words = f'{self.other_labels} other labels, {self.other_known} other "known"'
+        for count, what in ((self.other_sets, "sets"), (self.other_sure, '"sure of"')):
+            words += "" if count is None else f", {count} other {what}"
+        return words
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
+        values = {
             "photos": self.photos,
             "left_out": len(self.left_out),
             "largest_probability_difference": self.largest_difference,
@@ -43,6 +54,8 @@ class Verified:
             "other_labels": self.other_labels,
             "other_known": self.other_known,
         }
+        later = {"other_sets": self.other_sets, "other_sure_of": self.other_sure}
+        return values | {key: count for key, count in later.items() if count is not None}
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class _Difference:
     probability: float
     other_label: bool
     other_known: bool
+    other_set: bool
+    other_sure: bool
     within: bool
 
 
@@ -69,6 +84,7 @@ def verify(
     Raises `UserError` where an answer differs by more than `tolerance`, or no photo can be read.
     """
     exported, every_class = _runner(form)(folder), len(predictor.class_names)
+    further = predictor.engine.further
     found: list[_Difference] = []
     left_out: list[str] = []
     faults: list[str] = []
@@ -82,8 +98,7 @@ def verify(
         if isinstance(ours, Unreadable):
             left_out.append(str(ours))
             continue
-        threshold = None if predictor.answers is None else predictor.answers.threshold
-        found.append(_difference(ours, theirs, threshold, tolerance))
+        found.append(_difference(ours, theirs, predictor.answers, tolerance))
         if not found[-1].within:
             faults.append(f"{path}, by {found[-1].probability:.2g}")
     if faults:
@@ -104,6 +119,8 @@ def verify(
         other_labels=sum(each.other_label for each in found),
         other_known=sum(each.other_known for each in found),
         tolerance=tolerance,
+        other_sets=sum(each.other_set for each in found) if "prediction_set" in further else None,
+        other_sure=sum(each.other_sure for each in found) if "sure_of" in further else None,
     )
 
 
@@ -119,20 +136,60 @@ def _runner(form: str) -> Any:
 
 
 def _difference(
-    ours: Prediction, theirs: dict[str, Any], threshold: float | None, tolerance: float
+    ours: Prediction, theirs: dict[str, Any], answers: Answers | None, tolerance: float
 ) -> _Difference:
     chances = {score.label: score.probability for score in ours.scores}
     apart = max(abs(each["probability"] - chances[each["label"]]) for each in theirs["scores"])
     other_known = ours.known is not theirs["known"]
     at_threshold = (
-        threshold is not None
+        answers is not None
         and theirs["known_score"] is not None
-        and abs(theirs["known_score"] - threshold) <= tolerance * max(1.0, abs(threshold))
+        and abs(theirs["known_score"] - answers.threshold)
+        <= tolerance * max(1.0, abs(answers.threshold))
     )
+    other_set, at_limit = _sets_differ(ours, theirs, answers, tolerance)
+    other_sure, at_sure = _sure_differs(ours, theirs, answers, tolerance)
     tied = chances[ours.label] - chances[theirs["label"]] <= tolerance
     return _Difference(
         probability=apart,
         other_label=ours.label != theirs["label"],
         other_known=other_known,
-        within=apart <= tolerance and tied and (at_threshold or not other_known),
+        other_set=other_set,
+        other_sure=other_sure,
+        within=apart <= tolerance
+        and tied
+        and (at_threshold or not other_known)
+        and (at_limit or not other_set)
+        and (at_sure or not other_sure or ours.label != theirs["label"]),
     )
+
+
+def _sets_differ(
+    ours: Prediction, theirs: dict[str, Any], answers: Answers | None, tolerance: float
+) -> tuple[bool, bool]:
+    """(whether one set has more classes, whether each of those lies at the limit).
+
+    A set is the beginning of the order of the classes, which are compared already.
+    """
+    if ours.prediction_set is None or answers is None or answers.sets is None:
+        return "prediction_set" in theirs, False
+    fewer, more = sorted([len(ours.prediction_set), len(theirs["prediction_set"])])
+    before, limit = 0.0, answers.sets.limit
+    distances = []
+    for place, score in enumerate(ours.scores[:more]):
+        distances += [abs(before - limit) / max(place, 1)] if place >= fewer else []
+        before += score.probability
+    return fewer != more, max(distances, default=0.0) <= tolerance
+
+
+def _sure_differs(
+    ours: Prediction, theirs: dict[str, Any], answers: Answers | None, tolerance: float
+) -> tuple[bool, bool]:
+    """(whether another class or parent is named, whether the deeper of them lies at the limit)."""
+    if ours.sure_share is None or answers is None or answers.sure is None:
+        return "sure_of" in theirs, False
+    said = {"label": None, "probability": 1.0} if ours.sure_of is None else asdict(ours.sure_of)
+    beside = theirs["sure_of"] or {"label": None, "probability": 1.0}
+    deeper = min(said["probability"], beside["probability"])
+    apart = abs(deeper - answers.sure.limit)
+    return said["label"] != beside["label"], apart <= tolerance * len(ours.scores)

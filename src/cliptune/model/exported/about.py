@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError
 from cliptune.model.answers import Answers
 
@@ -29,12 +30,19 @@ class About(BaseModel):
     precision: str
 
 
-def classes_told(names: Mapping[str, str], answers: Answers | None) -> dict[str, Any]:
-    """What the file says of the classes, whose names and those to show are `names`, in order."""
-    return {
-        "classes": [{"label": label, "name": name} for label, name in names.items()],
+def classes_told(
+    tree: Parents, names: Mapping[str, str], answers: Answers | None
+) -> dict[str, Any]:
+    """What the file says of the classes of `tree`, in order; `names` has those to show."""
+    told: dict[str, Any] = {
+        "classes": [{"label": label, "name": names[label]} for label in tree.class_names],
         "answers": None if answers is None else answers.model_dump(mode="json"),
     }
+    if tree:  # of each class its parents, the nearest first
+        told["parents"] = [{"label": label, "name": names[label]} for label in tree.names]
+        for label, each in enumerate(told["classes"]):
+            each["parents"] = list(tree.of(label))
+    return told
 
 
 def read_about(folder: Path) -> About:

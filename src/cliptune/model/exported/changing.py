@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.data.images import Preprocess
+from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Head
@@ -35,20 +36,22 @@ def write_with_head(
     folder: Path,
     head: Head,
     *,
+    tree: Parents,
     names: Mapping[str, str],
     answers: Answers | None,
     means_CD: NDArray[np.floating[Any]] | None,
 ) -> None:
     """Write the graph of the exported folder `source` with `head` on it, and its export.json.
 
-    `names` are the classes' names and those to show, in the order of the head; `answers` and
+    `tree` has the classes in the order of the head, `names` those to show; `answers` and
     `means_CD` as of `answered`. Raises `CheckpointError` where the new graph answers otherwise
     than `head` does.
     """
     import onnx
 
     about = json.loads((source / EXPORTED).read_text(encoding="utf-8"))
-    about |= classes_told(names, answers)
+    about.pop("parents", None)
+    about |= classes_told(tree, names, answers)
     about |= {key: None for key in ("verified", "int8") if key in about}  # of other classes
     model = onnx.load(source / GRAPH, load_external_data=False)
     put_on(model, AnswerHead(head, answers, means_CD))

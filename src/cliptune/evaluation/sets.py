@@ -1,0 +1,114 @@
+"""What a checkpoint's prediction sets are worth on the photos measured, in numbers and words.
+
+Shape suffixes: N photos, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliptune.evaluation.report_json import estimate_dict
+from cliptune.evaluation.statistics.conformal import SetFigures, coverage_range, set_figures
+from cliptune.evaluation.statistics.metrics import Labels
+from cliptune.evaluation.statistics.words import in_words, percent
+from cliptune.model.answers import Answers, Floats
+from cliptune.model.conformal import PredictionSets
+from cliptune.text import counted
+
+CONDITIONS = (
+    "The promise holds for photos drawn like those of val, all classes taken together: not for "
+    "each class by itself, nor for photos of another source or of none of the classes."
+)
+_NAMED = 5  # sizes, in words
+OF_ANOTHER_PRIOR = "Nor does it hold for classes as frequent as --prior says."
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSets:
+    """Prediction sets of the photos measured: which classes they have (N, C), and their figures.
+
+    The rate of sets fitted on so many photos lies from `low` to `high` in 95 % of cases.
+    """
+
+    sets: PredictionSets
+    figures: SetFigures
+    low: float
+    high: float
+    other_prior: bool  # whether classes are as frequent as --prior says
+    in_set_NC: NDArray[np.bool_]
+
+    @property
+    def promise(self) -> str:
+        """What was promised, and how well so many photos of val keep it."""
+        return (
+            f"promised: {100 * self.sets.coverage:g} %, which sets fitted on "
+            f"{counted(self.sets.num_images, 'photo')} of val keep to within "
+            f"{percent(self.low)}–{percent(self.high)} %"
+        )
+
+    @property
+    def conditions(self) -> str:
+        """When the promise holds."""
+        return f"{CONDITIONS} {OF_ANOTHER_PRIOR}" if self.other_prior else CONDITIONS
+
+    def labels(self, photo: int, probabilities_C: Floats, class_names: Sequence[str]) -> list[str]:
+        """The set of one photo, the most probable class first."""
+        order = np.argsort(-probabilities_C, kind="stable")
+        return [class_names[i] for i in order if self.in_set_NC[photo, i]]
+
+    def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        figures = self.figures
+        return {
+            **self.sets.model_dump(),
+            "coverage_of_further_photos_95": [self.low, self.high],
+            "measured": estimate_dict(figures.coverage),
+            "mean_size": estimate_dict(figures.mean_size),
+            "sizes": [
+                {"size": each.size, "photos": each.num_images,
+                 "coverage": estimate_dict(each.coverage)}
+                for each in figures.sizes
+            ],
+            "per_class": {
+                name: None if each is None else {
+                    "photos": each.num_images,
+                    "coverage": estimate_dict(each.coverage),
+                    "mean_size": each.mean_size,
+                }
+                for name, each in zip(class_names, figures.classes, strict=True)
+            },
+            "conditions": self.conditions,
+        }  # fmt: skip
+
+
+def measured_sets(
+    answers: Answers | None, probabilities_NC: Floats, labels_N: Labels
+) -> MeasuredSets | None:
+    """The sets of photos by their probabilities as answered; None for answers without sets."""
+    if answers is None or answers.sets is None:
+        return None
+    in_set_NC = answers.sets.holds(probabilities_NC)
+    low, high = coverage_range(answers.sets.coverage, answers.sets.num_images)
+    return MeasuredSets(
+        sets=answers.sets, figures=set_figures(in_set_NC, labels_N), low=low, high=high,
+        other_prior=answers.shifts is not None, in_set_NC=in_set_NC,
+    )  # fmt: skip
+
+
+def sets_in_words(found: MeasuredSets) -> list[str]:
+    """What the sets hold, how large they are, and when that holds."""
+    figures = found.figures
+    sizes = [f"{counted(each.size, 'class')} {each.num_images}" for each in figures.sizes[:_NAMED]]
+    if larger := sum(each.num_images for each in figures.sizes[_NAMED:]):
+        sizes.append(f"more {larger}")
+    return [
+        f"Prediction sets hold the right class of {in_words(figures.coverage, percent)} % of these "
+        f"photos; {found.promise}. They have {figures.mean_size.value:.2f} classes on average; "
+        f"photos by size: {', '.join(sizes)}.",
+        found.conditions,
+    ]
