@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from cliptune.checking.folder_findings import (
 )
 from cliptune.checking.groups import group_findings
 from cliptune.checking.inspection import Inspected, Inspector, inspect_all
+from cliptune.checking.label_findings import read_all_labels, together_findings
 from cliptune.checking.quarantine import set_aside
 from cliptune.checking.suspects import Suspects
 from cliptune.data.counts import Counts
 from cliptune.data.folder import scan_classes
 from cliptune.data.image_files import IMAGE_FORMATS
 from cliptune.data.manifest import read_manifest
-from cliptune.data.multilabel import LABELS_FILE, is_multilabel
+from cliptune.data.multilabel import is_multilabel
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
 from cliptune.foreign_errors import disk_errors
@@ -54,6 +55,7 @@ class CheckResult:
     seconds: float
     findings: tuple[Finding, ...]
     suspects: Suspects | None = None
+    num_several: int | None = None  # photos, where each has any number of labels
 
     def with_suspects(self, suspects: Suspects) -> CheckResult:
         """The same with a finding for each of `suspects`, in their order."""
@@ -80,7 +82,9 @@ class CheckResult:
 
     @property
     def num_photos(self) -> int:
-        """Image files in class folders."""
+        """Image files in class folders, or listed with their labels."""
+        if self.num_several is not None:
+            return self.num_several
         return sum(sum(classes.values()) for classes in self.counts.values())
 
     @property
@@ -151,10 +155,7 @@ def check(
     with disk_errors(data_dir):
         folders = split_folders(data_dir)
         if is_multilabel(data_dir):
-            raise DataError(
-                f"{data_dir}: it has {LABELS_FILE} in its splits, any number of labels to a photo, "
-                "which check does not know yet. Training decodes each photo before it begins."
-            )
+            return _of_several(data_dir, folders, started, progress=progress, inspector=inspector)
         splits = {split: scan_classes(folder) for split, folder in folders.items()}
         others = [*other_files(data_dir, folders), *unknown_folder_findings(data_dir)]
     manifest = read_manifest(data_dir)
@@ -187,6 +188,42 @@ def check(
         num_bytes=sum(found.num_bytes for found in files.values()),
         seconds=time.perf_counter() - started,
         findings=tuple(_in_order(findings)),
+    )
+
+
+def _of_several(
+    data_dir: Path, folders: Mapping[str, Path], started: float, *, progress: bool,
+    inspector: Inspector,
+) -> CheckResult:  # fmt: skip
+    """The same where photos have any number of labels. Nothing is for `--fix` to set aside there:
+    `LABELS_FILE` would go on naming it."""
+    listed = read_all_labels(data_dir, folders)
+    files = {
+        found.path.relative_to(data_dir).as_posix(): found
+        for found in inspector([data_dir / name for name in listed.labels], progress=progress)
+    }
+    manifest, counts = read_manifest(data_dir), listed.counts
+    names = {name for classes in counts.values() for name in classes}
+    names_faults, prompted = names_file_findings(data_dir, counts.get("train", {}))
+    findings = [
+        *listed.findings,
+        *tree_findings(data_dir, counts, folders),
+        *size_findings(counts, None),
+        *names_faults,
+        *name_findings(names, prompted=prompted),
+        *unknown_folder_findings(data_dir),
+        *changed_findings(manifest, files, ()),
+        *file_findings(files),
+        *find_duplicates(files, classes=listed.joined),
+        *together_findings(listed.of_train),
+    ]
+    return CheckResult(
+        data_dir=data_dir,
+        counts=counts,
+        num_bytes=sum(found.num_bytes for found in files.values()),
+        seconds=time.perf_counter() - started,
+        findings=tuple(_in_order([replace(finding, offenders=()) for finding in findings])),
+        num_several=len(listed.labels),
     )
 
 

@@ -6,7 +6,7 @@ Paths here are relative: `split/class/file`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,14 @@ class _Group:
     links: tuple[tuple[str, str, Near], ...] = ()
 
 
-def find_duplicates(files: Mapping[str, Inspected]) -> list[Finding]:
-    """Findings about every group of equal, and of nearly equal, files; `files`: path -> content."""
+def find_duplicates(
+    files: Mapping[str, Inspected], *, classes: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Findings about every group of equal, and of nearly equal, files; `files`: path -> content.
+
+    `classes` are those of each path, where its folder does not tell.
+    """
+    class_of = _class if classes is None else classes.__getitem__
     readable = {name: found for name, found in files.items() if not found.fault}
     by_content: dict[str, list[str]] = defaultdict(list)
     for name in sorted(readable):
@@ -36,10 +42,10 @@ def find_duplicates(files: Mapping[str, Inspected]) -> list[Finding]:
     findings = []
     for same in by_content.values():
         if len(same) > 1:
-            findings += _exact(_Group(tuple(same)))
+            findings += _exact(_Group(tuple(same)), class_of)
     one_of_each = [same for same in by_content.values() if readable[same[0]].hashes is not None]
     for group in _near_groups(one_of_each, readable):
-        findings += _near(group)
+        findings += _near(group, class_of)
     return findings
 
 
@@ -71,10 +77,10 @@ def _near_groups(
         yield _Group(tuple(names), tuple(links[key]))
 
 
-def _exact(group: _Group) -> list[Finding]:
+def _exact(group: _Group, class_of: Callable[[str], str]) -> list[Finding]:
     files, findings = group.files, []
     detail = f"{len(files)} copies of one file"
-    if len({_class(name) for name in files}) > 1:
+    if len({class_of(name) for name in files}) > 1:
         return [
             Finding("copies_across_classes", detail, files, files),
             *leak("copies_across_splits", files, detail),
@@ -101,9 +107,9 @@ def leak(kind: str, files: Sequence[str], detail: str) -> list[Finding]:
     return [Finding(kind, detail, tuple(files), offenders)]
 
 
-def _near(group: _Group) -> list[Finding]:
+def _near(group: _Group, class_of: Callable[[str], str]) -> list[Finding]:
     detail, findings = _in_words(group), []
-    if len({_class(name) for name in group.files}) > 1:
+    if len({class_of(name) for name in group.files}) > 1:
         findings.append(Finding("near_across_classes", detail, group.files))
     if len({split_of(name) for name in group.files}) > 1:
         # Only those that resemble a photo of a later split themselves, not by way of others.

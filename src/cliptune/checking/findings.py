@@ -33,6 +33,9 @@ KINDS: dict[str, Kind] = {
         "error", "classes of val/ that train/ lacks", "Rename the folder, or add it to train/."
     ),
     "names_file": Kind("error", "faults of classes.yaml", "Mend them; training would stop there."),
+    "labels_file": Kind(
+        "error", "lists of labels that cannot be read", "Mend them; training would stop there."
+    ),
     "unreadable": Kind("error", "files that cannot be read", f"Fetch them again; {_FIX}."),
     "truncated": Kind("error", "photos cut short", f"Fetch them again; {_FIX}."),
     "empty_file": Kind("error", "files without content", f"Fetch them again; {_FIX}."),
@@ -105,6 +108,19 @@ KINDS: dict[str, Kind] = {
         "class names that say nothing",
         "Prompts are made of them. Rename the folders, or name the classes in classes.yaml.",
     ),
+    "always_together": Kind(
+        "warning",
+        "labels that never come alone",
+        "The one says nothing that the other does not. Add photos of it alone, or merge the two.",
+    ),
+    "never_together": Kind(
+        "warning",
+        "labels that never come together",
+        "If both may be on a photo, some labels may be missing.",
+    ),
+    "not_listed": Kind(
+        "warning", "photos that labels.csv does not list", "They are not used. List them there."
+    ),
     "nested": Kind(
         "warning",
         "class folders that hold several folders",
@@ -135,6 +151,9 @@ KINDS: dict[str, Kind] = {
         "warning",
         "files that differ from dataset.json",
         "Fine if you did this; else prepare the folder again.",
+    ),
+    "no_label": Kind(
+        "note", "photos without a label", "Taken as showing none of the classes. Is that so?"
     ),
     "other_files": Kind("note", "other files", "They are not used."),
     "grey": Kind("note", "photos without colour", "Taken as they are; colour helps where it is."),

@@ -5,14 +5,58 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from cliptune.checking.findings import Finding
+from cliptune.data.image_files import find_images
+from cliptune.data.multilabel import SEPARATOR, read_labels
+from cliptune.errors import DataError
+from cliptune.text import counted
 
 ENOUGH = 5  # photos of a class, before anything is said of what comes with it
 EXPECTED = 10  # photos with both of two classes, if they came by chance, before none is odd
+
+
+@dataclass
+class Listed:
+    """What the splits list: `labels` of each photo, by its path from the data folder."""
+
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    of_train: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def joined(self) -> dict[str, str]:
+        """The labels of each photo as one name: copies of it must have the same."""
+        return {name: SEPARATOR.join(sorted(own)) for name, own in self.labels.items()}
+
+
+def read_all_labels(data_dir: Path, folders: Mapping[str, Path]) -> Listed:
+    """The labels of all splits; a list that cannot be read, and photos on none, are findings."""
+    listed = Listed()
+    for split, folder in folders.items():
+        try:
+            photos = read_labels(folder)
+        except DataError as error:
+            listed.findings.append(Finding("labels_file", str(error)))
+            continue
+        own = {path.relative_to(data_dir).as_posix(): names for path, names in photos.items()}
+        listed.labels |= own
+        listed.counts[split] = dict(Counter(name for names in own.values() for name in names))
+        if split == "train":
+            listed.of_train = own
+        if others := tuple(
+            path.relative_to(data_dir).as_posix()
+            for path in find_images(folder) if path not in photos
+        ):  # fmt: skip
+            listed.findings.append(Finding("not_listed", counted(len(others), "photo"), others))
+    return listed
 
 
 def together_findings(labels: Mapping[str, Sequence[str]]) -> list[Finding]:

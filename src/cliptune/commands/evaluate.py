@@ -49,8 +49,10 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure a checkpoint on a split, beside zero-shot CLIP, and write a report."""
+    from cliptune.data.splits import check_split
     from cliptune.hints import check_choice
 
+    check_split(split)
     check_choice("--on-bad-image", on_bad_image, ("error", "skip"))
 
     from cliptune.commands.screen import evaluation_summary, quiet_libraries

@@ -102,6 +102,7 @@ def check_to_screen(
     from cliptune.checking.quarantine import fix as set_aside
     from cliptune.checking.quarantine import undo as bring_back
     from cliptune.checking.report import check_text, write_check
+    from cliptune.data.multilabel import LABELS_FILE, is_multilabel
 
     if fix and undo:
         raise UserError("--fix and --undo: choose one of the two.")
@@ -110,6 +111,11 @@ def check_to_screen(
     data_dir = local_folder(data_dir)
     check_output_folder(output)
     suspects.refuse_unfit()
+    if fix and is_multilabel(data_dir):
+        raise UserError(
+            f"--fix: {data_dir} lists its photos in {LABELS_FILE}, which would go on naming what "
+            "is set aside. Take the lines out of it yourself."
+        )
     if undo:
         back = bring_back(data_dir)
         print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
