@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation.statistics",
         "evaluation",
         "training editing inference",
-        "tuning serving distributed",
+        "tuning serving distributed labelling",
         "demo",
         "commands",
         "cli",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cliptune.evaluation.comparison.compare import compare
     from cliptune.evaluation.comparison.comparison import Comparison
     from cliptune.evaluation.evaluate import evaluate
+    from cliptune.evaluation.multilabel.evaluate import evaluate_multilabel
+    from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.prediction import ClassScore, Prediction
     from cliptune.inference.predictor import Predictor
@@ -39,6 +41,7 @@ __all__ = [
     "CliptuneError",
     "Comparison",
     "Evaluation",
+    "MultilabelEvaluation",
     "Prediction",
     "Predictor",
     "Settings",
@@ -49,6 +52,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "evaluate_multilabel",
     "load_settings",
     "prepare",
     "remove_class",
@@ -63,6 +67,7 @@ _HOMES = {
     "CliptuneError": "cliptune.errors",
     "Comparison": "cliptune.evaluation.comparison.comparison",
     "Evaluation": "cliptune.evaluation.report",
+    "MultilabelEvaluation": "cliptune.evaluation.multilabel.measured",
     "Prediction": "cliptune.inference.prediction",
     "Predictor": "cliptune.inference.predictor",
     "Settings": "cliptune.config",
@@ -72,6 +77,7 @@ _HOMES = {
     "check": "cliptune.checking.check",
     "compare": "cliptune.evaluation.comparison.compare",
     "evaluate": "cliptune.evaluation.evaluate",
+    "evaluate_multilabel": "cliptune.evaluation.multilabel.evaluate",
     "load_settings": "cliptune.config",
     "prepare": "cliptune.preparing.prepare",
     "remove_class": "cliptune.editing.change",

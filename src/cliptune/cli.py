@@ -23,6 +23,7 @@ from cliptune.commands.manifest import manifest
 from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
 from cliptune.commands.remove_class import remove_class
+from cliptune.commands.select import select
 from cliptune.commands.serve import serve
 from cliptune.commands.train import train
 from cliptune.commands.tune import tune
@@ -68,7 +69,11 @@ app.command(
     "Example: cliptune prepare --source photos --output-dir data/my --exclude misc --min-photos 20"
     "\n\nExample: cliptune prepare --source labels.csv --root photos/train --label-column breed"
 )(prepare)
-app.command(epilog="Example: cliptune check data/dogs --output outputs/check")(check)
+app.command(
+    epilog="Example: cliptune check data/dogs --output outputs/check\n\n"
+    "Example: cliptune check data/dogs --model openai/clip-vit-base-patch32 "
+    "--export-suspects suspects.csv"
+)(check)
 app.command(epilog="Example: cliptune train --config config.yaml --set training.num_epochs=5")(
     train
 )
@@ -93,6 +98,9 @@ app.command(
     "Example: cliptune predict --engine ray --checkpoint s3://bucket/run --images m.parquet "
     "--output s3://bucket/answers"
 )(predict)
+app.command(
+    epilog="Example: cliptune select outputs/lora_finetuning --images photos/new --number 100"
+)(select)
 app.command(epilog="Example: cliptune manifest s3://bucket/photos --output m.parquet")(manifest)
 app.command(
     epilog="Example: cliptune export outputs/lora_finetuning --output exported\n\n"

@@ -104,6 +104,7 @@ class AugmentationSettings(Section):
 
 class DataSettings(Section):
     data_dir: Folder = Path("data/dogs")
+    task: Literal["auto", "single", "multilabel"] = "auto"
     batch_size: Annotated[int, Field(ge=1)] = 32
     num_workers: Annotated[int, Field(ge=0)] = 4
     read_timeout: Annotated[int, Field(ge=0)] = 300

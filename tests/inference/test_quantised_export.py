@@ -162,6 +162,18 @@ def test_a_loss_is_that_of_photos_which_one_alone_has_right() -> None:
     assert back.loss.high == pytest.approx(-found.loss.low)
 
 
+def test_a_loss_on_near_copies_is_as_sure_as_their_groups_are_many() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    float32, int8 = (np.eye(3)[labels] + rng.normal(0, s, (60, 3)) for s in (0.5, 0.7))
+    alone = judged(float32, int8, labels)
+    copies = [np.repeat(x, 6, axis=0) for x in (float32, int8, labels)]
+    free, found = judged(*copies), judged(*copies, groups_N=np.repeat(np.arange(60), 6))
+    assert found.loss.value == pytest.approx(alone.loss.value)
+    assert found.loss.high - found.loss.low > 2 * (free.loss.high - free.loss.low)
+    assert found.p == pytest.approx(alone.p)
+
+
 @pytest.mark.slow
 def test_more_loss_than_borne_is_refused_naming_layers_and_nothing_is_left(
     clip_folder: Path, tmp_path: Path

@@ -178,6 +178,57 @@ def test_folds_hold_out_each_photo_once_and_no_whole_class():
             assert set(labels_N[folds_N != fold]) == set(range(5))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_folds_of_groups_part_none_and_leave_each_class_in_the_rest(seed):
+    rng = np.random.default_rng(seed)
+    groups_N = rng.integers(0, 14, 120)
+    # Groups of one class, of several, and a class that is all in one group.
+    labels_N = np.where(groups_N % 3 == 0, rng.integers(0, 3, 120), groups_N % 3)
+    labels_N[groups_N == 13] = 3
+    folds_FN = mixture.grouped_folds(
+        labels_N, groups_N, order_N=rng.permutation(120), folds=5, repeats=2, seed=seed
+    )
+    for folds_N in folds_FN:
+        assert (folds_N[groups_N == 13] == -1).all()
+        for group in range(14):
+            assert len(set(folds_N[groups_N == group])) == 1
+        for fold in range(folds_N.max() + 1):
+            assert set(labels_N[folds_N != fold]) == set(range(4))
+    assert ((folds_FN[0] >= 0) == (folds_FN[1] >= 0)).all()
+
+
+def test_folds_of_groups_are_the_same_whatever_photos_groups_and_classes_are_called():
+    rng = np.random.default_rng(0)
+    groups_N = rng.integers(0, 20, 90)
+    labels_N = groups_N % 3
+    order_N = np.arange(90)
+    options = {"folds": 4, "repeats": 1, "seed": 3}
+    found = mixture.grouped_folds(labels_N, groups_N, order_N=order_N, **options)
+    other = mixture.grouped_folds(2 - labels_N, 50 - groups_N, order_N=order_N, **options)
+    np.testing.assert_array_equal(found, other)
+
+
+def test_cross_validation_of_near_copies_tells_what_new_groups_will_give():
+    rng = np.random.default_rng(0)
+    labels_G = np.arange(40) % 4
+    text_CD = directions(rng.normal(size=(4, 24)))
+    own_GD = text_CD[labels_G] + 1.2 * rng.normal(size=(40, 24))
+    groups_N = np.repeat(np.arange(40), 8)
+    features_ND = own_GD[groups_N] + 0.01 * rng.normal(size=(320, 24))
+    by_photo, by_group = (
+        fit_head(
+            features_ND, labels_G[groups_N], text_CD, SCALE, seed=0, with_text=False, groups_N=given
+        )
+        for given in (None, groups_N)
+    )
+    new_N = rng.integers(0, 4, 4000)
+    new_ND = text_CD[new_N] + 1.2 * rng.normal(size=(4000, 24))
+    truth = (by_group.logits(new_ND).argmax(axis=1) == new_N).mean()
+    assert by_photo.held_out.accuracy > 0.99
+    assert abs(by_group.held_out.accuracy - truth) < 0.15
+    assert truth < 0.8
+
+
 def test_photos_that_are_all_alike_give_finite_answers():
     features_ND, labels_N, text_CD = made(4)
     features_ND[:] = features_ND[0]

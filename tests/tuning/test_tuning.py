@@ -227,6 +227,40 @@ def test_folds_hold_each_photo_out_once_and_what_is_set_apart_never_trains(photo
     assert set(halves.runs[0][1].samples) == set(val.samples) - apart
 
 
+def test_groups_are_never_learned_from_and_measured_on(photos: Path) -> None:
+    train, val = load_training_splits(photos, val_ratio=0.1, seed=0)
+    # Two photos to a group, those of val by other numbers.
+    groups = tuple(start + np.arange(len(part)) // 2 for start, part in ((0, train), (99, val)))
+    group_of = dict(zip(train.samples + val.samples, np.concatenate(groups).tolist(), strict=True))
+    for folds in (None, 3):
+        parts = make_parts(train, val, folds=folds, seed=3, groups=(groups[0], groups[1]))
+        apart = {group_of[sample] for sample in parts.apart.samples}
+        assert apart
+        held = []
+        for learned, chooses in parts.runs:
+            sides = [{group_of[s] for s in part.samples} for part in (learned, chooses)]
+            assert not sides[0] & sides[1]
+            assert not (sides[0] | sides[1]) & apart
+            assert {s.label for s in learned.samples} == {0, 1, 2}
+            held += chooses.samples
+        assert len(held) == len(set(held))
+    one = np.zeros(len(train), dtype=np.int64)
+    with pytest.raises(UserError, match="groups that stay together, and those make no 3 folds"):
+        make_parts(train, val, folds=3, seed=3, groups=(one, np.ones(len(val), dtype=np.int64)))
+
+
+def test_the_difference_of_near_copies_is_as_sure_as_that_of_their_groups() -> None:
+    rng = np.random.default_rng(0)
+    a_N, b_N = rng.gamma(0.3, size=(2, 40))
+    alone = mean_difference(a_N, b_N)
+    found = mean_difference(np.repeat(a_N, 5), np.repeat(b_N, 5), np.repeat(np.arange(40), 5))
+    assert alone is not None
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (alone.value, alone.low, alone.high)
+    )
+
+
 def test_a_trial_by_folds_has_the_mean_loss_out_of_fold(settings: Settings, tmp_path: Path) -> None:
     tuning = searched(settings, tmp_path / "search", 1, folds=2)
     first = tuning.trials[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from cliptune.checking.folder_findings import (
     tree_findings,
     unknown_folder_findings,
 )
+from cliptune.checking.groups import group_findings
 from cliptune.checking.inspection import Inspected, Inspector, inspect_all
 from cliptune.checking.quarantine import set_aside
+from cliptune.checking.suspects import Suspects
 from cliptune.data.counts import Counts
 from cliptune.data.folder import scan_classes
 from cliptune.data.image_files import IMAGE_FORMATS
 from cliptune.data.manifest import read_manifest
+from cliptune.data.multilabel import LABELS_FILE, is_multilabel
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
 from cliptune.foreign_errors import disk_errors
@@ -40,13 +43,26 @@ EXTREME_SHAPE = 6  # times as long as wide
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What `check` found, the gravest first. Without `errors`, the folder can be trained on."""
+    """What `check` found, the gravest first. Without `errors`, the folder can be trained on.
+
+    `suspects` are labels that the photos contradict, where a model was asked.
+    """
 
     data_dir: Path
     counts: Counts
     num_bytes: int
     seconds: float
     findings: tuple[Finding, ...]
+    suspects: Suspects | None = None
+
+    def with_suspects(self, suspects: Suspects) -> CheckResult:
+        """The same with a finding for each of `suspects`, in their order."""
+        places = {kind: place for place, kind in enumerate(KINDS)}
+        findings = sorted(  # stable: within a kind the order stays
+            (*self.findings, *suspects.findings()),
+            key=lambda f: (SEVERITIES.index(f.severity), places[f.kind]),
+        )
+        return replace(self, findings=tuple(findings), suspects=suspects)
 
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         """The findings of that severity."""
@@ -84,6 +100,7 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """What `check.json` holds."""
+        suspects = {} if self.suspects is None else {"suspects": self.suspects.to_dict()}
         return {
             "data_dir": str(self.data_dir),
             "num_photos": self.num_photos,
@@ -102,6 +119,7 @@ class CheckResult:
                 for finding in self.findings
             ],
             "kinds": {kind: KINDS[kind]._asdict() for kind in KINDS if kind in self._kinds_found},
+            **suspects,
         }
 
     @property
@@ -132,6 +150,11 @@ def check(
     started = time.perf_counter()
     with disk_errors(data_dir):
         folders = split_folders(data_dir)
+        if is_multilabel(data_dir):
+            raise DataError(
+                f"{data_dir}: it has {LABELS_FILE} in its splits, any number of labels to a photo, "
+                "which check does not know yet. Training decodes each photo before it begins."
+            )
         splits = {split: scan_classes(folder) for split, folder in folders.items()}
         others = [*other_files(data_dir, folders), *unknown_folder_findings(data_dir)]
     manifest = read_manifest(data_dir)
@@ -156,6 +179,7 @@ def check(
         *changed_findings(manifest, files, set_aside(data_dir)),
         *file_findings(files),
         *find_duplicates(files),
+        *group_findings(manifest, files),
     ]
     return CheckResult(
         data_dir=data_dir,

@@ -75,10 +75,13 @@ def _exact(group: _Group) -> list[Finding]:
     files, findings = group.files, []
     detail = f"{len(files)} copies of one file"
     if len({_class(name) for name in files}) > 1:
-        return [Finding("copies_across_classes", detail, files, files), *_leak(group, detail)]
-    findings += _leak(group, detail)
+        return [
+            Finding("copies_across_classes", detail, files, files),
+            *leak("copies_across_splits", files, detail),
+        ]
+    findings += leak("copies_across_splits", files, detail)
     for split in SPLITS:
-        inside = tuple(name for name in files if _split(name) == split)
+        inside = tuple(name for name in files if split_of(name) == split)
         if len(inside) > 1:
             findings.append(
                 Finding("copies_in_class", f"{len(inside)} copies of one file", inside, inside[1:])
@@ -86,25 +89,28 @@ def _exact(group: _Group) -> list[Finding]:
     return findings
 
 
-def _leak(group: _Group, detail: str) -> list[Finding]:
-    """What is in train goes before what is in val; test stays as it is."""
-    if len({_split(name) for name in group.files}) == 1:
+def leak(kind: str, files: Sequence[str], detail: str) -> list[Finding]:
+    """A finding of `kind` where `files` lie in several splits.
+
+    What is in train goes before what is in val; test stays as it is.
+    """
+    if len({split_of(name) for name in files}) == 1:
         return []
-    last = max(SPLITS.index(_split(name)) for name in group.files)
-    offenders = tuple(name for name in group.files if SPLITS.index(_split(name)) < last)
-    return [Finding("copies_across_splits", detail, group.files, offenders)]
+    last = max(SPLITS.index(split_of(name)) for name in files)
+    offenders = tuple(name for name in files if SPLITS.index(split_of(name)) < last)
+    return [Finding(kind, detail, tuple(files), offenders)]
 
 
 def _near(group: _Group) -> list[Finding]:
     detail, findings = _in_words(group), []
     if len({_class(name) for name in group.files}) > 1:
         findings.append(Finding("near_across_classes", detail, group.files))
-    if len({_split(name) for name in group.files}) > 1:
+    if len({split_of(name) for name in group.files}) > 1:
         # Only those that resemble a photo of a later split themselves, not by way of others.
         offenders = {
-            min((a, b), key=lambda name: SPLITS.index(_split(name)))
+            min((a, b), key=lambda name: SPLITS.index(split_of(name)))
             for a, b, _ in group.links
-            if _split(a) != _split(b)
+            if split_of(a) != split_of(b)
         }
         findings.append(
             Finding("near_across_splits", detail, group.files, tuple(sorted(offenders)))
@@ -120,7 +126,8 @@ def _in_words(group: _Group) -> str:
     return f"{farthest} of {HASH_BITS} bits differ{how}"
 
 
-def _split(name: str) -> str:
+def split_of(name: str) -> str:
+    """The split of the file `split/class/file`."""
     return SPLIT_NAMES[name.split("/", 1)[0].lower()]
 
 

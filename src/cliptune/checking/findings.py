@@ -51,6 +51,12 @@ KINDS: dict[str, Kind] = {
         "A test on photos learned from tests nothing. "
         f"{_FIX}, out of train first, then out of val.",
     ),
+    "groups_across_splits": Kind(
+        "error",
+        "leakage: photos of one group in several splits",
+        f"Groups of dataset.json are to stay in one split; {_FIX}, out of train first, then out "
+        "of val.",
+    ),
     "near_across_classes": Kind(
         "warning",
         "label conflicts: nearly the same photo in several classes",
@@ -60,6 +66,12 @@ KINDS: dict[str, Kind] = {
         "warning",
         "leakage: nearly the same photo in several splits",
         f"Look at them on the page; {_FIX}, out of train first, then out of val.",
+    ),
+    "suspect_label": Kind(
+        "warning",
+        "labels that the photos contradict",
+        "Look at the page, the most contradicted first. '--export-suspects FILE.csv' lists them: "
+        "write relabel or drop where you agree, and 'cliptune prepare --relabel FILE.csv' does it.",
     ),
     "copies_in_class": Kind(
         "warning", "the same file several times in a class", f"One is enough; {_FIX}."

@@ -15,9 +15,11 @@ from cliptune.checking.check import CheckResult
 from cliptune.checking.findings import KINDS, SEVERITIES, Finding, Severity
 from cliptune.checking.fingerprints import HASH_BITS
 from cliptune.checking.near_duplicates import MAX_DISTANCE
+from cliptune.checking.suspects import KIND as SUSPECT
+from cliptune.checking.suspects import Suspects
 from cliptune.data.counts import counts_table
 from cliptune.data.reading import read_reduced
-from cliptune.errors import ImageError
+from cliptune.errors import ImageError, named
 from cliptune.files import whole_file
 from cliptune.html import picture, render
 from cliptune.text import counted, shorten, wrap
@@ -93,7 +95,23 @@ def check_text(result: CheckResult) -> str:
     )
     if not result.errors:
         verdict += " It can be trained on."
+    if result.suspects is not None:
+        parts.append(wrap(_judged(result.suspects)))
     return "\n\n".join([*parts, wrap(verdict)])
+
+
+def _judged(suspects: Suspects) -> str:
+    """What the ranking of labels rests on."""
+    contradicted = len(suspects.photos)
+    said = (
+        f"{counted(suspects.num_judged, 'label')} judged by {suspects.model}, each by the labels "
+        f"of other photos: {suspects.agreeing:.0%} agree, {contradicted:,} are contradicted. "
+        "Where the model knows classes badly, it contradicts right labels, too: the order tells "
+        "more than the number."
+    )
+    if suspects.unjudged:
+        said += f" Too few photos to judge labels of: {named(suspects.unjudged)}."
+    return said
 
 
 def _kind_text(kind: str, findings: Sequence[Finding]) -> str:
@@ -148,6 +166,7 @@ def check_page(result: CheckResult, command: str | None = None) -> str:
         megabytes=f"{result.num_bytes / 1e6:,.1f}",
         version=__version__,
         command=command,
+        judged="" if result.suspects is None else _judged(result.suspects),
         bits=HASH_BITS,
         distance=MAX_DISTANCE,
     )
@@ -158,9 +177,15 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Sec
     groups: list[Group] = []
     lines: list[Line] = []
     more = 0
-    if kind.startswith(("copies", "near")):
+    if kind.startswith(("copies", "near", "groups")):
         groups = [
             _group(result.data_dir, f.files, f.detail, f.offenders) for f in findings[:GROUPS]
+        ]
+        more = len(findings) - GROUPS
+    elif kind == SUSPECT and result.suspects is not None:
+        groups = [
+            _beside_typical(result.data_dir, result.suspects, place, f.detail)
+            for place, f in enumerate(findings[:GROUPS])
         ]
         more = len(findings) - GROUPS
     elif kind in SEEN:
@@ -209,6 +234,16 @@ def _group(
             )
         )  # fmt: skip
     return Group(detail=detail, photos=photos, more=len(files) - len(names))
+
+
+def _beside_typical(data_dir: Path, suspects: Suspects, place: int, detail: str) -> Group:
+    """A photo whose label is contradicted, and what is typical of both names."""
+    found = suspects.photos[place]
+    details = {found.file: "contradicted"}
+    for name in (found.label, found.suggested):
+        typical = suspects.typical.get(name, ())
+        details |= {file: f"typical of {name}" for file in typical if file != found.file}
+    return _group(data_dir, list(details), f"{place + 1}. {detail}", (), details=details)
 
 
 def _picture(path: Path) -> str:

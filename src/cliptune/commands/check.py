@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cliptune.commands.options import Debug, RayAddress, as_given
+from cliptune.commands.options import BaseModelName, Debug, Device, RayAddress, as_given
 
 
 def check(
@@ -28,17 +28,39 @@ def check(
     undo: Annotated[
         bool, typer.Option("--undo", help="Bring back what the last --fix moved.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_CHECKPOINT",
+            help="Rank labels that the photos contradict, as this base model sees them: a name on "
+            "the hub, a folder, or a checkpoint (then: its base model).",
+        ),
+    ] = None,
+    export_suspects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Of --model: list those labels, to edit and give to 'prepare --relabel'.",
+        ),
+    ] = None,
+    base_model: BaseModelName = None,
+    device: Device = "auto",
     engine: Annotated[
         str, typer.Option(help="Read photos here, or by ray on the machines of a cluster.")
     ] = "here",
     ray_address: RayAddress = None,
     debug: Debug = False,
 ) -> None:
-    """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names."""
-    from cliptune.commands.screen import check_to_screen
+    """Say what is wrong with a folder of photos: damage, copies, leaks, conflicts, names.
 
+    With --model also which labels the photos contradict.
+    """
+    from cliptune.commands.screen import SuspectsWanted, check_to_screen, quiet_libraries
+
+    if model is not None:
+        quiet_libraries(debug=debug)
     # Without --fix: the line looks again, and moves nothing.
-    line = as_given("check", data, strict=strict)
+    line = as_given("check", data, strict=strict, model=model, base_model=base_model)
     raise typer.Exit(
         check_to_screen(
             data,
@@ -47,6 +69,7 @@ def check(
             fix=fix,
             undo=undo,
             line=line,
+            suspects=SuspectsWanted(model, export_suspects, base_model, device),
             engine=engine,
             ray_address=ray_address,
             debug=debug,

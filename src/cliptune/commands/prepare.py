@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cliptune.commands.options import Debug
+from cliptune.errors import UserError
 
 
 def prepare(
@@ -29,6 +32,14 @@ def prepare(
             help="Leave out classes with fewer photos than this (for train, where --source has "
             "splits); each is named and stands in dataset.json. 3 is enough to split a class."
         ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name for a class: old=new. May be given again for others."),
+    ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(help="Several classes as one: collie,sheltie=collies. May be given again."),
     ] = None,
     shots: Annotated[
         int | None, typer.Option(help="Keep so many photos of each class in train; all elsewhere.")
@@ -75,6 +86,30 @@ def prepare(
             "without any label are left out by themselves."
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep photos of one patient, animal, camera or video in one split: a column of "
+            "a list, or a regular expression whose first group, or whole match, in a photo's path "
+            r"names it, such as 'patient(\d+)'. --shots then counts groups."
+        ),
+    ] = None,
+    multilabel: Annotated[
+        bool,
+        typer.Option(
+            "--multilabel",
+            help="Any number of labels to a photo: a list with beagle|boxer, a JSON list or a "
+            "column of 0 and 1 for each class; COCO's .json; the folder of VOC.",
+        ),
+    ] = False,
+    relabel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Change labels of --source as this list says, which 'check --export-suspects' "
+            "wrote and you edited: action keep, relabel or drop.",
+        ),
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos, copy none.")] = False,
     resize: Annotated[
         int | None, typer.Option(help="Make copies with a shorter edge of so many pixels.")
@@ -100,12 +135,34 @@ def prepare(
         checked = run_check(output_dir)
         print(check_text(checked))
         raise typer.Exit(checked.exit_code())
+    if multilabel:
+        from cliptune.preparing.multilabel import prepare_multilabel
+
+        beside = {
+            "num-classes": num_classes, "classes": classes, "exclude": exclude,
+            "min-photos": min_photos, "shots": shots, "leave-out": leave_out,
+            "group": group, "rename": rename, "merge": merge, "relabel": relabel,
+            "layout": layout if layout != "auto" else None,
+            "splits": splits if splits != "auto" else None,
+        }  # fmt: skip
+        if found := [f"--{name}" for name, value in beside.items() if value is not None]:
+            raise UserError(f"{', '.join(found)}: not known beside --multilabel. Leave it out.")
+        if source is None:
+            raise UserError("--multilabel: name the list, .json or folder with --source.")
+        prepared = prepare_multilabel(
+            output_dir, source, root=root, image_column=image_column, label_column=label_column,
+            train_ratio=train_ratio, val_ratio=val_ratio, link=link, resize=resize, seed=seed,
+        )  # fmt: skip
+        print(prepared.summary())
+        return
     result = run_preparation(
         output_dir,
         num_classes=num_classes,
         classes=_names(classes),
         exclude=_names(exclude),
         min_photos=min_photos,
+        rename=_renamed(rename),
+        merge=_merged(merge),
         shots=shots,
         source=source,
         layout=layout,
@@ -114,6 +171,8 @@ def prepare(
         image_column=image_column,
         label_column=label_column,
         leave_out=[name.strip() for name in leave_out.split(",")] if leave_out else None,
+        group=group,
+        relabel=relabel,
         link=link,
         resize=resize,
         download=download,
@@ -130,3 +189,32 @@ def _names(text: str | None) -> list[str] | None:
         return None
     cells = next(csv.reader([text], skipinitialspace=True))
     return [name for cell in cells if (name := cell.strip())]
+
+
+def _renamed(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """Old name -> new one, of texts such as old=new."""
+    if not texts:
+        return None
+    pairs = [_sides(text, "--rename", "old=new") for text in texts]
+    if twice := [old for old, count in Counter(old for old, _ in pairs).items() if count > 1]:
+        raise UserError(f"--rename: {twice[0]} gets two names. Give it one.")
+    return dict(pairs)
+
+
+def _merged(texts: Sequence[str] | None) -> dict[str, list[str]] | None:
+    """New name -> the classes that become it, of texts such as a,b=c."""
+    if not texts:
+        return None
+    merged: dict[str, list[str]] = {}
+    for text in texts:
+        olds, new = _sides(text, "--merge", "a,b=c")
+        merged.setdefault(new, []).extend(_names(olds) or [])
+    return merged
+
+
+def _sides(text: str, option: str, form: str) -> tuple[str, str]:
+    """What stands before and after the last "="."""
+    before, _, after = (side.strip() for side in text.rpartition("="))
+    if not before or not after:
+        raise UserError(f"{option} {text}: expected {form}, the new name last.")
+    return before, after

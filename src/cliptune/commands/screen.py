@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from cliptune.demo.run import DemoResult
     from cliptune.editing.change import ClassChange
     from cliptune.evaluation.comparison.comparison import Comparison
+    from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.export.export import Export
     from cliptune.inference.predictor import Predictor
+    from cliptune.model.checkpoint import Checkpoint
     from cliptune.serving.worker import Loaded
     from cliptune.training.reporting import TrainResult
     from cliptune.tuning.tuning import Tuning
@@ -55,9 +57,42 @@ def quiet_libraries(*, debug: bool) -> None:
     transformers_logging.disable_progress_bar()
 
 
+class SuspectsWanted(NamedTuple):
+    """The options of `check` that are about labels photos contradict; no `model`: none."""
+
+    model: str | None = None
+    export: Path | None = None
+    base_model: str | None = None
+    device: str = "auto"
+
+    def refuse_unfit(self) -> None:
+        """Raise `UserError` for a list that cannot be written."""
+        from cliptune.checking.suspects import check_suspects_file
+
+        if self.export is not None:
+            if self.model is None:
+                raise UserError(
+                    f"--export-suspects {self.export}: which labels are suspect a model says. Add "
+                    "--model NAME_OR_CHECKPOINT."
+                )
+            check_suspects_file(self.export)
+
+    def added_to(self, result: CheckResult) -> CheckResult:
+        """`result` with them; the list is written."""
+        from cliptune.checking.suspects import write_suspects
+        from cliptune.labelling.suspects import find_suspects
+
+        if self.model is None:
+            return result
+        found = find_suspects(result, self.model, base_model=self.base_model, device=self.device)
+        if self.export is not None:
+            write_suspects(found.photos, user_path(self.export))
+        return result.with_suspects(found)
+
+
 def check_to_screen(
     data_dir: Path, *, output: Path, strict: bool, fix: bool, undo: bool, line: str,
-    engine: str, ray_address: str | None, debug: bool,
+    suspects: SuspectsWanted, engine: str, ray_address: str | None, debug: bool,
 ) -> int:  # fmt: skip
     """Check, show and write what was found; set aside or bring back. Returns the exit code.
 
@@ -74,6 +109,7 @@ def check_to_screen(
         data_dir = folder_here(data_dir, "--fix and --undo:")
     data_dir = local_folder(data_dir)
     check_output_folder(output)
+    suspects.refuse_unfit()
     if undo:
         back = bring_back(data_dir)
         print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
@@ -82,10 +118,14 @@ def check_to_screen(
         files = counted(len(moved), "file")
         print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
         return 0
-    result = _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
+    result = suspects.added_to(
+        _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
+    )
     with output_folder(output) as folder:
         page = write_check(result, folder, line)[1]
     print(f"{check_text(result)}\n\nPictures: {_below(output, page.name)}")
+    if suspects.export is not None:
+        print(f"To edit: {suspects.export}")
     if not fix:
         return result.exit_code(strict=strict)
     moved = set_aside(data_dir, result.offenders)
@@ -120,6 +160,8 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
         first = result.history[0]
         head = f"{first['val_accuracy']:.1%} fitted head → " if first["epoch"] == 0 else ""
         lines.append(("val accuracy", f"{before:.1%} zero-shot → {head}{after:.1%} best"))
+    if best and best.record.task == "multilabel":
+        lines = [("val mAP", _mean_ap_in_words(result, best))]
     early = ", stopped early: val no longer improved" if result.stopped_early else ""
     lines.append(("epochs", f"{result.epochs} of {settings.training.num_epochs}{early}"))
     speed = f"{clock(result.train_seconds)} training, {result.images_per_second:.1f} images/s"
@@ -145,6 +187,16 @@ def training_summary(result: TrainResult, settings: Settings) -> None:
         print(f"\nEvaluate it:\n  {command('cliptune', 'evaluate', *words)}")
 
 
+def _mean_ap_in_words(result: TrainResult, best: Checkpoint) -> str:
+    figures, first = best.record.metrics, result.history[0]
+    if figures.get("val_mean_ap") is None:
+        return "not measured"
+    head = f"{first['val_mean_ap']:.1%} fitted head → " if first["epoch"] == 0 else ""
+    return (
+        f"{figures['baseline_val_mean_ap']:.1%} zero-shot → {head}{figures['val_mean_ap']:.1%} best"
+    )
+
+
 def tuning_summary(tuning: Tuning) -> None:
     """The table of a search, what its best is worth, and the command that trains with it."""
     from cliptune.tuning.text import tuning_text
@@ -162,6 +214,14 @@ def evaluation_summary(evaluation: Evaluation, output_dir: Path) -> None:
 
     print(summary_text(evaluation))
     print(f"\nReport: {_below(output_dir, 'report.html')}, and its text and pictures beside it")
+
+
+def multilabel_to_screen(evaluation: MultilabelEvaluation, output_dir: Path) -> None:
+    """The figures of several labels, and where the report lies."""
+    from cliptune.evaluation.multilabel.text import multilabel_summary
+
+    print(multilabel_summary(evaluation))
+    print(f"\nReport: {_below(output_dir, 'report.html')}, and its text and tables beside it")
 
 
 def _below(folder: Path, name: str) -> str:

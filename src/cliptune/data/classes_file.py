@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -118,26 +119,36 @@ def read_names(data_dir: Path, class_names: Sequence[str]) -> GivenNames:
     )
 
 
-def entries_of(folder: Path, *, known: Sequence[str], chosen: Sequence[str]) -> str | None:
+def entries_of(
+    folder: Path,
+    *,
+    known: Sequence[str],
+    chosen: Sequence[str],
+    called: Mapping[str, str] = MappingProxyType({}),
+) -> str | None:
     """`folder/classes.yaml` for those `chosen` of its `known` classes, as YAML; None without one.
 
     The text is the file's own where all classes are chosen; else entries of the others, and
-    comments, are left out. Raises `DataError` as `read_names` does.
+    comments, are left out. Those of `known` that are `called` otherwise among the chosen bring
+    their entries along; of several that are one class now, only the one of its name. Raises
+    `DataError` as `read_names` does.
     """
     if not os.path.lexists(folder / CLASSES_FILE):
         return None
     given = read_names(folder, known)
-    if set(known) == set(chosen):
+    if set(known) == set(chosen) and not called:
         return (folder / CLASSES_FILE).read_text(encoding="utf-8")
     entries: dict[str, dict[str, str | list[str]]] = {}
     of_chosen = (above for name in chosen for above in ancestors(name, given.parents))
     for name in dict.fromkeys([*chosen, *of_chosen]):
-        if name in given.parents:
-            entries.setdefault(name, {})["parent"] = given.parents[name]
-        if name in given.display:
-            entries.setdefault(name, {})["name"] = given.display[name]
-        if name in given.prompts:
-            entries.setdefault(name, {})["prompts"] = given.prompts[name]
+        olds = [old for old in known if called.get(old, old) == name]
+        own = olds[0] if len(olds) == 1 else name
+        if own in given.parents:
+            entries.setdefault(name, {})["parent"] = given.parents[own]
+        if own in given.display:
+            entries.setdefault(name, {})["name"] = given.display[own]
+        if own in given.prompts:
+            entries.setdefault(name, {})["prompts"] = given.prompts[own]
     return yaml.safe_dump(entries, allow_unicode=True, sort_keys=False) if entries else None
 
 

@@ -11,12 +11,13 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cliptune.data.groups import Groups, groups_of, take_groups
 from cliptune.data.image_files import CONVERT, IMAGE_SUFFIXES, find_images, pictures_left_out
 from cliptune.data.naming import clean_name, spellings
 from cliptune.data.splits import (
@@ -41,13 +42,18 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """The photos of one split, and the names their labels index."""
+    """The photos of one split, and the names their labels index.
+
+    Where photos have any number of labels (`data.multilabel`), `several` has those of each, and
+    the one label of a sample says nothing.
+    """
 
     name: str
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
     missing_classes: tuple[str, ...] = ()  # known class names this split has no folder for
     extra_classes: tuple[str, ...] = ()  # class folders of this split that are not known
+    several: tuple[tuple[int, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -88,7 +94,8 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     """The train and val splits of `data_dir`.
 
     Without a `val/` folder, `val_ratio` of each class of train becomes val: which photos depends
-    on their names and `seed` alone.
+    on their names and `seed` alone; groups of `dataset.json` stay together, and a class of one
+    group in train.
 
     Raises `DataError` with every fault found: a missing folder, no class, one class only, an
     empty class, a class of val that train lacks.
@@ -111,7 +118,10 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     _say_left_out(data_dir, folders, ("train", "val"))
 
     if val_classes is None:
-        train_classes, val_classes = _take_val(train_classes, val_ratio=val_ratio, seed=seed)
+        paths = [path for photos in train_classes.values() for path in photos]
+        train_classes, val_classes = _take_val(
+            train_classes, groups_of(data_dir, paths), val_ratio=val_ratio, seed=seed
+        )
         log.info(
             "%s has no val/ folder: %d of its %s serve as val (data.val_ratio %g, seed %d)",
             data_dir,
@@ -160,8 +170,10 @@ def relabelled(split: Split, class_names: Sequence[str]) -> Split:
 
 def without(split: Split, paths: set[Path]) -> Split:
     """`split` without the photos in `paths`."""
-    kept = tuple(sample for sample in split.samples if sample.path not in paths)
-    return Split(split.name, split.class_names, kept, split.missing_classes, split.extra_classes)
+    kept = [place for place, each in enumerate(split.samples) if each.path not in paths]
+    several = None if split.several is None else tuple(split.several[place] for place in kept)
+    samples = tuple(split.samples[place] for place in kept)
+    return replace(split, samples=samples, several=several)
 
 
 def _split(name: str, class_names: tuple[str, ...], classes: dict[str, list[Path]]) -> Split:
@@ -267,9 +279,22 @@ def _val_faults(
 
 
 def _take_val(
-    classes: dict[str, list[Path]], *, val_ratio: float, seed: int
+    classes: dict[str, list[Path]], groups_N: Groups | None, *, val_ratio: float, seed: int
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """(train, val): of each class, `val_ratio` of the photos (at least one, never all)."""
+    if groups_N is not None:
+        counts = [len(paths) for paths in classes.values()]
+        labels_N = np.repeat(np.arange(len(counts)), counts)
+        chosen_N = take_groups(labels_N, groups_N, share=val_ratio, seed=seed)
+        parts = dict(zip(classes, np.split(chosen_N, np.cumsum(counts)[:-1]), strict=True))
+
+        def side(chosen: bool) -> dict[str, list[Path]]:
+            return {
+                name: [path for path, out in zip(paths, parts[name], strict=True) if out == chosen]
+                for name, paths in classes.items()
+            }
+
+        return side(False), side(True)
     train, val = {}, {}
     for name, paths in classes.items():
         count = min(max(1, round(val_ratio * len(paths))), len(paths) - 1)

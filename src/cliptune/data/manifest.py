@@ -46,6 +46,15 @@ class PrepareOptions:
     link: bool = False
     resize: int | None = None
     leave_out: list[str] | None = None
+    multilabel: bool = False
+    group: str | None = None
+    rename: dict[str, str] | None = None  # old -> new
+    relabel: str | None = None  # a list's name and what tells its content from another's
+    merge: dict[str, list[str]] | None = None  # new -> those that become it
+
+
+# Written only where they were asked for: without, the file's bytes are those of earlier versions.
+_WHERE_GIVEN = ("multilabel", "group", "rename", "merge", "relabel")
 
 
 class Manifest(BaseModel):
@@ -61,10 +70,18 @@ class Manifest(BaseModel):
     left_out: dict[str, str] = {}  # class of the source -> why it was not taken
     counts: dict[str, dict[str, int]]  # split -> class -> photos
     files: dict[str, str]  # split/class/file -> SHA-256 of its content
+    called: dict[str, str] = {}  # class of the source -> the class it is here, if another
+    relabelled: dict[str, str] = {}  # photo of the source -> what became of its label, in words
+    groups: dict[str, str] = {}  # split/class/file -> the group that stays in one split
 
     def write(self, path: Path) -> None:
         """Write it to the file `path`."""
-        text = json.dumps(self.model_dump(), indent=1, ensure_ascii=False, sort_keys=False)
+        empty = {name for name in ("called", "groups", "relabelled") if not getattr(self, name)}
+        values = self.model_dump(exclude=empty)
+        for name in _WHERE_GIVEN:
+            if not values["options"][name]:
+                del values["options"][name]
+        text = json.dumps(values, indent=1, ensure_ascii=False, sort_keys=False)
         # Names that are no text (bytes of another encoding) stay what they are on the disk.
         path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape", newline="\n")
 
@@ -111,4 +128,6 @@ def read_manifest(folder: Path) -> Manifest | None:
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{_shown(own)} for {key}" for key, own in value.items())
     return "the default" if value is None else str(value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cliptune.distributed.manifests import import_pyarrow
+from cliptune.distributed.memory import give_back
 from cliptune.distributed.shards import Asked
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Collector:
             if under_way.missing == 0:
                 self.write(shard, under_way.whole())
                 del self._under_way[shard]
+                give_back()
         return new
 
 

@@ -44,6 +44,8 @@ def ray_running(address: str | None, *, quiet: bool = True) -> Iterator[Any]:
         level = logging.ERROR if quiet else logging.INFO
         if quiet:  # of an actor's arguments, in each run; files of Ray's own hold the rest
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        if address == "local":  # kept of each task for a dashboard, which is not there
+            os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         try:
             ray.init(
                 address=address, logging_level=level, log_to_driver=not quiet,

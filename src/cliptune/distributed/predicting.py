@@ -163,6 +163,11 @@ def _asked(
     )
 
     found = resolve_checkpoint(local_folder(checkpoint))
+    if found.record.task == "multilabel":
+        raise UserError(
+            f"{found.path}: it has any number of labels to a photo, which --engine ray does not "
+            "know yet. Predict without it."
+        )
     sums = found.path / SUMS
     if not sums.is_file():
         raise DataError(f"{found.path}: it has no {SUMS}; expected a checkpoint of this version.")

@@ -17,6 +17,7 @@ from cliptune._version import __version__
 from cliptune.data.images import Preprocess
 from cliptune.data.reading import Unreadable
 from cliptune.distributed.manifests import import_pyarrow
+from cliptune.distributed.memory import give_back
 from cliptune.distributed.places import below
 from cliptune.distributed.shards import rows_of, tried
 from cliptune.errors import CliptuneError, UserError
@@ -89,6 +90,7 @@ class Answering:
                     further=self.predictor.engine.further,
                 )  # fmt: skip
                 yield self._table(_placed(listed.slice(start, step), int(shard), start), answers)
+            give_back()
 
     def _table(self, rows: Rows, answers: Rows) -> pyarrow.Table:
         arrow, schema = import_pyarrow(), answers_schema(self.predictor.engine.further)
@@ -146,6 +148,7 @@ class Reading:
                         pixels[place] = found
                 placed = _placed(listed.slice(start, len(batch)), int(shard), start)
                 yield {**placed, "pixels": pixels, "error": faults}
+            give_back()
 
 
 def _placed(listed: pyarrow.Table, shard: int, start: int) -> dict[str, NDArray[Any]]:

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.data.folder import Sample, photos_of_class
+from cliptune.data.groups import groups_of
 from cliptune.data.splits import split_folder
 from cliptune.editing.classes import ClassParts
 from cliptune.errors import DataError, listing
-from cliptune.evaluation.statistics.intervals import Estimate, proportion
+from cliptune.evaluation.statistics.grouped import Groups, share_of
+from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint
@@ -71,23 +73,28 @@ def change_figures(
     known_N: NDArray[np.bool_] | None = None,
     data_dir: str = "",
     split: str = "",
+    groups_N: Groups | None = None,
 ) -> ChangeFigures:
     """What the class `index` changes, of logits (N, C) that know it and labels among the C.
 
-    `known_N` says which photos are not taken for "none of these". Raises `ValueError` without a
+    `known_N` says which photos are not taken for "none of these"; those of one number in `groups_N`
+    belong together. Raises `ValueError` without a
     photo of another class.
     """
     others_N, new_N = labels_N != index, labels_N == index
     count, num_new = int(others_N.sum()), int(new_N.sum()) if added else 0
     without_NC = np.delete(scaled_NC[others_N], index, axis=1)
     labels_without_N = labels_N[others_N] - (labels_N[others_N] > index)
-    unaware = proportion(int(top_k_hits(without_NC, labels_without_N, k=1).sum()), count)
+
+    def share(hits_M: NDArray[np.bool_], of_N: NDArray[np.bool_]) -> Estimate | None:
+        return share_of(hits_M, None if groups_N is None else groups_N[of_N])
+
+    unaware = share(top_k_hits(without_NC, labels_without_N, k=1), others_N)
     hits_N = top_k_hits(scaled_NC, labels_N, k=1)
-    aware = proportion(int(hits_N[others_N].sum()), count)
+    aware = share(hits_N[others_N], others_N)
     if unaware is None or aware is None:
         raise ValueError("there is no photo of another class to measure on")
     claimed_N = scaled_NC.argmax(axis=1) == index
-    right = int(hits_N[new_N].sum())
     return ChangeFigures(
         data_dir=data_dir,
         split=split,
@@ -96,11 +103,9 @@ def change_figures(
         after=aware if added else unaware,
         taken=int(claimed_N[others_N].sum()),
         num_new=num_new,
-        recall=proportion(right, num_new) if num_new else None,
-        precision=proportion(right, int(claimed_N.sum())) if num_new else None,
-        known=proportion(int(known_N[new_N].sum()), num_new)
-        if num_new and known_N is not None
-        else None,
+        recall=share(hits_N[new_N], new_N) if num_new else None,
+        precision=share((hits_N & new_N)[claimed_N], claimed_N) if num_new else None,
+        known=share(known_N[new_N], new_N) if num_new and known_N is not None else None,
     )
 
 
@@ -158,8 +163,10 @@ def figures_on_split(
         parts.record.answers, predictions.logits[0], predictions.features[0],
         weights_CD=classifier.class_weights().float().cpu().numpy(), means_CD=parts.means_CD,
     )  # fmt: skip
+    paths = [photos.samples[i].path for i in predictions.indices]
+    groups_N = groups_of(photos.data_dir, paths)
     figures = change_figures(
         told.scaled_NC, predictions.labels, index=index, added=added, known_N=told.known_N,
-        data_dir=str(photos.data_dir), split=photos.split,
+        data_dir=str(photos.data_dir), split=photos.split, groups_N=groups_N,
     )  # fmt: skip
     return figures, ""

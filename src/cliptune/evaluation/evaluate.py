@@ -18,6 +18,7 @@ from PIL import Image
 
 from cliptune.config import Settings
 from cliptune.data.folder import Sample, Split
+from cliptune.data.groups import Groups, groups_of
 from cliptune.data.image_files import photos_below
 from cliptune.data.splits import check_split
 from cliptune.errors import ImageError, ModelError
@@ -99,6 +100,7 @@ def evaluate(
     if output_dir is not None:
         check_output_folder(output_dir)
     found = resolve_checkpoint(user_path(checkpoint))
+    answers, means_CD = load_answers(found, prior=prior)
     measuring = Measuring(
         device=resolve_device(device), batch_size=batch_size, num_workers=num_workers,
         base_model=base_model, cache_dir=cache_dir, precision=precision, fast=fast,
@@ -109,7 +111,6 @@ def evaluate(
     photos = labelled_photos(settings, folder, split, found.record.class_names)
     say_mismatches(photos, folder)
     unknown_photos = [] if unknown is None else photos_below(Path(unknown), "--unknown")
-    answers, means_CD = load_answers(found, prior=prior)
     with memory_errors_in_words(batch_size):
         loaded = measuring.loaded(found)
         predicted = _predict(
@@ -199,9 +200,12 @@ def _evaluation(
 ) -> Evaluation:
     """The figures of what was predicted, and what is known of the photos."""
     known, record = predicted.known, checkpoint.record
-    scores_N, rejection = _known_or_not(answers, means_CD, predicted, unknown_dir=unknown_dir)
     sums = load_photo_sums(checkpoint)
     paths = [photos.samples[i].path for i in known.indices]
+    groups_N = groups_of(folder, paths)
+    scores_N, rejection = _known_or_not(
+        answers, means_CD, predicted, unknown_dir=unknown_dir, groups_N=groups_N
+    )
     of_training = is_of_training(checkpoint, saved_settings(checkpoint), folder)
     return build_evaluation(
         logits_NC=known.logits[0],
@@ -226,6 +230,7 @@ def _evaluation(
         ignored_classes=photos.extra_classes,
         skipped_images=tuple(str(fault.path) for fault in known.unreadable),
         seconds=predicted.seconds,
+        groups_N=groups_N,
     )
 
 
@@ -274,6 +279,7 @@ def _known_or_not(
     predicted: _Predicted,
     *,
     unknown_dir: Path | str | None,
+    groups_N: Groups | None,
 ) -> tuple[Floats | None, NoneOfThese | None]:
     """(the score of each photo, what it is worth), or None twice where nothing was fitted."""
     if answers is None:
@@ -293,7 +299,8 @@ def _known_or_not(
     known_N = scores(predicted.known)
     unknown_M = None if predicted.unknown is None else scores(predicted.unknown)
     where = None if unknown_dir is None else str(unknown_dir)
-    return known_N[answers.score], none_of_these(answers, known_N, unknown_M, unknown_dir=where)
+    rejection = none_of_these(answers, known_N, unknown_M, unknown_dir=where, groups_N=groups_N)
+    return known_N[answers.score], rejection
 
 
 def _baseline(loaded: LoadedCheckpoint) -> Classifier:

@@ -24,6 +24,7 @@ from cliptune.evaluation.report_json import (
     calibration_dict,
     estimate_dict,
     figures_dict,
+    groups_dict,
     improvement_dict,
     paired_dict,
     versions,
@@ -40,6 +41,8 @@ from cliptune.evaluation.statistics.figures import (
     compare_paired,
     full_metrics,
 )
+from cliptune.evaluation.statistics.grouped import Groups, shares_of_classes
+from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import (
     ConfusedPair,
     Labels,
@@ -140,6 +143,7 @@ class Evaluation:
             "top5_accuracy": None if top5 is None else 100 * top5,
             "loss": self.tuned.loss,
             "num_images": self.tuned.num_images,
+            **groups_dict(self.figures.num_groups),
             "figures": figures_dict(self.figures),
             "baseline": baseline_dict(self.baseline, self.baseline_figures),
             "improvement": improvement_dict(self.tuned, self.baseline),
@@ -204,11 +208,13 @@ def build_evaluation(
     class_order: Sequence[int] | None = None,
     seen: SeenPhotos | None = None,
     seen_unknown: SeenPhotos | None = None,
+    groups_N: Groups | None = None,
     parents: Parents | None = None,
 ) -> Evaluation:
     """An `Evaluation` from logits; what is not computed from them goes into it as it is given.
 
-    `given_names` has the name shown of classes that are not shown by their readable name.
+    `given_names` has the name shown of classes that are not shown by their readable name; photos
+    of one number in `groups_N` belong together.
     Raises `ValueError` when there is no photo, `CheckpointError` when a logit is not finite.
     """
     split_metrics(logits_NC, labels_N)  # without a photo there is nothing to say
@@ -233,14 +239,18 @@ def build_evaluation(
         skipped_images=skipped_images,
         tuned=split_metrics(scaled_NC, labels_N),
         baseline=None if base_NC is None else split_metrics(base_NC, labels_N),
-        figures=full_metrics(scaled_NC, labels_N, seed=SEED),
-        baseline_figures=None if base_NC is None else full_metrics(base_NC, labels_N, seed=SEED),
+        figures=full_metrics(scaled_NC, labels_N, seed=SEED, groups_N=groups_N),
+        baseline_figures=None
+        if base_NC is None
+        else full_metrics(base_NC, labels_N, seed=SEED, groups_N=groups_N),
         paired=None
         if base_NC is None
-        else compare_paired(scaled_NC, base_NC, labels_N, seed=SEED),
+        else compare_paired(scaled_NC, base_NC, labels_N, seed=SEED, groups_N=groups_N),
         answers=answers,
-        before_scaling=before_scaling(logits_NC, labels_N, seed=SEED),
-        classes=class_figures(confusion_CC, class_names),
+        before_scaling=before_scaling(logits_NC, labels_N, seed=SEED, groups_N=groups_N),
+        classes=class_figures(
+            confusion_CC, class_names, shares=_shares(labels_N, predicted_N, groups_N, class_names)
+        ),
         report=classification_report(labels_N, predicted_N, class_names),
         confusion_CC=confusion_CC,
         confused_pairs=most_confused_pairs(confusion_CC, class_names),
@@ -256,6 +266,19 @@ def build_evaluation(
         sets=measured_sets(answers, probabilities_NC, labels_N),
         families=families(tree, answers, probabilities_NC, labels_N),
     )  # fmt: skip
+
+
+def _shares(
+    labels_N: Labels, predicted_N: Labels, groups_N: Groups | None, class_names: Sequence[str]
+) -> tuple[list[Estimate | None], list[Estimate | None]] | None:
+    """(precision, recall) of each class; None where photos are independent."""
+    if groups_N is None:
+        return None
+    right_N, classes = labels_N == predicted_N, len(class_names)
+    return (
+        shares_of_classes(right_N, predicted_N, groups_N, classes=classes),
+        shares_of_classes(right_N, labels_N, groups_N, classes=classes),
+    )
 
 
 def refuse_not_finite(logits_NC: Logits, checkpoint: str) -> None:

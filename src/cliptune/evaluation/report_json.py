@@ -30,6 +30,11 @@ def versions() -> dict[str, str]:
     return {"cliptune": __version__} | installed
 
 
+def groups_dict(num_groups: int | None) -> dict[str, int]:
+    """How many independent groups the figures rest on, where photos belong to groups."""
+    return {} if num_groups is None else {"num_groups": num_groups}
+
+
 def figures_dict(figures: FullMetrics) -> dict[str, Any]:
     """JSON of the figures of one model, in fractions and nats.
 

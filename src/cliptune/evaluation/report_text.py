@@ -38,7 +38,7 @@ def summary_text(evaluation: Evaluation) -> str:
             "macro_f1": paired.macro_f1_difference,
         }
     lines = [
-        f"{counted(tuned.num_images, 'photo')} of the {evaluation.split} split, "
+        f"{photos_in_words(tuned)} of the {evaluation.split} split, "
         f"{counted(len(evaluation.class_names), 'class')}",
         *map(wrap, seen_texts(evaluation)),
         "",
@@ -51,6 +51,13 @@ def summary_text(evaluation: Evaluation) -> str:
     if evaluation.confused_pairs:
         lines += ["", "Most confused:", *_pairs_in_words(evaluation, evaluation.confused_pairs[:5])]
     return "\n".join(lines)
+
+
+def photos_in_words(figures: FullMetrics) -> str:
+    """ "200 photos", "200 photos in 40 groups": what the figures rest on."""
+    photos = counted(figures.num_images, "photo")
+    groups = figures.num_groups
+    return photos if groups is None else f"{photos} in {counted(groups, 'independent group')}"
 
 
 def seen_texts(evaluation: Evaluation) -> list[str]:
@@ -138,19 +145,30 @@ def cell(figures: FullMetrics | None, name: str, form: Callable[[float], str]) -
 
 def intervals_in_words(figures: FullMetrics) -> str:
     """What the brackets are, and what so few photos do not tell."""
-    text = "In brackets: 95 % intervals, of other photos like these."
-    if figures.num_images < FEW_PHOTOS:
-        text += " With so few photos, a difference of a few points may be chance."
+    text = f"In brackets: 95 % intervals, of other {others_in_words(figures)}."
+    number, what = figures.num_images, "photos"
+    if figures.num_groups is not None:
+        number, what = figures.num_groups, "groups"
+    if number < FEW_PHOTOS:
+        text += f" With so few {what}, a difference of a few points may be chance."
     return " ".join([text, *too_few_in_words(figures)])
+
+
+def others_in_words(figures: FullMetrics) -> str:
+    """What would be others next time: photos, or groups with all their photos."""
+    if figures.num_groups is None:
+        return "photos like these"
+    return "groups of photos like these (dataset.json says which belong together)"
 
 
 def too_few_in_words(figures: FullMetrics) -> list[str]:
     """A sentence for each figure that so few photos do not tell."""
     unsure = figures.too_few_photos
+    what = "photos" if figures.num_groups is None else "groups"
     sentences = (
-        ("log_loss", f"The intervals of log loss and Brier score need {FOR_LOSSES} photos."),
-        ("macro_f1", f"That of macro-F1 needs {IN_A_CLASS} photos of each class on average."),
-        ("ece", f"The calibration error needs {FOR_ECE} photos."),
+        ("log_loss", f"The intervals of log loss and Brier score need {FOR_LOSSES} {what}."),
+        ("macro_f1", f"That of macro-F1 needs {IN_A_CLASS} {what} of each class on average."),
+        ("ece", f"The calibration error needs {FOR_ECE} {what}."),
     )
     return [sentence for name, sentence in sentences if name in unsure]
 
@@ -230,6 +248,9 @@ def threshold_in_words(found: NoneOfThese, answers: Answers | None) -> str:
 def mcnemar_in_words(paired: PairedComparison) -> str:
     """The test, or why there is none."""
     if paired.mcnemar_p is None:
+        if paired.leaning_groups is not None:
+            groups = counted(paired.leaning_groups, "group")
+            return f"in {groups} that lean to either: too few to tell whether that is chance"
         return f"fewer than {DISCORDANT} in all: too few photos to tell whether that is chance"
     p = paired.mcnemar_p
     value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cliptune.evaluation.statistics.few_photos import FOR_95_PERCENT
-from cliptune.evaluation.statistics.intervals import Estimate, proportion
+from cliptune.evaluation.statistics.grouped import Groups, num_groups, share_of
+from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.rejection import (
     auroc_estimate,
     false_accept_rate,
@@ -63,17 +64,24 @@ def none_of_these(
     unknown_M: Mapping[ScoreName, Floats] | None = None,
     *,
     unknown_dir: str | None = None,
+    groups_N: Groups | None = None,
 ) -> NoneOfThese:
-    """From each score of the photos measured and, where there are some, of the unknown ones."""
+    """From each score of the photos measured and, where there are some, of the unknown ones.
+
+    The photos measured, not the unknown ones, may belong to groups.
+    """
     own_N = known_N[answers.score]
-    kept = proportion(int(answers.knows(own_N).sum()), len(own_N))
+    kept = share_of(answers.knows(own_N), groups_N)
     assert kept is not None  # there are photos
     measured = NoneOfThese(
         score=answers.score, threshold=answers.threshold, share=answers.share, kept=kept
     )
     if unknown_M is None:
         return measured
-    told = {name: auroc_estimate(known_N[name], unknown_M[name]) for name in unknown_M}
+    told = {
+        name: auroc_estimate(known_N[name], unknown_M[name], known_groups=num_groups(groups_N))
+        for name in unknown_M
+    }
     return replace(
         measured,
         num_unknown=len(unknown_M[answers.score]),

@@ -23,11 +23,13 @@ from cliptune.model.attention import evidence_maps, has_class_token
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier
 from cliptune.model.device import DTYPES, resolve_device
+from cliptune.model.label_answers import AnsweredLabels, answered_labels
 from cliptune.model.prior import Prior
 from cliptune.model.restore import (
     answering_precision,
     load_answers,
     load_classifier,
+    load_label_answers,
     saved_settings,
 )
 from cliptune.timing import section
@@ -68,7 +70,10 @@ class Engine:
         self._found, self._base_model, self._cache = found, base_model, cache
         self._weights = classifier.class_weights()
         self.preprocess = classifier.preprocess
-        self.answers, self._means_CD = load_answers(found, prior=prior)
+        self.label_answers = load_label_answers(found, prior=prior)
+        self.answers, self._means_CD = (
+            load_answers(found, prior=prior) if self.label_answers is None else (None, None)
+        )
 
     @torch.inference_mode()
     def answer(self, crops: Sequence[NDArray[np.uint8]]) -> Answered:
@@ -86,6 +91,8 @@ class Engine:
                 f"{self.checkpoint}: its answers are not finite numbers. Its training diverged, "
                 "or its weights were changed: use another checkpoint of the run."
             )
+        if self.label_answers is not None:
+            return answered_labels(self.label_answers, logits_BC)
         return answered(
             self.answers, logits_BC, features_BD,
             weights_CD=self._weights.cpu().numpy(), means_CD=self._means_CD,
@@ -100,6 +107,9 @@ class Engine:
             return Prediction(scores, source)
         known, known_score = bool(found.known_N[place]), float(found.known_scores_N[place])
         prediction = Prediction(scores, source, known, known_score)
+        if isinstance(found, AnsweredLabels):
+            shown = tuple(self._score(found, place, index) for index in found.shown(place))
+            return replace(prediction, shown=shown)
         if found.sets is not None and found.in_set_NC is not None:
             in_set = self._scores(found, place, k=int(found.in_set_NC[place].sum()))
             prediction = replace(prediction, prediction_set=in_set, coverage=found.sets.coverage)
@@ -119,16 +129,18 @@ class Engine:
 
     def _scores(self, found: Answered, place: int, *, k: int) -> tuple[ClassScore, ...]:
         """The `k` most probable classes of one image."""
-        scores = []
-        for index in found.best(place, k=k):
-            name = self.class_names[index]
-            probability = float(found.probabilities_NC[place, index])
-            scores.append(ClassScore(name, probability, self.display_names[name]))
-        return tuple(scores)
+        return tuple(self._score(found, place, int(index)) for index in found.best(place, k=k))
+
+    def _score(self, found: Answered, place: int, index: int) -> ClassScore:
+        name = self.class_names[index]
+        probability = float(found.probabilities_NC[place, index])
+        return ClassScore(name, probability, self.display_names[name])
 
     @property
     def further(self) -> tuple[str, ...]:
         """What `Prediction.further` has of each answer."""
+        if self.label_answers is not None:
+            return ("shown",)
         if self.answers is None:
             return ()
         kinds = {"prediction_set": self.answers.sets, "sure_of": self.answers.sure}

@@ -44,7 +44,10 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
         start = f"  At {100 * prediction.coverage:g} % one of: "
         lines += textwrap.wrap(start.strip() + " " + names, width, initial_indent="  ",
                                subsequent_indent="    ", break_long_words=False)  # fmt: skip
-    if prediction.known is False:
+    if prediction.shown is not None:
+        names = ", ".join(one_line(score.name) for score in prediction.shown)
+        lines.append(f"  Shown: {names or 'none of these; none reaches its threshold'}")
+    elif prediction.known is False:
         lines.append("  Perhaps none of these: it resembles the photos learned from too little.")
     return "\n".join(lines)
 
@@ -53,7 +56,10 @@ def result_line(result: Result) -> str:
     """One image in one line of text: path, tab, classes with percentages, or what is wrong."""
     if isinstance(result, Unreadable):
         return f"{one_line(str(result.path))}\terror: {one_line(result.reason)}"
-    scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in result.scores)
+    told = result.scores if result.shown is None else result.shown
+    scores = ", ".join(f"{one_line(s.name)} {100 * s.probability:.2f}%" for s in told)
+    if result.shown is not None:
+        return f"{one_line(result.source or '-')}\t{scores or 'none of these'}"
     in_set = ""
     if result.prediction_set is not None:
         in_set = "\tone of: " + ", ".join(one_line(s.name) for s in result.prediction_set)

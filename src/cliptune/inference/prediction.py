@@ -26,6 +26,10 @@ class Prediction:
     `known` says whether it shows one of the classes at all: whether `known_score` reaches the
     threshold set on validation photos. Both are None for a checkpoint without one.
 
+    Of a checkpoint of several labels, `shown` has every class whose probability reaches its own
+    threshold, the most probable first; `known` is whether there is any, and `known_score` how far
+    the surest is above. Otherwise it is None.
+
     `prediction_set` are the classes, the most probable first, of which one is right at the rate
     `coverage`; both are None for a checkpoint that was not trained with `evaluation.coverage`.
 
@@ -37,6 +41,7 @@ class Prediction:
     source: str | None = None  # the file it came from, if it came from one
     known: bool | None = None
     known_score: float | None = None
+    shown: tuple[ClassScore, ...] | None = None
     prediction_set: tuple[ClassScore, ...] | None = None
     coverage: float | None = None
     sure_of: ClassScore | None = None
@@ -49,6 +54,8 @@ class Prediction:
         Class names are joined by |, which none of them holds.
         """
         cells = {}
+        if self.shown is not None:
+            cells["shown"] = "|".join(score.label for score in self.shown)
         if self.prediction_set is not None:
             cells["prediction_set"] = "|".join(score.label for score in self.prediction_set)
         if self.sure_share is not None:
@@ -81,6 +88,8 @@ class Prediction:
             "known_score": self.known_score,
             "scores": [asdict(score) for score in self.scores],
         }
+        if self.shown is not None:
+            values["shown"] = [score.label for score in self.shown]
         if self.prediction_set is not None:
             in_set = [asdict(score) for score in self.prediction_set]
             values |= {"prediction_set": in_set, "coverage": self.coverage}

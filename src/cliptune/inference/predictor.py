@@ -67,6 +67,7 @@ class Predictor:
         self.display_names = self.engine.display_names
         self.device, self.precision = self.engine.device, self.engine.precision
         self.answers = self.engine.answers
+        self.label_answers = self.engine.label_answers  # of several labels, in its place
         self.batch_size = batch_size
         self.reader = Reader(
             preprocess=self.engine.preprocess, reduced_decoding=reduced_decoding, threads=threads

@@ -45,13 +45,14 @@ from cliptune.data.digests import PhotoSums
 from cliptune.data.naming import clean_name, display_names
 from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError, StorageError, named
-from cliptune.files import SUMS, check_sums, delete_folder, whole_folder, write_sums
+from cliptune.files import SUMS, check_sums, delete_folder, user_path, whole_folder, write_sums
 from cliptune.foreign_errors import resource_errors, system_reason
 from cliptune.hints import not_there
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier
 from cliptune.model.exported.about import AGAIN, EXPORTED, read_about
 from cliptune.model.exported.classifier import GRAPH
+from cliptune.model.label_answers import LabelAnswers
 from cliptune.model.lora import adapter_state
 from cliptune.storage import (
     address_of,
@@ -112,6 +113,8 @@ class Record(BaseModel):
     without_val: bool = False  # there was no photo to measure on
     metrics: dict[str, float | int | None]
     answers: Answers | None = None  # fitted on val, where it was measured at this point
+    task: Literal["single", "multilabel"] = "single"  # labels of a photo: one, or any number
+    label_answers: LabelAnswers | None = None  # in the place of `answers`, of several labels
     prior: list[Annotated[float, Field(gt=0)]] | None = None  # each class's share of training
     history: list[str] = []  # classes added and removed since training, in words
     versions: dict[str, str]
@@ -163,6 +166,11 @@ class Checkpoint:
         """Accuracy on val as a fraction, where it was measured at this point."""
         value = self.record.metrics.get("val_accuracy")
         return None if value is None else float(value)
+
+
+def is_of_several_labels(path: Path | str) -> bool:
+    """Whether the checkpoint, or the best of a run, is for any number of labels to a photo."""
+    return resolve_checkpoint(user_path(path)).record.task == "multilabel"
 
 
 def write_checkpoint(

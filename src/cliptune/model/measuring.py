@@ -14,6 +14,12 @@ from tqdm import tqdm
 from cliptune.config import Settings
 from cliptune.data.folder import Sample, Split, load_split, load_training_splits, relabelled
 from cliptune.data.loading import PhotoDataset, make_loader
+from cliptune.data.multilabel import (
+    LABELS_FILE,
+    is_multilabel,
+    load_multilabel_split,
+    load_multilabel_training,
+)
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError, StorageError
 from cliptune.files import user_path
@@ -106,20 +112,37 @@ def is_of_training(checkpoint: Checkpoint, settings: Settings, folder: Path) -> 
 
 
 def labelled_photos(
-    settings: Settings, data_dir: Path, split: str, class_names: list[str]
+    settings: Settings,
+    data_dir: Path,
+    split: str,
+    class_names: list[str],
+    *,
+    several: bool = False,
 ) -> Split:
-    """The photos of `split`, labelled by the checkpoint's class names."""
+    """The photos of `split`, labelled by the checkpoint's class names; `several`: any number each.
+
+    Raises `DataError` where they are labelled otherwise.
+    """
     folders = split_folders(data_dir)
+    if several != is_multilabel(data_dir):
+        found, expected = f"a folder for each class, not {LABELS_FILE}", "any number of labels"
+        if not several:
+            found, expected = f"{LABELS_FILE} in its splits", "one label"
+        raise DataError(
+            f"{data_dir}: it has {found}, and the checkpoint {expected} to a photo. Measure it on "
+            "photos that are labelled so."
+        )
     if split == "test" or "val" in folders or "train" not in folders:
-        return load_split(data_dir, split, class_names=class_names)
+        load = load_multilabel_split if several else load_split
+        return load(data_dir, split, class_names=class_names)
     # Without a val/ folder, training took val out of train/; take the same photos again.
-    train, val = load_training_splits(
-        data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed
-    )
+    load_both = load_multilabel_training if several else load_training_splits
+    train, val = load_both(data_dir, val_ratio=settings.data.val_ratio, seed=settings.seed)
     if set(train.class_names) != set(class_names):
         raise DataError(
             f"{data_dir}: there is no val/ folder, and train/ holds other classes than the "
             "checkpoint knows, so the photos it was validated on cannot be found again. "
             "Evaluate with --split test, or make a val/ folder."
         )
-    return relabelled(train if split == "train" else val, class_names)
+    chosen = train if split == "train" else val
+    return chosen if several else relabelled(chosen, class_names)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cliptune.config import Settings, load_settings
 from cliptune.data.digests import PhotoSums
 from cliptune.data.images import Preprocess
-from cliptune.errors import CheckpointError, DeviceError, ModelError, SettingsError
+from cliptune.errors import CheckpointError, DeviceError, ModelError, SettingsError, UserError
 from cliptune.model.answers import Answers
 from cliptune.model.backbone import BaseModelSource, load_model
 from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, Checkpoint, Record
@@ -23,6 +23,7 @@ from cliptune.model.device import precision_to_answer
 from cliptune.model.exported.about import read_about
 from cliptune.model.exported.classifier import ExportedClassifier
 from cliptune.model.fast.encoder import fuse
+from cliptune.model.label_answers import LabelAnswers, usual_answers
 from cliptune.model.lora import check_config, load_adapter_state, merge, merge_plain
 from cliptune.model.prior import Prior, answers_for
 from cliptune.storage import local_folder
@@ -144,6 +145,11 @@ def load_answers(
     its classes or one another, and `UserError` for a `prior` that cannot be answered for.
     """
     path, answers = checkpoint.path, checkpoint.record.answers
+    if checkpoint.record.task == "multilabel":
+        raise UserError(
+            f"{path}: it has any number of labels to a photo. train, evaluate and predict know "
+            "such checkpoints; the other commands do not yet."
+        )
     count = len(checkpoint.record.class_names)
     if answers is not None and answers.factors is not None and len(answers.factors) != count:
         raise CheckpointError(
@@ -159,6 +165,31 @@ def load_answers(
     if means is None or means.ndim != 2 or len(means) != count or not means.isfinite().all():
         raise CheckpointError(f"{path / MEANS}: no finite means of {count} classes in it.")
     return answers, means.float().numpy()
+
+
+def load_label_answers(
+    checkpoint: Checkpoint, *, prior: Prior | None = None
+) -> LabelAnswers | None:
+    """How a checkpoint of several labels answers; None for one of one label.
+
+    Raises `CheckpointError` when that does not fit its classes, and `UserError` for a `prior`.
+    """
+    record = checkpoint.record
+    if record.task == "single":
+        return None
+    if prior is not None:
+        raise UserError(
+            f"--prior {prior}: {checkpoint.path} has any number of labels to a photo, and their "
+            "shares are none of one whole. Leave it out."
+        )
+    answers, count = record.label_answers, len(record.class_names)
+    if answers is None:
+        return usual_answers(count)
+    if len(answers.thresholds) != count:
+        raise CheckpointError(
+            f"{checkpoint.path / RECORD}: {len(answers.thresholds)} thresholds for {count} classes."
+        )
+    return answers
 
 
 def load_photo_sums(checkpoint: Checkpoint) -> PhotoSums | None:

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cliptune.data.classes_file import CLASSES_FILE, entries_of
 from cliptune.data.folder import scan_classes
 from cliptune.data.manifest import Manifest, PrepareOptions, SourceRecord, count, read_manifest
-from cliptune.data.naming import clean_name
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
 from cliptune.files import user_path
 from cliptune.foreign_errors import disk_errors
-from cliptune.hints import check_choice
 from cliptune.locks import alone
+from cliptune.preparing.asked import Asked, asked_for, cleaned
 from cliptune.preparing.breeds import BREEDS, DEFAULT_NUM_BREEDS
 from cliptune.preparing.building import (
+    Plan,
     build,
     check_apart,
     check_nothing_in_the_way,
@@ -33,8 +33,11 @@ from cliptune.preparing.building import (
     work_folder,
     write_manifest,
 )
-from cliptune.preparing.choosing import Choice, Wish, choose
+from cliptune.preparing.choosing import Choice, choose
 from cliptune.preparing.download import ELSEWHERE
+from cliptune.preparing.grouping import groups_in_words, share_out_groups
+from cliptune.preparing.relabelling import in_words, read_relabelling, relabelled
+from cliptune.preparing.renaming import called_in_words, with_names
 from cliptune.preparing.report import (
     PrepareResult,
     already_there,
@@ -43,16 +46,15 @@ from cliptune.preparing.report import (
     notes_on,
 )
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
+from cliptune.preparing.sources.layouts import ClassLayout
 from cliptune.preparing.sources.lists import LIST_SUFFIXES
 from cliptune.preparing.sources.opening import (
-    LAYOUTS,
-    SPLIT_CHOICES,
     Source,
     open_source,
     source_name,
 )
 from cliptune.preparing.sources.stanford import archive_beside, fetch_archive
-from cliptune.preparing.splitting import Shares, share_out
+from cliptune.preparing.splitting import Parts, Shares, share_out
 from cliptune.storage import address_of, folder_here, kept_file, kept_folder, local_folder
 from cliptune.text import counted
 
@@ -69,6 +71,8 @@ def prepare(
     classes: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     min_photos: int | None = None,
+    rename: Mapping[str, str] | None = None,
+    merge: Mapping[str, Sequence[str]] | None = None,
     shots: int | None = None,
     train_ratio: float = 0.7,
     val_ratio: float | None = None,
@@ -79,6 +83,8 @@ def prepare(
     image_column: str | None = None,
     label_column: str | None = None,
     leave_out: Sequence[str] | None = None,
+    group: str | None = None,
+    relabel: Path | None = None,
     download: bool = True,
     progress: bool = True,
     url: str | None = None,
@@ -92,12 +98,20 @@ def prepare(
 
     `classes` chooses by name, `num_classes` by number; neither means ten well-known breeds of
     Stanford Dogs, or every class of any other source. Classes that `exclude` names are left out,
-    and those with fewer than `min_photos` photos (for train, where the source has splits).
+    and those with fewer than `min_photos` photos (for train, where the source has splits). Before
+    that, `rename` gives classes other names (old -> new), and `merge` makes several one (new -> the
+    old ones): these options, too, speak of the new names.
 
     Splits of the source's own are kept, and what they lack is taken from their train. Otherwise
     `train_ratio` of each class goes to train, `val_ratio` (default: half of the rest) to val and
     the rest to test, at least one photo to each. `shots` keeps that many photos of each class in
     train. Which photo goes where depends on the photos' names, the class name and `seed` alone.
+
+    `group` keeps photos of one patient, animal, camera or video in one split, and `dataset.json`
+    holds them: a column of a list or dataset, or a regular expression whose first group, or whole
+    match, in a photo's path names it. `shots` then counts groups: all their photos are kept.
+
+    `relabel` is a list of labels to change (`preparing.relabelling`), as `check` exports it.
 
     Photos are copied, linked to (`link`), or copied with a shorter edge of at most `resize`
     pixels. What a `classes.yaml` in the folder `source` says of the classes taken comes along,
@@ -107,13 +121,17 @@ def prepare(
     Raises `DataError` for options or photos that cannot be used, and where `output_dir` was made
     with other options; `HubError` for a download that broke off, `ResourceError` for a full disk.
     """
+    changes = None if relabel is None else read_relabelling(user_path(relabel))
     options = PrepareOptions(
-        layout=layout, splits=splits, num_classes=num_classes, classes=_cleaned(classes),
-        exclude=_cleaned(exclude), min_photos=min_photos, image_column=image_column,
+        layout=layout, splits=splits, num_classes=num_classes, classes=cleaned(classes),
+        exclude=cleaned(exclude), min_photos=min_photos, image_column=image_column,
         label_column=label_column, shots=shots, train_ratio=train_ratio, val_ratio=val_ratio,
         link=link, resize=resize, leave_out=list(leave_out) if leave_out else None,
+        group=group, rename=dict(rename) if rename else None,
+        merge={new: list(olds) for new, olds in merge.items()} if merge else None,
+        relabel=None if changes is None else changes.mark,
     )  # fmt: skip
-    asked = _asked(options, seed=seed)
+    asked = asked_for(options, seed=seed)
     output_dir, source = folder_here(output_dir, "--output-dir"), _hub_or_path(source)
     # What a killed run left is finished or cleared first.
     if not unfinished(output_dir) and (there := _already_there(output_dir, asked, source)):
@@ -121,7 +139,7 @@ def prepare(
     check_apart(source, output_dir)
     source = source or archive_beside(output_dir)
     # A mistake is told before anything is made or fetched.
-    breeds = _breeds_of_stanford_dogs(asked.wish) if source is None else ()
+    breeds = _breeds_of_stanford_dogs(asked) if source is None else ()
     with disk_errors(output_dir, then=ELSEWHERE), alone(output_dir):
         finish_or_clear(output_dir)
         if there := _already_there(output_dir, asked, source):
@@ -134,70 +152,47 @@ def prepare(
         with open_source(
             source, layout=layout, splits=splits, root=None if root is None else local_folder(root),
             image_column=image_column, label_column=label_column, leave_out=leave_out or (),
-            download_lists=download,
+            download_lists=download, group=group,
         ) as opened:  # fmt: skip
-            return _make(opened, output_dir, asked, where=str(source), progress=progress)
+            done: dict[str, str] = {}
+            if changes is not None:
+                layout_, done = relabelled(opened.layout, changes, where=str(source))
+                notes = (*layout_.notes, in_words(done, changes))
+                opened = replace(opened, layout=replace(layout_, notes=notes))
+            return _make(
+                opened, output_dir, asked, where=str(source), relabelled=done, progress=progress
+            )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was asked for, whole and in the terms of those who choose classes and share photos."""
-
-    options: PrepareOptions
-    wish: Wish
-    shares: Shares
-
-
-def _asked(options: PrepareOptions, *, seed: int) -> _Asked:
-    """Raises `DataError` for options that are wrong whatever the photos are."""
-    wish = Wish(
-        classes=options.classes,
-        num_classes=options.num_classes,
-        exclude=options.exclude,
-        min_photos=options.min_photos,
-    )
-    shares = Shares(
-        train_ratio=options.train_ratio,
-        val_ratio=options.val_ratio,
-        seed=seed,
-        shots=options.shots,
-    )
-    check_choice("--layout", options.layout, LAYOUTS, refusal=DataError)
-    check_choice("--splits", options.splits, SPLIT_CHOICES, refusal=DataError)
-    if options.resize is not None and (options.resize < 16 or options.link):
-        expected = "no --link beside it" if options.link else "at least 16 pixels"
-        raise DataError(f"--resize {options.resize}: expected {expected}.")
-    return _Asked(options, wish, shares)
-
-
-def _cleaned(names: Sequence[str] | None) -> list[str] | None:
-    return None if names is None else [clean_name(name) for name in names]
-
-
-def _breeds_of_stanford_dogs(wish: Wish) -> tuple[str, ...]:
+def _breeds_of_stanford_dogs(asked: Asked) -> tuple[str, ...]:
     """The breeds to be taken of an archive that is not there yet."""
+    called = asked.names_of(list(BREEDS), where="Stanford Dogs")
     return choose(
-        dict.fromkeys(BREEDS, ()),
+        {called.get(name, name): () for name in BREEDS},
         {},
-        replace(wish, min_photos=None),  # how many photos there are is not known yet
+        replace(asked.wish, min_photos=None),  # how many photos there are is not known yet
         default_number=DEFAULT_NUM_BREEDS,
         where="Stanford Dogs",
     ).taken
 
 
 def _make(
-    source: Source, output_dir: Path, asked: _Asked, *, where: str, progress: bool
-) -> PrepareResult:
+    source: Source, output_dir: Path, asked: Asked, *, where: str, relabelled: dict[str, str],
+    progress: bool,
+) -> PrepareResult:  # fmt: skip
     """Share out the photos of `source`, build their tree, and move it to `output_dir`."""
-    layout, link = source.layout, asked.options.link
+    link, known = asked.options.link, list(source.layout.classes)
+    called = asked.names_of(known, where=where)
+    layout = with_names(source.layout, called)
     choice = choose(
         layout.classes, layout.splits, asked.wish, default_number=layout.default_number, where=where
     )
     taken = {name: layout.classes[name] for name in sorted(choice.taken)}
-    plan = places(taken, share_out(taken, layout.splits, asked.shares, where=where))
+    dealt = _dealt(layout, taken, asked.shares, where=where)
+    plan = places(taken, dealt)
     if link and any(source.store.file(photo) is None for photo in plan):
         raise DataError(f"--link: {where} holds no files of their own to link to. Leave it out.")
-    names = entries_of(Path(where), known=list(layout.classes), chosen=list(taken))
+    names = entries_of(Path(where), known=known, chosen=list(taken), called=called)
     work = work_folder(output_dir)
     try:
         digests = build(
@@ -205,7 +200,10 @@ def _make(
         )
         if names is not None:
             (work / CLASSES_FILE).write_text(names, encoding="utf-8", newline="\n")
-        manifest = _manifest(source, asked, choice, digests)
+        renamed = {old: new for old, new in called.items() if new in taken}
+        manifest = _manifest(source, asked, choice, digests, plan).model_copy(
+            update={"called": renamed, "relabelled": relabelled}
+        )
         write_manifest(manifest, work)
         place_tree(work, output_dir)
     except BaseException:  # Ctrl-C included
@@ -220,16 +218,41 @@ def _make(
         headline=f"{output_dir}: {counted(len(plan), 'photo')} of {counted(len(taken), 'class')}, "
         f"{'linked to' if link else 'copied from'} {where}.",
         notes=(
-            *notes_on(source, choice, shares=asked.shares),
+            *called_in_words(called),
+            *notes_on(replace(source, layout=layout), choice, shares=asked.shares),
+            *_of_groups(layout, dealt, asked.shares),
             f"What is wrong with them, before training does:\n  {check_command(output_dir)}",
         ),
     )
 
 
-def _manifest(source: Source, asked: _Asked, choice: Choice, digests: dict[str, str]) -> Manifest:
+def _dealt(
+    layout: ClassLayout, taken: dict[str, list[PurePosixPath]], shares: Shares, *, where: str
+) -> dict[str, Parts[PurePosixPath]]:
+    """Class -> split -> its photos, whole groups where there are groups."""
+    if layout.groups:
+        return share_out_groups(taken, layout.splits, layout.groups, shares, where=where)
+    return share_out(taken, layout.splits, shares, where=where)
+
+
+def _of_groups(
+    layout: ClassLayout, dealt: dict[str, Parts[PurePosixPath]], shares: Shares
+) -> list[str]:
+    if not layout.groups:
+        return []
+    return [groups_in_words(dealt, layout.groups, shares, given=bool(layout.splits))]
+
+
+def _manifest(
+    source: Source, asked: Asked, choice: Choice, digests: dict[str, str], plan: Plan
+) -> Manifest:
     from cliptune._version import __version__
 
     files = dict(sorted(digests.items()))
+    groups: dict[str, str] = {}
+    if of_photo := source.layout.groups:
+        named = {place.as_posix(): of_photo[photo] for photo, place in plan.items()}
+        groups = {name: named[name] for name in files}
     record = SourceRecord(
         name=source.name,
         kind=source.layout.kind,
@@ -237,7 +260,7 @@ def _manifest(source: Source, asked: _Asked, choice: Choice, digests: dict[str, 
     )
     return Manifest(
         cliptune=__version__, source=record, options=asked.options, seed=asked.shares.seed,
-        left_out=choice.left_out, counts=count(list(files)), files=files,
+        left_out=choice.left_out, counts=count(list(files)), files=files, groups=groups,
     )  # fmt: skip
 
 
@@ -260,7 +283,7 @@ def _fetched(address: str) -> Path:
 
 
 def _already_there(
-    output_dir: Path, asked: _Asked, source: Path | str | None
+    output_dir: Path, asked: Asked, source: Path | str | None
 ) -> PrepareResult | None:
     """That there is nothing to do. Raises `DataError` where it was made in another way."""
     counts = {

@@ -95,7 +95,7 @@ def notes_on(source: Source, choice: Choice, *, shares: Shares) -> tuple[str, ..
         lacking = [split for split in SPLITS if split not in set(layout.splits.values())]
         taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
         notes.append(f"The splits are the source's own.{taken}")
-    if shares.shots is not None:
+    if shares.shots is not None and not layout.groups:
         shots = counted(shares.shots, "photo")
         notes.append(f"train/ holds {shots} a class (--shots); val/ and test/ all.")
     notes += _left_out(choice)

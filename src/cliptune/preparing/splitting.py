@@ -114,7 +114,7 @@ def split_photos(
     `val_ratio`, test the rest; without `val_ratio` val and test share what train leaves, an odd
     one going to test.
     """
-    order = _shuffled(photos, name=name, seed=seed)
+    order = shuffled(photos, name=name, seed=seed)
     num_train = min(max(1, round(train_ratio * len(order))), len(order) - 2)
     rest = len(order) - num_train
     num_val = rest // 2 if val_ratio is None else round(val_ratio * len(order))
@@ -129,7 +129,7 @@ def split_photos(
 def _complete(given: Parts[T], missing: Sequence[str], *, name: str, shares: Shares) -> Parts[T]:
     """`given` with its train shuffled and the `missing` splits taken from the end of it."""
     parts = dict(given)
-    train = _shuffled(given["train"], name=name, seed=shares.seed)
+    train = shuffled(given["train"], name=name, seed=shares.seed)
     val_ratio = (1 - shares.train_ratio) / 2 if shares.val_ratio is None else shares.val_ratio
     ratios = {"val": val_ratio, "test": 1 - shares.train_ratio - val_ratio}
     total = len(train)
@@ -141,7 +141,8 @@ def _complete(given: Parts[T], missing: Sequence[str], *, name: str, shares: Sha
     return parts
 
 
-def _shuffled(photos: Sequence[T], *, name: str, seed: int) -> list[T]:
+def shuffled(photos: Sequence[T], *, name: str, seed: int) -> list[T]:
+    """`photos` of class `name` in the order that `seed` gives them."""
     # Seeded by the class's own name: adding a class does not move the others' photos.
     rng = np.random.default_rng([seed, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
     return [photos[i] for i in rng.permutation(len(photos))]

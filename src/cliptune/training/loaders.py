@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from cliptune.config import AugmentationSettings, DataSettings, TrainingSettings
@@ -14,8 +15,10 @@ from cliptune.data.augment import Augmentation
 from cliptune.data.decoded import MIB
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Split, load_training_splits, without
+from cliptune.data.groups import Groups, groups_of
 from cliptune.data.images import Preprocess
 from cliptune.data.loading import EpochBatches, PhotoDataset, make_loader
+from cliptune.data.multilabel import has_several_labels, load_multilabel_training
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import default_cache_dir
 from cliptune.storage import address_of, local_folder
@@ -32,9 +35,10 @@ def load_photos(
 
     Raises `ImageError` listing all of them, unless `data.on_bad_image` is "skip".
     """
-    train, val = load_training_splits(
-        local_folder(data.data_dir), val_ratio=data.val_ratio, seed=seed
-    )
+    folder = local_folder(data.data_dir)
+    several = has_several_labels(folder, data.task)
+    load = load_multilabel_training if several else load_training_splits
+    train, val = load(folder, val_ratio=data.val_ratio, seed=seed)
     paths = [sample.path for split in (train, val) for sample in split.samples]
     unreadable = unreadable_of(paths, progress=progress)
     if unreadable:
@@ -51,8 +55,8 @@ def load_photos(
     cause = "without the unreadable images " if unreadable else ""
     _refuse_nothing_left(data.data_dir, train, val, cause=cause, recipe=recipe)
     log.info(
-        "%s: %s, %s, %s", address_of(data.data_dir) or data.data_dir,
-        counted(len(train.class_names), "class"),
+        "%s: %s%s, %s, %s", address_of(data.data_dir) or data.data_dir,
+        counted(len(train.class_names), "class"), ", any number to a photo" if several else "",
         counted(len(train), "training photo"), counted(len(val), "validation photo"),
     )  # fmt: skip
     if not val.samples:
@@ -73,6 +77,8 @@ def _refuse_nothing_left(
     A head can be fitted without val.
     """
     left = {sample.label for sample in train.samples}
+    if train.several is not None:
+        left = {label for labels in train.several for label in labels}
     empty = [name for label, name in enumerate(train.class_names) if label not in left]
     if empty or (not val.samples and recipe == "plain"):
         raise DataError(
@@ -85,6 +91,20 @@ def _refuse_nothing_left(
 def photo_sums(train: Split, val: Split) -> PhotoSums:
     """The sums by which a checkpoint knows its photos again."""
     return PhotoSums.of(*([sample.path for sample in split.samples] for split in (train, val)))
+
+
+def groups_of_splits(
+    data_dir: Path, train: Split, val: Split
+) -> tuple[Groups | None, Groups | None]:
+    """The group of each photo of `train`, and of `val`, by the same numbers; None without any."""
+    groups_N = groups_of(data_dir, [s.path for split in (train, val) for s in split.samples])
+    if groups_N is None:
+        return None, None
+    log.info(
+        "%s: its photos belong to %s, which stay together in folds",
+        data_dir, counted(len(np.unique(groups_N)), "group"),
+    )  # fmt: skip
+    return groups_N[: len(train)], groups_N[len(train) :]
 
 
 def make_loaders(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cliptune.errors import MissingExtra
 from cliptune.evaluation.statistics.metrics import SplitMetrics
+from cliptune.evaluation.statistics.multilabel import MultilabelMetrics
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.training.run import Progress, Run
 
@@ -163,6 +164,8 @@ def epoch_row(
     }
     if criterion is not None:
         row["val_criterion"] = finite(criterion)
+    if isinstance(metrics, MultilabelMetrics):
+        row["val_mean_ap"] = finite(metrics.mean_ap)
     if metrics.top5_accuracy is not None:
         row["train_top5_accuracy"] = mean(state.top5_correct)
         row["val_top5_accuracy"] = metrics.top5_accuracy
@@ -177,6 +180,8 @@ def epoch_line(row: Mapping[str, float | None], *, num_epochs: int, is_best: boo
         return "–" if value is None else format(value, kind)
 
     top5 = f" top-5 {said('val_top5_accuracy', '.1%')}" if "val_top5_accuracy" in row else ""
+    if "val_mean_ap" in row:  # accuracy is then that of photos with all labels right
+        top5 = f" mAP {said('val_mean_ap', '.1%')}"
     return (
         f"epoch {said('epoch', 'g')}/{num_epochs}  "
         f"train {said('train_loss', '.3f')} {said('train_accuracy', '.1%')}  "

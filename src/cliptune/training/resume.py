@@ -47,7 +47,7 @@ CHANGEABLE = (
 
 
 # Settings that earlier versions did not have.
-_NEW = {"training.recipe", "training.min_updates", "training.val_in_head"}
+_NEW = {"data.task", "training.recipe", "training.min_updates", "training.val_in_head"}
 # And those by which a run of before them was trained as by these values.
 _BEFORE: dict[str, object] = {
     "training.class_weights": "none",
@@ -208,14 +208,17 @@ def _completed(flat: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in _BEFORE.items() if key not in there} | flat
 
 
-def photo_digest(samples: Sequence[Sample]) -> PhotoDigest:
-    """What tells whether training photos are those of before.
+def photo_digest(
+    samples: Sequence[Sample], several: Sequence[tuple[int, ...]] | None = None
+) -> PhotoDigest:
+    """What tells whether training photos are those of before; `several` are labels of each.
 
     Order and augmentation follow a photo's place, so one photo more or less makes another run.
     """
     digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(f"{sample.label}/{sample.path.name}\0".encode())
+    for place, sample in enumerate(samples):
+        label = sample.label if several is None else several[place]
+        digest.update(f"{label}/{sample.path.name}\0".encode())
     return PhotoDigest(len(samples), digest.hexdigest()[:16])
 
 

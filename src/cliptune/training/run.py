@@ -18,6 +18,7 @@ from cliptune.config import Settings
 from cliptune.data.classes_file import GivenNames
 from cliptune.data.digests import PhotoSums
 from cliptune.data.folder import Sample
+from cliptune.data.groups import Groups
 from cliptune.data.loading import EpochBatches
 from cliptune.model.backbone import Backbone
 from cliptune.model.classifier import Classifier, TextHead
@@ -25,6 +26,7 @@ from cliptune.model.dropout import PhotoKeys
 from cliptune.model.fast.kept_activations import FrozenStates
 from cliptune.training.events import EventFiles
 from cliptune.training.head.folds import FoldShifts
+from cliptune.training.multilabel import MultilabelLoss, Several
 from cliptune.training.optim import epochs_without_gain
 from cliptune.training.uneven import UnevenLoss
 
@@ -85,10 +87,14 @@ class Run:
     train_loader: DataLoader[Any]
     val_loader: DataLoader[Any]
     keys: PhotoKeys  # whose dropout masks are drawn
-    loss: UnevenLoss
+    loss: UnevenLoss | MultilabelLoss
+    several: Several | None = None  # the labels of photos that have any number of them
     frozen: FrozenStates | None = None  # of training photos, and of val's
     frozen_val: FrozenStates | None = None
     photo_sums: PhotoSums | None = None  # in the process that saves
+    # The group of each photo of train, and of val, by the same numbers; None where there are none.
+    train_groups_N: Groups | None = None
+    val_groups_N: Groups | None = None
     # What checkpoints hold of the fitted head in the place of its own, where val is in theirs.
     delivered: dict[str, torch.Tensor] = field(default_factory=dict)
     fold_shifts: FoldShifts | None = None  # of the fitted head, for photos it was fitted on
@@ -97,6 +103,11 @@ class Run:
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
     # Of the clock that only goes forward: before, no picture of the curves but the last.
     next_picture: float = field(default_factory=lambda: time.monotonic() + 10)
+
+    @property
+    def several_labels(self) -> tuple[tuple[int, ...], ...] | None:
+        """The classes of each training photo, where it may have any number of them."""
+        return None if self.several is None else self.several.train
 
     @property
     def has_val(self) -> bool:

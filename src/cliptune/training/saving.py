@@ -18,13 +18,19 @@ import torch
 import yaml
 
 from cliptune._version import __version__
+from cliptune.data.groups import Groups
 from cliptune.data.parents import Parents
 from cliptune.evaluation.plots import plot_training_curves
 from cliptune.evaluation.statistics.answering import fit_answers
+from cliptune.evaluation.statistics.grouped import effective_count, num_groups
 from cliptune.evaluation.statistics.intervals import wilson_interval
+from cliptune.evaluation.statistics.label_answering import fit_label_answers
+from cliptune.evaluation.statistics.metrics import top_k_hits
+from cliptune.evaluation.statistics.multilabel import MultilabelMetrics
 from cliptune.model.answers import Answers, class_means
 from cliptune.model.checkpoint import BaseModelRecord, Record, prune_checkpoints, write_checkpoint
 from cliptune.model.classifier import FittedHead, Predictions
+from cliptune.model.label_answers import LabelAnswers
 from cliptune.text import counted, no_markup
 from cliptune.timing import section
 from cliptune.training.reporting import finite
@@ -62,7 +68,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
     answers, means_CD = None, None
     with as_delivered(run, validation):
         run.classifier.refresh_text_features()
-        if validation is not None:
+        if validation is not None and run.several is None:
             said = validation.predictions
             means_CD = class_means(said.features[0], said.labels, num_classes=len(run.class_names))
             answers = fitted_answers(run, said)
@@ -81,7 +87,7 @@ def save(run: Run, name: str, validation: Validation | None) -> None:
             progress=run.progress,
             scaler=scaler.state_dict() if scaler is not None else None,
             settings=settings,
-            photos=photo_digest(run.train_samples),
+            photos=photo_digest(run.train_samples, run.several_labels),
             events=run.events.sizes(),
             precision={run.accelerator.device.type: run.accelerator.mixed_precision},
             python_random=random.getstate(),
@@ -121,6 +127,18 @@ def as_delivered(run: Run, validation: Validation | None) -> Iterator[None]:
         head.set_fitted(own)
 
 
+def fitted_label_answers(run: Run, validation: Validation | None) -> LabelAnswers | None:
+    """How this state of a run with several labels answers; None as `fitted_answers`."""
+    if run.several is None or validation is None:
+        return None
+    said = validation.predictions
+    if not len(said.indices) or not np.isfinite(said.logits[0]).all():
+        return None
+    return fit_label_answers(
+        said.logits[0], run.several.val_NC[said.indices], seed=run.settings.seed
+    )
+
+
 def fitted_answers(run: Run, said: Predictions) -> Answers | None:
     """How this state of the run answers, fitted on val; None where a logit is not finite."""
     if not np.isfinite(said.logits[0]).all():
@@ -130,6 +148,7 @@ def fitted_answers(run: Run, said: Predictions) -> Answers | None:
         said.logits[0], said.features[0], said.labels, weights_CD=weights_CD,
         share=run.settings.evaluation.known_share, coverage=run.settings.evaluation.coverage,
         parents=Parents(run.class_names, run.names.parents), seed=run.settings.seed,
+        groups_N=None if run.val_groups_N is None else run.val_groups_N[said.indices],
     )  # fmt: skip
 
 
@@ -167,12 +186,17 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
     }
     if validation is not None:
         metrics = validation.metrics
+        if isinstance(metrics, MultilabelMetrics):
+            figures |= {"baseline_val_mean_ap": baseline.get("mean_ap")}
+            figures |= {"val_mean_ap": metrics.mean_ap}
         figures |= {
             "val_loss": finite(metrics.loss),
             "val_accuracy": metrics.accuracy,
             "val_top5_accuracy": metrics.top5_accuracy,
             "val_images": metrics.num_images,
         }
+        if run.val_groups_N is not None and run.several is None:
+            figures |= _of_groups(validation.predictions, run.val_groups_N)
         if isinstance(run.classifier.head, FittedHead):
             figures["val_scaled_loss"] = finite(validation.scaled_loss)
             figures["val_criterion"] = finite(validation.criterion)
@@ -195,21 +219,43 @@ def make_record(run: Run, validation: Validation | None, answers: Answers | None
         without_val=not run.has_val,
         metrics=figures,
         answers=answers,
-        prior=run.loss.prior_C.tolist(),
+        task="single" if run.several is None else "multilabel",
+        label_answers=fitted_label_answers(run, validation),
+        prior=run.loss.prior_C.tolist() or None,
         versions={"cliptune": __version__, "python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     )
+
+
+def _of_groups(said: Predictions, groups_N: Groups) -> dict[str, float | int | None]:
+    """How many groups val's photos belong to, and as many independent photos they are worth."""
+    groups_N = groups_N[said.indices]
+    right_N = top_k_hits(said.logits[0], said.labels, k=1)
+    return {
+        "val_groups": num_groups(groups_N),
+        "val_effective_images": effective_count(right_N, groups_N),
+    }
 
 
 def model_card(run: Run, record: Record) -> str:
     """README.md of a checkpoint: what it is, its figures, how to use it."""
     figures = record.metrics
     count = int(figures.get("val_images") or 0)
+    photos, worth, of_groups = f"{count} photos", float(count), ""
+    if groups := figures.get("val_groups"):
+        photos, of_groups = f"{photos} in {groups} groups", " Photos of a group count as one lot."
+        worth = float(figures.get("val_effective_images") or count)
+    intervals = "In brackets: 95 % intervals, of other photos like these. The"
     rows = "\n".join(
-        f"| {name} | {_share(figures[f'baseline_{key}'], count)} "
-        f"| {_share(figures.get(key), count)} |"
+        f"| {name} | {_share(figures[f'baseline_{key}'], worth)} "
+        f"| {_share(figures.get(key), worth)} |"
         for name, key in (("top-1", "val_accuracy"), ("top-5", "val_top5_accuracy"))
     )
+    several = ""
+    if record.task == "multilabel":
+        several, intervals = ", any number of them to a photo", "The"
+        before, after = figures.get("baseline_val_mean_ap"), figures.get("val_mean_ap")
+        rows = f"| mAP | {_percent(before)} | {_percent(after)} |"
     lora = run.settings.lora
     classes = ", ".join(no_markup(_class_in_words(name, record)) for name in record.class_names)
     epochs, updates = counted(record.epoch, "epoch"), counted(record.update, "update")
@@ -228,19 +274,19 @@ pipeline_tag: image-classification
 tags: [cliptune, lora, clip]
 ---
 
-# Image classifier of {counted(len(record.class_names), "class")}
+# Image classifier of {counted(len(record.class_names), "class")}{several}
 
 LoRA adapters (rank {lora.r}, alpha {lora.lora_alpha:g}, on {", ".join(lora.target_modules)} of the
 {lora.towers} tower) and a {record.head} head on `{record.base_model.name}`, made by cliptune
 {__version__} after {epochs} ({updates}, seed {run.settings.seed}).{how}
 
-| validation split, {count} photos | zero-shot | this checkpoint |
+| validation split, {photos} | zero-shot | this checkpoint |
 |---|---|---|
 {rows}
 
-In brackets: 95 % intervals, of other photos like these. The validation split chose the checkpoint,
+{intervals} validation split chose the checkpoint,
 so its figures lean to the good side; measure on a test split with
-`cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.
+`cliptune evaluate --checkpoint THIS_FOLDER --data-dir DATA --split test`.{of_groups}
 
 Classes: {classes}.
 
@@ -261,8 +307,12 @@ def _class_in_words(name: str, record: Record) -> str:
     return f"{name} ({shown})" if shown else name
 
 
-def _share(value: float | int | None, count: int) -> str:
-    """A share of `count` photos in percent, with its interval."""
+def _percent(value: float | int | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _share(value: float | int | None, count: float) -> str:
+    """A share of `count` independent photos in percent, with its interval."""
     if value is None:
         return "–"
     low, high = wilson_interval(value, count)

@@ -37,13 +37,18 @@ from cliptune.model.lora import add_adapters, trainable_share
 from cliptune.model.prompts import PromptNames, prompt_counts, prompts_for, zero_shot_weights
 from cliptune.storage import local_folder
 from cliptune.text import counted
-from cliptune.training.loaders import load_photos, make_loaders, photo_sums
+from cliptune.training.loaders import groups_of_splits, load_photos, make_loaders, photo_sums
+from cliptune.training.multilabel import (
+    MultilabelLoss,
+    refuse_settings_of_one_label,
+    several_of,
+)
 from cliptune.training.optim import make_optimizer
 from cliptune.training.reporting import check_trackers
 from cliptune.training.resume import precision_before
 from cliptune.training.run import Run
 from cliptune.training.several.sharing import as_the_first_has, of_the_first
-from cliptune.training.uneven import uneven_loss
+from cliptune.training.uneven import UnevenLoss, uneven_loss
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +73,16 @@ def set_up(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
     coverage = settings.evaluation.coverage
-    refuse_few_for_sets(coverage, len(val), settings.data)
-    loss = uneven_loss(settings.training, train)
-    names = read_names(local_folder(settings.data.data_dir), train.class_names)
+    loss: UnevenLoss | MultilabelLoss
+    if train.several is None:
+        refuse_few_for_sets(coverage, len(val), settings.data)
+        loss = uneven_loss(settings.training, train)
+    else:
+        refuse_settings_of_one_label(settings)
+        loss = MultilabelLoss()
+    data_dir = local_folder(settings.data.data_dir)
+    names = read_names(data_dir, train.class_names)
+    train_groups_N, val_groups_N = groups_of_splits(data_dir, train, val)
     if names.parents and len(val) < (needed := photos_for(coverage or SURE_SHARE)):
         log.warning(
             "val has %s; with fewer than %d it cannot be told which parents answers are sure of.",
@@ -134,9 +146,12 @@ def set_up(
         val_loader=val_loader,
         keys=keys,
         loss=loss.to(accelerator.device),
+        several=several_of(train, val, backbone.model, accelerator.device),
         frozen=frozen,
         frozen_val=frozen_val,
         photo_sums=photo_sums(train, val) if accelerator.is_main_process else None,
+        train_groups_N=train_groups_N,
+        val_groups_N=val_groups_N,
     )
 
 
@@ -180,7 +195,7 @@ def make_accelerator(output: OutputSettings, device: torch.device, *, precision:
     return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
-        log_with=list(output.trackers),
+        log_with=list(output.trackers) or None,
         project_dir=output.log_dir,
     )
 

@@ -158,7 +158,11 @@ def go_on_from(run: Run, last: Checkpoint) -> None:
     _check_classes_and_base_agree(run, last)
     check_prompt_names_agree(last.path, last.record.prompt_names, run.names.prompts)
     if state.photos is not None:  # earlier checkpoints have none
-        check_photos_agree(last.path, state.photos, photo_digest(run.train_samples))
+        check_photos_agree(
+            last.path,
+            state.photos,
+            photo_digest(run.train_samples, run.several_labels),
+        )
     before = load_photo_sums(last)
     if before is not None and run.photo_sums is not None:  # contents may have changed since
         run.photo_sums = run.photo_sums.with_others(before.train, before.val)

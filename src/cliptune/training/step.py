@@ -17,6 +17,7 @@ from cliptune.foreign_errors import is_out_of_memory
 from cliptune.model.fast.kept_activations import reused
 from cliptune.text import counted
 from cliptune.timing import section
+from cliptune.training.multilabel import outcome_of_several
 from cliptune.training.run import Run
 from cliptune.training.several.sharing import of_all, sum_gradients, summed
 
@@ -97,7 +98,11 @@ def _gradient(run: Run, group: Sequence[Batch], *, photos: int) -> torch.Tensor:
     for batch in group:
         with section("copy"):
             pixels = batch.pixels.to(accelerator.device, non_blocking=True)
-            labels = batch.labels.to(accelerator.device, non_blocking=True)
+            labels = (
+                batch.labels.to(accelerator.device, non_blocking=True)
+                if run.several is None
+                else run.several.of(batch)
+            )
         drawing = run.keys.drawing_for(
             batch.indices, view=batch.view, update=update, device=accelerator.device
         )
@@ -107,7 +112,8 @@ def _gradient(run: Run, group: Sequence[Batch], *, photos: int) -> torch.Tensor:
             loss = run.loss.summed(logits_BC, labels)
         with section("backward"):
             accelerator.backward(loss / photos)
-        sums += _outcome(loss.detach(), logits_BC.detach(), labels)
+        outcome = _outcome if run.several is None else outcome_of_several
+        sums += outcome(loss.detach(), logits_BC.detach(), labels)
     return sums
 
 

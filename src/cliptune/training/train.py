@@ -56,7 +56,7 @@ from cliptune.training.stopping import (
     save_and_stop,
     stop_requests,
 )
-from cliptune.training.validation import measure_baseline, validate
+from cliptune.training.validation import leading, measure_baseline, validate
 
 log = logging.getLogger(__name__)
 
@@ -293,9 +293,8 @@ def _between_epochs(run: Run) -> None:
         validation = validate(run)
         metrics = validation.metrics
         log.info(
-            "update %d  val loss %.3f  top-1 %.1f %%",
-            state.update, metrics.loss, 100 * metrics.accuracy,
-        )  # fmt: skip
+            "update %d  val loss %.3f  %s %.1f %%", state.update, metrics.loss, *leading(metrics)
+        )
         log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
         state.pending = False
     if state.update % every.save_steps == 0:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.data.groups import Groups
 from cliptune.evaluation.statistics.calibration import scaled_log_losses
+from cliptune.evaluation.statistics.grouped import standard_error
 from cliptune.evaluation.statistics.metrics import SplitMetrics, split_metrics
+from cliptune.evaluation.statistics.multilabel import (
+    MultilabelMetrics,
+    multilabel_metrics,
+    summed_log_losses,
+)
 from cliptune.foreign_errors import LoadingError
 from cliptune.model.classifier import Classifier, FittedHead, Predictions, predict_logits
 from cliptune.model.lora import can_be_weakened
@@ -51,13 +57,25 @@ def measure_baseline(run: Run) -> dict[str, float | int | None]:
     """Zero-shot CLIP on val, before the first update: a fresh adapter changes no logit."""
     baseline = Classifier(run.classifier.model, run.zero_shot, run.backbone.preprocess)
     metrics = _measured(run, baseline).metrics
-    top5 = metrics.top5_accuracy
-    log.info(
-        "zero-shot baseline on val: loss %.3f, top-1 %.1f %%%s",
-        metrics.loss, 100 * metrics.accuracy, "" if top5 is None else f", top-5 {100 * top5:.1f} %",
-    )  # fmt: skip
+    log.info("zero-shot baseline on val: %s", in_words(metrics))
     log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
     return {key: finite(value) for key, value in asdict(metrics).items()}
+
+
+def leading(metrics: SplitMetrics) -> tuple[str, float]:
+    """The figure that is told first, and its value in percent."""
+    if isinstance(metrics, MultilabelMetrics):
+        return "mAP", 100 * metrics.mean_ap
+    return "top-1", 100 * metrics.accuracy
+
+
+def in_words(metrics: SplitMetrics) -> str:
+    """The figures of val in a line."""
+    if isinstance(metrics, MultilabelMetrics):
+        return f"mAP {100 * metrics.mean_ap:.1f} %"
+    top5 = metrics.top5_accuracy
+    also = "" if top5 is None else f", top-5 {100 * top5:.1f} %"
+    return f"loss {metrics.loss:.3f}, top-1 {100 * metrics.accuracy:.1f} %{also}"
 
 
 def validate(run: Run) -> Validation:
@@ -79,12 +97,13 @@ def strengths(run: Run) -> tuple[float, ...]:
     return STRENGTHS if learned and can_be_weakened(run.classifier.model) else (1.0,)
 
 
-def at_worst(now: HeadLosses, head: HeadLosses | None) -> float:
+def at_worst(now: HeadLosses, head: HeadLosses | None, groups_N: Groups | None = None) -> float:
     """The mean loss `now`, in nats, as high as its gain over the fitted head leaves in doubt.
 
     That is `DOUBT` standard errors of the paired difference above it: adapters that are no better
     than the head look so on few photos, at one of many epochs, more often than not. Without losses
-    of the head, the mean itself.
+    of the head, the mean itself. `groups_N` are those of val's photos: then it is the error of a
+    mean over groups.
     """
     if head is None:
         return float(now.losses_N.mean())
@@ -92,7 +111,8 @@ def at_worst(now: HeadLosses, head: HeadLosses | None) -> float:
     losses_N, before_N = now.losses_N[ours], head.losses_N[theirs]
     if len(losses_N) < 2 or not np.isfinite(losses_N).all() or not np.isfinite(before_N).all():
         return float(now.losses_N.mean())
-    error = float((losses_N - before_N).std(ddof=1)) / math.sqrt(len(losses_N))
+    own_N = None if groups_N is None else groups_N[now.indices_N[ours]]
+    error = standard_error(losses_N - before_N, own_N)
     return float(losses_N.mean()) + DOUBT * error
 
 
@@ -117,7 +137,16 @@ def _measured(run: Run, classifier: Classifier) -> Validation:
         failed = error
     all_could_load(failed)
     predictions = together(mine)
-    said = predictions.logits[0], predictions.labels
-    losses = HeadLosses(scaled_log_losses(*said), predictions.indices)
-    criterion = at_worst(losses, run.head_losses)
-    return Validation(split_metrics(*said), predictions, losses.losses_N, criterion)
+    logits_NC, labels_N = predictions.logits[0], predictions.labels
+    if run.several is None:
+        losses_N = scaled_log_losses(logits_NC, labels_N)
+        metrics = split_metrics(logits_NC, labels_N)
+    else:
+        targets_NC = run.several.val_NC[predictions.indices]
+        if classifier.head is run.zero_shot:
+            logits_NC = logits_NC + run.several.logit_bias
+        losses_N = scaled_log_losses(logits_NC, targets_NC, losses=summed_log_losses)
+        metrics = multilabel_metrics(logits_NC, targets_NC)
+    losses = HeadLosses(losses_N, predictions.indices)
+    criterion = at_worst(losses, run.head_losses, run.val_groups_N)
+    return Validation(metrics, predictions, losses.losses_N, criterion)

@@ -18,8 +18,8 @@ from cliptune.errors import Interrupted, SettingsError, TrainingError, UserError
 from cliptune.files import delete_folder, recover
 from cliptune.locks import RunLock
 from cliptune.model.checkpoint import list_checkpoints
-from cliptune.storage import folder_here
-from cliptune.training.loaders import load_photos
+from cliptune.storage import folder_here, local_folder
+from cliptune.training.loaders import groups_of_splits, load_photos
 from cliptune.training.reporting import TrainResult
 from cliptune.training.resume import flat_settings, photo_digest
 from cliptune.training.start import check_folder
@@ -78,7 +78,13 @@ def tune(
         train_split, val_split = load_photos(
             settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
         )
-        parts = make_parts(train_split, val_split, folds=folds, seed=settings.seed)
+        if train_split.several is not None:
+            raise UserError(
+                f"tune: {settings.data.data_dir} has any number of labels to a photo, which tune "
+                "does not know yet. Train with settings of your own: cliptune train."
+            )
+        groups = groups_of_splits(local_folder(settings.data.data_dir), train_split, val_split)
+        parts = make_parts(train_split, val_split, folds=folds, seed=settings.seed, groups=groups)
         identity = {
             key: value
             for key, value in flat_settings(settings.to_dict()).items()

@@ -13,6 +13,7 @@ import numpy as np
 
 from cliptune.config import Settings
 from cliptune.data.folder import Split
+from cliptune.data.groups import groups_of
 from cliptune.data.images import Preprocess
 from cliptune.data.naming import display_names
 from cliptune.data.splits import check_split, split_folders
@@ -249,6 +250,7 @@ def _measured(
     seconds: float,
 ) -> Comparison:
     paths = tuple(photos.samples[i].path for i in predictions.indices)
+    groups_N = groups_of(folder, paths)
     scaled = [_scaled(m, x, photos) for m, x in zip(models, predictions.logits, strict=True)]
     measured = [
         build_model(
@@ -265,12 +267,13 @@ def _measured(
                 split=photos.name,
                 of_training=is_of_training(model.checkpoint, model.settings, folder),
             ),
+            groups_N=groups_N,
         )
         for model, scaled_NC in zip(models, scaled, strict=True)
     ]
     return Comparison(
         models=tuple(measured),
-        differences=build_differences(measured, scaled, predictions.labels),
+        differences=build_differences(measured, scaled, predictions.labels, groups_N=groups_N),
         class_names=photos.class_names,
         display_names=display_names(photos.class_names, models[0].checkpoint.record.display_names),
         data_dir=str(folder),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cliptune.data.splits import SPLIT_NAMES
 from cliptune.evaluation.report import SEED
-from cliptune.evaluation.report_json import estimate_dict, figures_dict, versions
+from cliptune.evaluation.report_json import estimate_dict, figures_dict, groups_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.figures import (
     FullMetrics,
@@ -25,7 +25,8 @@ from cliptune.evaluation.statistics.figures import (
     compare_paired,
     full_metrics,
 )
-from cliptune.evaluation.statistics.intervals import Estimate, difference_interval, holm, mcnemar
+from cliptune.evaluation.statistics.grouped import Groups, difference_of, mcnemar_of
+from cliptune.evaluation.statistics.intervals import Estimate, difference_interval, holm
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 from cliptune.model.answers import Answers, Floats, softmax
 
@@ -109,6 +110,7 @@ class Comparison:
             "data_dir": self.data_dir,
             "split": self.split,
             "num_images": len(self.paths),
+            **groups_dict(self.reference.figures.num_groups),
             "class_names": list(self.class_names),
             "display_names": self.display_names,
             "missing_classes": list(self.missing_classes),
@@ -162,6 +164,7 @@ def build_model(
     training_data: str | None,
     answers: Answers | None,
     seen: SeenPhotos | None = None,
+    groups_N: Groups | None = None,
 ) -> ComparedModel:
     """A `ComparedModel` measured by its scaled logits (N, C)."""
     return ComparedModel(
@@ -170,29 +173,39 @@ def build_model(
         base_model=base_model,
         training_data=training_data,
         answers=answers,
-        figures=full_metrics(scaled_NC, labels_N, seed=SEED),
+        figures=full_metrics(scaled_NC, labels_N, seed=SEED, groups_N=groups_N),
         probabilities_NC=softmax(scaled_NC),
         seen=seen,
     )
 
 
 def build_differences(
-    models: Sequence[ComparedModel], scaled: Sequence[Logits], labels_N: Labels
+    models: Sequence[ComparedModel],
+    scaled: Sequence[Logits],
+    labels_N: Labels,
+    *,
+    groups_N: Groups | None = None,
 ) -> tuple[Difference, ...]:
     """Every model less the first; `scaled` has the scaled logits (N, C) of each."""
     found = []
     for model, scaled_NC in zip(models[1:], scaled[1:], strict=True):
-        paired = compare_paired(scaled_NC, scaled[0], labels_N, seed=SEED)
-        recall = _recall_differences(scaled_NC, scaled[0], labels_N)
+        paired = compare_paired(scaled_NC, scaled[0], labels_N, seed=SEED, groups_N=groups_N)
+        recall = _recall_differences(scaled_NC, scaled[0], labels_N, groups_N)
         found.append(Difference(model=model, paired=paired, holm_p=None, recall=recall))
     # All count as made, those without a p-value too.
-    adjusted = holm(
-        [mcnemar(each.paired.only_a_right, each.paired.only_b_right).p for each in found]
-    )
+    adjusted = holm([_p_of(each.paired, groups_N) for each in found])
     return tuple(
         each if each.paired.mcnemar_p is None else replace(each, holm_p=p)
         for each, p in zip(found, adjusted, strict=True)
     )
+
+
+def _p_of(paired: PairedComparison, groups_N: Groups | None) -> float:
+    """The p-value, also where it is not told since photos are too few."""
+    only_a_N, only_b_N = (np.zeros(paired.num_images, dtype=bool) for _ in range(2))
+    only_a_N[list(paired.gained)] = True
+    only_b_N[list(paired.lost)] = True
+    return mcnemar_of(only_a_N, only_b_N, groups_N).p
 
 
 def most_changed(differences: Sequence[Difference]) -> list[int]:
@@ -205,11 +218,18 @@ def most_changed(differences: Sequence[Difference]) -> list[int]:
 
 
 def _recall_differences(
-    b_logits_NC: Logits, a_logits_NC: Logits, labels_N: Labels
+    b_logits_NC: Logits, a_logits_NC: Logits, labels_N: Labels, groups_N: Groups | None
 ) -> tuple[Estimate | None, ...]:
     """For each class, its recall with B less that with A, on the same photos."""
     classes = b_logits_NC.shape[1]
     b_right_N, a_right_N = (x.argmax(axis=1) == labels_N for x in (b_logits_NC, a_logits_NC))
+    if groups_N is not None:
+        only_b_N, only_a_N = b_right_N & ~a_right_N, a_right_N & ~b_right_N
+        owns = [labels_N == label for label in range(classes)]
+        return tuple(
+            difference_of(only_b_N[own], only_a_N[own], groups_N[own]) if own.any() else None
+            for own in owns
+        )
     count_C, only_b_C, only_a_C = (
         np.bincount(labels_N[chosen_N], minlength=classes)
         for chosen_N in (slice(None), b_right_N & ~a_right_N, a_right_N & ~b_right_N)

@@ -16,7 +16,13 @@ from cliptune.evaluation.comparison.comparison import (
 )
 from cliptune.evaluation.comparison.text import caveats, short_p
 from cliptune.evaluation.report_page import MEANINGS, pictures_of
-from cliptune.evaluation.report_text import ROWS, cell, too_few_in_words
+from cliptune.evaluation.report_text import (
+    ROWS,
+    cell,
+    others_in_words,
+    photos_in_words,
+    too_few_in_words,
+)
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import percent, points
 from cliptune.html import render
@@ -117,6 +123,8 @@ def comparison_page(comparison: Comparison, command: str | None = None) -> str:
         differences=_differences(comparison),
         several=len(comparison.differences) > 1,
         caveats=caveats(comparison),
+        photos=photos_in_words(comparison.reference.figures),
+        others=others_in_words(comparison.reference.figures),
         too_few=too_few_in_words(comparison.reference.figures),
         classes=_classes(comparison, names),
         galleries=[_galleries(comparison, found, names) for found in comparison.differences],

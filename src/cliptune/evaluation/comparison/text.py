@@ -11,7 +11,7 @@ from cliptune.evaluation.comparison.comparison import (
     Difference,
     most_changed,
 )
-from cliptune.evaluation.report_text import ROWS, cell, intervals_in_words
+from cliptune.evaluation.report_text import ROWS, cell, intervals_in_words, photos_in_words
 from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.statistics.few_photos import DISCORDANT
 from cliptune.evaluation.statistics.words import percent, points
@@ -25,7 +25,7 @@ PHOTOS = 20  # that changed sides, each way, in the text
 def comparison_summary(comparison: Comparison) -> str:
     """The figures of each model and their differences, for a terminal."""
     lines = [
-        f"{counted(len(comparison.paths), 'photo')} of the {comparison.split} split, "
+        f"{photos_in_words(comparison.reference.figures)} of the {comparison.split} split, "
         f"{counted(len(comparison.class_names), 'class')}",
         "",
         *(f"  {model.letter}  {one_line(model.checkpoint)}" for model in comparison.models),
@@ -112,8 +112,8 @@ def caveats(comparison: Comparison) -> list[str]:
     ]
     if any(found.paired.mcnemar_p is None for found in comparison.differences):
         texts.append(
-            f"Without p: fewer than {DISCORDANT} photos are right with one of the two alone, too "
-            "few to tell whether that is chance."
+            f"Without p: fewer than {DISCORDANT} {_units(comparison)} are right with one of the "
+            "two alone, too few to tell whether that is chance."
         )
     if (count := len(comparison.differences)) > 1:
         texts.append(
@@ -135,6 +135,10 @@ def caveats(comparison: Comparison) -> list[str]:
             "model's train/ is in its favour; only you can know whether there are such."
         )
     return texts
+
+
+def _units(comparison: Comparison) -> str:
+    return "photos" if comparison.reference.figures.num_groups is None else "groups"
 
 
 def _seen(comparison: Comparison) -> list[str]:

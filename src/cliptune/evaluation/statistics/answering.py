@@ -10,6 +10,7 @@ import numpy as np
 from cliptune.data.parents import Parents
 from cliptune.evaluation.statistics.calibration import Temperature, fit_calibration, fit_temperature
 from cliptune.evaluation.statistics.conformal import fit_sets, fit_sure
+from cliptune.evaluation.statistics.grouped import Groups
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 from cliptune.evaluation.statistics.rejection import threshold_for_share
 from cliptune.model.answers import (
@@ -45,6 +46,7 @@ def fit_answers(
     coverage: float | None = None,
     parents: Parents | None = None,
     seed: int = 0,
+    groups_N: Groups | None = None,
 ) -> Answers:
     """The scaling and the threshold for these validation photos; with `coverage`, sets too, and
     with `parents` how sure is sure (at the rate `coverage` or else `SURE_SHARE`).
@@ -61,15 +63,16 @@ def fit_answers(
     if temperature.note == "separable":
         temperature = Temperature(1.0, temperature.nll, "separable")
     elif _has_enough(labels_N, classes) and logits_NC.size <= _MUCH:
-        both = fit_calibration(logits_NC, labels_N, seed=seed)
+        both = fit_calibration(logits_NC, labels_N, seed=seed, groups_N=groups_N)
         factors = both.vector.factors if both.chosen == "vector" else None
     fitted = Answers(
         temperature=temperature.value, factors=factors, note=temperature.note, score=score,
         threshold=0.0, share=share, kept=1.0, num_images=len(labels_N),
     )  # fmt: skip
     scores_N = held_out_scores(
-        score, fitted.scale(logits_NC), features_ND, labels_N, weights_CD=weights_CD
-    )
+        score, fitted.scale(logits_NC), features_ND, labels_N, weights_CD=weights_CD,
+        groups_N=groups_N,
+    )  # fmt: skip
     threshold = threshold_for_share(scores_N, share=share)
     promises: dict[str, object] = {}
     if coverage is not None:
@@ -94,8 +97,12 @@ def held_out_scores(
     labels_N: Labels,
     *,
     weights_CD: Features,
+    groups_N: Groups | None = None,
 ) -> Floats:
-    """(N,) the score of photos which themselves make up the class means: each without itself."""
+    """(N,) the score of photos which themselves make up the class means: each without itself.
+
+    Photos of one number in `groups_N` belong together: each without its group.
+    """
     count = scaled_NC.shape[1]
     means_CD = class_means(features_ND, labels_N, num_classes=count)
     if name != "photos":
@@ -103,8 +110,12 @@ def held_out_scores(
     unit_ND = unit_rows(features_ND)
     sums_CD = np.zeros((count, features_ND.shape[1]))
     np.add.at(sums_CD, labels_N, unit_ND)
-    own_N = (unit_rows(sums_CD[labels_N] - unit_ND) * unit_ND).sum(axis=1)
-    own_N[np.bincount(labels_N, minlength=count)[labels_N] == 1] = -1.0  # no other of its class
+    left_out_ND, alike_N = unit_ND, np.ones(len(labels_N), dtype=np.int64)
+    if groups_N is not None:
+        left_out_ND, alike_N = _of_group_and_class(unit_ND, labels_N, groups_N)
+    own_N = (unit_rows(sums_CD[labels_N] - left_out_ND) * unit_ND).sum(axis=1)
+    # No other of its class:
+    own_N[np.bincount(labels_N, minlength=count)[labels_N] == alike_N] = -1.0
     best_N = np.full(len(labels_N), -1.0)
     for label in range(count):  # the nearest mean of the other classes
         inside = labels_N == label
@@ -113,3 +124,14 @@ def held_out_scores(
             best_N[inside] = max_cosine(features_ND[inside], others_KD)
     result: Floats = np.maximum(own_N, best_N)
     return result
+
+
+def _of_group_and_class(
+    unit_ND: Floats, labels_N: Labels, groups_N: Groups
+) -> tuple[Floats, Groups]:
+    """(N, D) the sum, and (N,) the number, of the photos of each photo's group and class."""
+    both = np.stack([groups_N, labels_N])
+    _, pair_N, count_P = np.unique(both, axis=1, return_inverse=True, return_counts=True)
+    sums_PD = np.zeros((len(count_P), unit_ND.shape[1]))
+    np.add.at(sums_PD, pair_N.ravel(), unit_ND)
+    return sums_PD[pair_N.ravel()], count_P[pair_N.ravel()]

@@ -5,11 +5,14 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cliptune.evaluation.statistics.grouped import standard_error
 from cliptune.evaluation.statistics.intervals import Floats
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 
@@ -134,8 +137,15 @@ def fit_temperature(
     return Temperature(value, float(log_losses(logits_NC / value, labels_N).mean()), note)
 
 
-def scaled_log_losses(logits_NC: Logits, labels_N: Labels) -> Floats:
+def scaled_log_losses(
+    logits_NC: Logits,
+    labels_N: NDArray[Any],
+    *,
+    losses: Callable[[Floats, NDArray[Any]], Floats] = log_losses,
+) -> Floats:
     """(N,) log losses, in nats, once a temperature has set how sure the answers are.
+
+    `losses` are those of logits (N, C), for each photo.
 
     For choosing among classifiers whose logits have other sizes. What is least is n times the loss
     plus 2 (log T)², two nats for a temperature off by e: few photos, all right, move it little.
@@ -148,10 +158,10 @@ def scaled_log_losses(logits_NC: Logits, labels_N: Labels) -> Floats:
     logits_NC = np.asarray(logits_NC, dtype=np.float64)
 
     def cost(log_t: float) -> float:
-        return float(log_losses(logits_NC / np.exp(log_t), labels_N).sum()) + 2 * log_t**2
+        return float(losses(logits_NC / np.exp(log_t), labels_N).sum()) + 2 * log_t**2
 
     found = minimize_scalar(cost, bounds=(-3, 3), method="bounded")
-    losses_N: Floats = log_losses(logits_NC / np.exp(found.x), labels_N)
+    losses_N: Floats = losses(logits_NC / np.exp(found.x), labels_N)
     return losses_N
 
 
@@ -188,32 +198,47 @@ def fit_vector(
 
 
 def fit_calibration(
-    logits_NC: Logits, labels_N: Labels, *, seed: int, folds: int = 5, pull: float = PULL
+    logits_NC: Logits,
+    labels_N: Labels,
+    *,
+    seed: int,
+    folds: int = 5,
+    pull: float = PULL,
+    groups_N: NDArray[np.int64] | None = None,
 ) -> Calibration:
     """Fit both scalings on validation photos and choose between them by cross-validation.
 
     The factors for each class are chosen only where their cross-validated log loss is lower by
     more than one standard error of the difference per photo: they have C free numbers and may
     change which class is highest; the temperature has one and may not. The order of the photos
-    in the folds is drawn with `seed`. Raises `ValueError` as `fit_temperature` does.
+    in the folds, or of their groups, is drawn with `seed`. Raises `ValueError` as
+    `fit_temperature` does.
     """
     logits_NC = _checked(logits_NC, labels_N)
     temperature = fit_temperature(logits_NC, labels_N)
     vector = fit_vector(logits_NC, labels_N, temperature=temperature.value, pull=pull)
     photos = len(labels_N)
-    folds = min(folds, photos)
+    place_N = np.arange(photos)  # of the group of each photo
+    if groups_N is not None:
+        place_N = np.unique(groups_N, return_inverse=True)[1]
+    groups = int(place_N.max()) + 1
+    folds = min(folds, groups)
     unscaled = float(log_losses(logits_NC, labels_N).mean())
     if folds < 2:
         return Calibration(temperature, vector, "temperature", unscaled, None, None, 0)
     shared_N, single_N = np.empty(photos), np.empty(photos)
-    for held_out in np.array_split(np.random.default_rng(seed).permutation(photos), folds):
+    for drawn in np.array_split(np.random.default_rng(seed).permutation(groups), folds):
+        held_out = drawn if groups_N is None else np.flatnonzero(np.isin(place_N, drawn))
         rest = np.setdiff1d(np.arange(photos), held_out)
         one = fit_temperature(logits_NC[rest], labels_N[rest])
         each = fit_vector(logits_NC[rest], labels_N[rest], temperature=one.value, pull=pull)
         shared_N[held_out] = log_losses(one.scale(logits_NC[held_out]), labels_N[held_out])
         single_N[held_out] = log_losses(each.scale(logits_NC[held_out]), labels_N[held_out])
     gain_N = shared_N - single_N
-    wins = gain_N.mean() > gain_N.std(ddof=1) / np.sqrt(photos)
+    error = gain_N.std(ddof=1) / np.sqrt(photos)
+    if groups_N is not None:
+        error = standard_error(gain_N, groups_N)
+    wins = gain_N.mean() > error
     return Calibration(
         temperature,
         vector,

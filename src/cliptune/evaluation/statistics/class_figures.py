@@ -39,23 +39,35 @@ class AverageFigures:
     support: int  # photos of all classes
 
 
+Shares = Sequence[Estimate | None]
+
+
 def class_figures(
-    confusion_CC: NDArray[np.int64], class_names: Sequence[str]
+    confusion_CC: NDArray[np.int64],
+    class_names: Sequence[str],
+    *,
+    shares: tuple[Shares, Shares] | None = None,
 ) -> tuple[ClassFigures, ...]:
-    """The figures of each class, from the counts whose row is the true class."""
+    """The figures of each class, from the counts whose row is the true class.
+
+    `shares` are precision and recall of each class with their intervals, where photos belong to
+    groups: counts alone do not tell how sure these are.
+    """
     right_C = np.diagonal(confusion_CC).tolist()
     support_C, predicted_C = (confusion_CC.sum(axis=axis).tolist() for axis in (1, 0))
+    precision_C, recall_C = shares or (
+        list(map(proportion, right_C, predicted_C)),
+        list(map(proportion, right_C, support_C)),
+    )
     return tuple(
         ClassFigures(
             name=name,
-            precision=proportion(right, predicted),
-            recall=proportion(right, support),
-            f1=2 * right / (support + predicted) if support + predicted else None,
-            support=support,
+            precision=precision_C[i],
+            recall=recall_C[i],
+            f1=2 * right_C[i] / total if (total := support_C[i] + predicted_C[i]) else None,
+            support=support_C[i],
         )
-        for name, right, support, predicted in zip(
-            class_names, right_C, support_C, predicted_C, strict=True
-        )
+        for i, name in enumerate(class_names)
     )
 
 

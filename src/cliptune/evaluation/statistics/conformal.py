@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.data.parents import Parents
-from cliptune.evaluation.statistics.figures import mean_estimate
+from cliptune.evaluation.statistics.grouped import mean_estimate
 from cliptune.evaluation.statistics.intervals import Estimate, Floats, proportion
 from cliptune.evaluation.statistics.metrics import Labels
 from cliptune.model.conformal import PredictionSets, SureClass, conformal_rank, more_probable

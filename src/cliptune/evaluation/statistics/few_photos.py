@@ -22,32 +22,32 @@ DISCORDANT = 6
 FOR_95_PERCENT = 20
 
 
-def without_value(num_images: int) -> dict[str, str]:
-    """Name in `FullMetrics` -> why so few photos do not tell it."""
-    if num_images >= FOR_ECE:
+def without_value(number: int, *, what: str = "photos") -> dict[str, str]:
+    """Name in `FullMetrics` -> why so few photos, or `what` is independent, do not tell it."""
+    if number >= FOR_ECE:
         return {}
-    return {"ece": f"too few photos: it needs {FOR_ECE}, and there are {num_images}"}
+    return {"ece": f"too few {what}: it needs {FOR_ECE}, and there are {number}"}
 
 
-def without_interval(num_images: int, num_classes: int) -> dict[str, str]:
-    """Name in `FullMetrics` -> why so few photos do not tell how sure it is."""
+def without_interval(number: int, num_classes: int, *, what: str = "photos") -> dict[str, str]:
+    """Name in `FullMetrics` -> why so few photos, or `what`, do not tell how sure it is."""
     reasons = {}
-    if num_images < FOR_LOSSES:
-        reason = f"too few photos: its interval needs {FOR_LOSSES}, and there are {num_images}"
+    if number < FOR_LOSSES:
+        reason = f"too few {what}: its interval needs {FOR_LOSSES}, and there are {number}"
         reasons = {"log_loss": reason, "brier": reason}
-    if num_images < IN_A_CLASS * num_classes:
+    if number < IN_A_CLASS * num_classes:
         reasons["macro_f1"] = (
-            f"too few photos: its interval needs {IN_A_CLASS} of each class on average, and there "
-            f"are {num_images} of {num_classes} classes"
+            f"too few {what}: its interval needs {IN_A_CLASS} of each class on average, and there "
+            f"are {number} of {num_classes} classes"
         )
     return reasons
 
 
-def without_test(discordant: int) -> dict[str, str]:
-    """Name in `PairedComparison` -> why so few photos do not tell two models apart."""
+def without_test(discordant: int, *, what: str = "photos") -> dict[str, str]:
+    """Name in `PairedComparison` -> why so few photos, or `what`, do not tell two models apart."""
     if discordant >= DISCORDANT:
         return {}
     return {
-        "mcnemar_p": f"too few photos are right with one of the two alone: {discordant}, and with "
+        "mcnemar_p": f"too few {what} are right with one of the two alone: {discordant}, and with "
         f"fewer than {DISCORDANT} no p below 0.05 is possible"
     }

@@ -72,16 +72,18 @@ def auroc(scores_known_N: Scores, scores_unknown_N: Scores) -> float:
     return float(roc_auc_score(is_known, np.concatenate([known, unknown])))
 
 
-def auroc_estimate(scores_known_N: Scores, scores_unknown_N: Scores) -> Estimate:
+def auroc_estimate(
+    scores_known_N: Scores, scores_unknown_N: Scores, *, known_groups: int | None = None
+) -> Estimate:
     """`auroc` with a 95 % interval that is wide rather than narrow.
 
     The variance of an AUROC A measured on n and m photos is at most A (1 - A) / min(n, m),
     whatever the scores' distributions (van Dantzig 1951; Birnbaum & Klose 1957, Annals of
     Mathematical Statistics 28, 933-945). So it is no surer than a proportion on min(n, m) photos,
-    and has Wilson's interval of one.
+    and has Wilson's interval of one. Known photos of so many groups count as that many.
     """
     share = auroc(scores_known_N, scores_unknown_N)
-    fewer = min(len(scores_known_N), len(scores_unknown_N))
+    fewer = min(known_groups or len(scores_known_N), len(scores_unknown_N))
     return Estimate(share, *wilson_interval(share, fewer))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.evaluation.statistics.few_photos import without_value
+from cliptune.evaluation.statistics.grouped import Groups, effective_count, num_groups
 from cliptune.evaluation.statistics.intervals import Estimate, Floats, wilson_interval
 from cliptune.evaluation.statistics.metrics import Labels, Logits
 
@@ -56,6 +57,7 @@ def reliability(
     seed: int,
     num_bins: int = 15,
     binning: Binning = "equal-width",
+    groups_N: Groups | None = None,
 ) -> Reliability:
     """`reliability_of` the softmax of `logits_NC` (where equal logits: of the first class)."""
     from scipy.special import softmax
@@ -63,8 +65,9 @@ def reliability(
     p_NC = softmax(np.asarray(logits_NC, dtype=np.float64), axis=1)
     correct_N = p_NC.argmax(axis=1) == labels_N
     return reliability_of(
-        p_NC.max(axis=1), correct_N, seed=seed, num_bins=num_bins, binning=binning
-    )
+        p_NC.max(axis=1), correct_N, seed=seed, num_bins=num_bins, binning=binning,
+        groups_N=groups_N,
+    )  # fmt: skip
 
 
 def reliability_of(
@@ -74,13 +77,15 @@ def reliability_of(
     seed: int,
     num_bins: int = 15,
     binning: Binning = "equal-width",
+    groups_N: Groups | None = None,
 ) -> Reliability:
     """Bins of confidence, each one's accuracy, and the expected calibration error.
 
     ECE = sum over bins of (photos / N) * |accuracy - mean confidence|: Guo, Pleiss, Sun,
     Weinberger (2017), On Calibration of Modern Neural Networks, eq. 5. Its bins are of equal
     width. Bins of equal mass hold as many photos each as ties allow, from quantiles (Nguyen &
-    O'Connor 2015), so fewer than `num_bins` where confidences repeat.
+    O'Connor 2015), so fewer than `num_bins` where confidences repeat. Of photos in `groups_N`,
+    chance is that of as many photos as the groups are worth.
 
     Raises `ValueError` without a photo, or for a confidence outside 0 to 1.
     """
@@ -91,7 +96,8 @@ def reliability_of(
         raise ValueError("a confidence is a number from 0 to 1")
     edges = bin_edges(confidence_N, num_bins=num_bins, binning=binning)
     confidence_K, accuracy_K, count_K = bin_means(confidence_N, correct_N, edges)
-    low_K, high_K = wilson_interval(accuracy_K, count_K)
+    worth_K, each = _worth(confidence_N, np.asarray(correct_N), edges, count_K, groups_N)
+    low_K, high_K = wilson_interval(accuracy_K, worth_K)
     bins = tuple(
         Bin(
             float(edges[k]),
@@ -104,8 +110,9 @@ def reliability_of(
     )
     full_K = count_K > 0
     parts = confidence_K[full_K], accuracy_K[full_K], count_K[full_K]
-    few = "ece" in without_value(len(confidence_N))
-    estimate = None if few else ece_estimate(*parts, seed=seed)
+    independent = num_groups(groups_N) or len(confidence_N)
+    few = "ece" in without_value(independent)
+    estimate = None if few else ece_estimate(*parts, seed=seed, each=each)
     words = f"{len(bins)} {binning} bins of the highest probability, each (low, high]"
     return Reliability(bins, words, plug_in_ece(*parts), estimate)
 
@@ -122,6 +129,24 @@ def bin_means(
     confidence_K: Floats = np.bincount(bin_N, confidence_N, minlength=len(count_K)) / photos_K
     accuracy_K: Floats = np.bincount(bin_N, correct_N, minlength=len(count_K)) / photos_K
     return confidence_K, accuracy_K, count_K
+
+
+def _worth(
+    confidence_N: Floats,
+    correct_N: NDArray[np.bool_],
+    edges: Floats,
+    count_K: NDArray[np.int64],
+    groups_N: Groups | None,
+) -> tuple[NDArray[np.int64] | Floats, float]:
+    """(K,) how many independent photos those of each bin are worth; and what share of all are."""
+    if groups_N is None:
+        return count_K, 1.0
+    bin_N = np.searchsorted(edges[1:-1], confidence_N, side="left")
+    worth_K = np.zeros(len(count_K))
+    for k in np.flatnonzero(count_K):
+        inside = bin_N == k
+        worth_K[k] = effective_count(correct_N[inside], groups_N[inside])
+    return worth_K, effective_count(correct_N - confidence_N, groups_N) / len(confidence_N)
 
 
 def bin_edges(confidence_N: Floats, *, num_bins: int, binning: Binning) -> Floats:
@@ -142,7 +167,12 @@ def plug_in_ece(confidence_K: Floats, accuracy_K: Floats, count_K: NDArray[np.in
 
 
 def ece_estimate(
-    confidence_K: Floats, accuracy_K: Floats, count_K: NDArray[np.int64], *, seed: int
+    confidence_K: Floats,
+    accuracy_K: Floats,
+    count_K: NDArray[np.int64],
+    *,
+    seed: int,
+    each: float = 1.0,
 ) -> Estimate:
     """The calibration error of these bins on endless photos, with its 95 % interval.
 
@@ -167,9 +197,14 @@ def ece_estimate(
     that of its median measurement (power-constrained limits: Cowan et al. 2011, arXiv 1105.3166):
     luck says nothing about the error. The interval is conditional on the bins' sizes and
     confidences; it covers the error of these bins, not of other binnings or of each photo.
+
+    A photo is worth `each` independent ones: less than 1 where photos of a group are alike, and
+    chance then moves a bin as it moves fewer photos.
     """
     weight_K = count_K / count_K.sum()
     measured = plug_in_ece(confidence_K, accuracy_K, count_K)
+    if each < 1:
+        count_K = np.maximum(1, np.round(each * count_K)).astype(np.int64)
     gap_K = accuracy_K - confidence_K
 
     def stretched(factor: float) -> Floats:

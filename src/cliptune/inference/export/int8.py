@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cliptune.config import Settings
 from cliptune.data.folder import Sample
+from cliptune.data.groups import Groups, groups_of
 from cliptune.data.images import Preprocess
 from cliptune.data.parents import Parents
 from cliptune.data.reading import read_image
@@ -46,6 +47,7 @@ class Int8Photos:
 
     calibrating: tuple[Sample, ...]
     judging: tuple[Sample, ...]
+    groups_N: Groups | None = None  # of those that judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +97,17 @@ def int8_photos(
         )
     names = list(checkpoint.record.class_names)
     train, val = (labelled_photos(settings, folder, split, names) for split in ("train", "val"))
-    refuse_too_few(len(val), max_loss)
+    groups_N = groups_of(folder, [sample.path for sample in val.samples])
+    if groups_N is None:
+        refuse_too_few(len(val), max_loss)
+    else:  # where no answer of theirs changed, nothing tells how alike their photos are
+        refuse_too_few(len(np.unique(groups_N)), max_loss, what="groups")
     count = min(len(train), MOST_CALIBRATING)
     some = np.linspace(0, len(train) - 1, count, dtype=int)
-    return Int8Photos(calibrating=tuple(train.samples[i] for i in some), judging=tuple(val.samples))
+    return Int8Photos(
+        calibrating=tuple(train.samples[i] for i in some), judging=tuple(val.samples),
+        groups_N=groups_N,
+    )  # fmt: skip
 
 
 def write_int8(
@@ -131,6 +140,7 @@ def write_int8(
     said = measuring.predict([classifier, coarse], photos.judging, "judging int8")
     means_CD, fitted = None, None
     features_ND, labels_N = said.features[1], said.labels
+    groups_N = None if photos.groups_N is None else photos.groups_N[said.indices]
     if answers is not None:
         means_CD = class_means(features_ND, labels_N, num_classes=classifier.num_classes)
         fitted = fit_answers(
@@ -138,10 +148,12 @@ def write_int8(
             weights_CD=classifier.class_weights().detach().numpy(),
             share=answers.share, score=answers.score, seed=seed,
             coverage=None if answers.sets is None else answers.sets.coverage, parents=parents,
+            groups_N=groups_N,
         )  # fmt: skip
     found = judged(
-        scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N
-    )
+        scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N,
+        groups_N=groups_N,
+    )  # fmt: skip
     if found.loss.high > max_loss:
         raise UserError(_refusal(found, quantised, max_loss))
     return Int8(

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.errors import UserError
-from cliptune.evaluation.statistics.intervals import Z95, Estimate, difference_interval, mcnemar
+from cliptune.evaluation.statistics.grouped import Groups, difference_of, mcnemar_of
+from cliptune.evaluation.statistics.intervals import Z95, Estimate
 from cliptune.evaluation.statistics.metrics import Labels
 from cliptune.model.exported.runtime import session_of
 
@@ -70,25 +71,26 @@ def judged(
     float32_chances_NC: NDArray[np.floating[Any]],
     int8_chances_NC: NDArray[np.floating[Any]],
     labels_N: Labels,
+    *,
+    groups_N: Groups | None = None,
 ) -> Judged:
     """The difference of the shares right, with Tango's interval and McNemar's test.
 
-    Both answered the same photos, so that only those count of which one alone has the answer right.
+    Both answered the same photos, so that only those count of which one alone has the answer right;
+    photos of one number in `groups_N` belong together.
     """
     float32_N, int8_N = float32_chances_NC.argmax(axis=1), int8_chances_NC.argmax(axis=1)
-    only_float32 = int(((float32_N == labels_N) & (int8_N != labels_N)).sum())
-    only_int8 = int(((int8_N == labels_N) & (float32_N != labels_N)).sum())
-    count = len(labels_N)
-    low, high = difference_interval(only_float32, only_int8, count)
-    test = mcnemar(only_float32, only_int8)
-    value = (only_float32 - only_int8) / count
+    only_float32_N = (float32_N == labels_N) & (int8_N != labels_N)
+    only_int8_N = (int8_N == labels_N) & (float32_N != labels_N)
+    lost = difference_of(only_float32_N, only_int8_N, groups_N)
+    test = mcnemar_of(only_float32_N, only_int8_N, groups_N)
     return Judged(
-        photos=count,
+        photos=len(labels_N),
         float32_accuracy=float((float32_N == labels_N).mean()),
         int8_accuracy=float((int8_N == labels_N).mean()),
-        only_float32_right=only_float32,
-        only_int8_right=only_int8,
-        loss=Estimate(100 * value, 100 * float(low), 100 * float(high)),
+        only_float32_right=int(only_float32_N.sum()),
+        only_int8_right=int(only_int8_N.sum()),
+        loss=Estimate(100 * lost.value, 100 * lost.low, 100 * lost.high),
         p=test.p,
         method=test.method,
         other_labels=int((float32_N != int8_N).sum()),
@@ -100,20 +102,21 @@ def least_end(count: int) -> float:
     return 100 * Z95**2 / (count + Z95**2)
 
 
-def refuse_too_few(count: int, max_loss: float) -> None:
+def refuse_too_few(count: int, max_loss: float, *, what: str = "photos") -> None:
     """Raise `UserError` where `count` photos could not show a loss below `max_loss` points.
 
     Not even if both answered all of them alike: said before minutes go by, and not bent, since a
-    file that was only seen not to fail is not one that was seen to hold.
+    file that was only seen not to fail is not one that was seen to hold. `what` names what is
+    counted: groups, where photos belong to some.
     """
     if (least := least_end(count)) <= max_loss:
         return
     needed = math.ceil(Z95**2 * (100 / max_loss - 1))
     raise UserError(
-        f"--max-loss {max_loss:g}: {count} photos of val cannot show that int8 loses no more. Even "
+        f"--max-loss {max_loss:g}: {count} {what} of val cannot show that int8 loses no more. Even "
         f"if it changed no answer, the 95 % interval of the loss would end at {least:.1f} points; "
-        f"{needed} photos are needed. Take --max-loss {math.ceil(least) + 1}, if a loss so large "
-        "could be borne, or more photos for val."
+        f"{needed} {what} are needed. Take --max-loss {math.ceil(least) + 1}, if a loss so large "
+        f"could be borne, or more {what} for val."
     )
 
 

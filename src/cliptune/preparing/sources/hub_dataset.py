@@ -92,10 +92,12 @@ def hub_photos(
     image_column: str | None,
     label_column: str | None,
     leave_out: Collection[str] = (),
+    group: str | None = None,
 ) -> tuple[HubPhotos, ClassLayout]:
     """The photos of `hf:owner/name`, `hf:owner/name:config`, a .parquet file or a folder of them.
 
-    Splits in `leave_out` are not taken, nor are those without any label.
+    Splits in `leave_out` are not taken, nor are those without any label. The column `group`, where
+    there is one, says which photos belong together.
 
     Raises `MissingExtra` without the `datasets` package, `HubError` when the hub is not reached,
     `DataError` when there is no column of images or of labels, or where labels are missing.
@@ -139,7 +141,20 @@ def hub_photos(
         if own_splits:
             split_of[photo] = canonical_split(row.split) or ""
     classes = name_classes(groups, where=Path(where), what="labels")
-    return photos, ClassLayout(classes, "hub", splits=split_of)
+    belongs: dict[PurePosixPath, str] = {}
+    if group in names:
+        cells = {part: list(splits[part][group]) for part in indices}
+        try:
+            belongs = {
+                photo: label_text(cells[row.part][row.place]) or ""
+                for row, photo in zip(rows, photos.photos, strict=True)
+            }
+        except ValueError as error:
+            raise DataError(
+                f"{where}: '{group}' holds {error}. Expected one group for each photo: text or a "
+                "number."
+            ) from None
+    return photos, ClassLayout(classes, "hub", splits=split_of, groups=belongs)
 
 
 def _rows(

@@ -37,6 +37,7 @@ class ClassLayout:
     num_loose: int = 0  # photos that belong to no class, or to no list
     splits: Mapping[PurePosixPath, str] = field(default_factory=dict)  # of every photo, or empty
     notes: tuple[str, ...] = ()  # for the user: what was taken where there was a choice
+    groups: Mapping[PurePosixPath, str] = field(default_factory=dict)  # of every photo, or empty
 
     @property
     def default_number(self) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cliptune.errors import DataError
 from cliptune.hints import not_there
 from cliptune.preparing.sources.archive import PhotoStore, TarPhotos, folder_photos, open_tar
+from cliptune.preparing.sources.groups import find_groups
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX, hub_photos
 from cliptune.preparing.sources.layouts import ClassLayout, find_layout
 from cliptune.preparing.sources.lists import LIST_SUFFIXES
@@ -42,6 +43,7 @@ def open_source(
     label_column: str | None = None,
     leave_out: Collection[str] = (),
     download_lists: bool = True,
+    group: str | None = None,
 ) -> Iterator[Source]:
     """The photos of `source`, their classes, and their splits if `splits` wants them.
 
@@ -50,15 +52,17 @@ def open_source(
     file or a folder of them; or "hf:owner/name[:config]". `splits`: "source" demands the source's
     own splits, "random" leaves them aside, "auto" takes them where they are, save for Stanford
     Dogs, whose official lists are taken on demand alone. `leave_out` names splits of a list or of a
-    dataset that are not to be taken.
+    dataset that are not to be taken. `group` is a column of a list or a dataset that says which
+    photos belong together, or a regular expression that finds it in their paths.
 
     Raises `DataError` for anything else, and for what is wrong with it.
     """
     if isinstance(source, str) or is_parquet(source):
         store, found = hub_photos(
-            source, image_column=image_column, label_column=label_column, leave_out=leave_out
-        )
-        yield _source(source, store, found, splits)
+            source, image_column=image_column, label_column=label_column, leave_out=leave_out,
+            group=group,
+        )  # fmt: skip
+        yield _source(source, store, found, splits, group)
         return
     if not source.exists():
         raise DataError(
@@ -69,9 +73,9 @@ def open_source(
     if source.suffix.lower() in LIST_SUFFIXES and source.is_file():
         listed, found = table_photos(
             source, root=root, image_column=image_column, label_column=label_column,
-            leave_out=leave_out,
+            leave_out=leave_out, group=group,
         )  # fmt: skip
-        yield _source(source, listed, found, splits)
+        yield _source(source, listed, found, splits, group)
         return
     if source.suffix.lower() in _SPREADSHEETS and source.is_file():
         raise DataError(
@@ -85,17 +89,19 @@ def open_source(
         )
     if layout == "pets" or (layout == "auto" and is_pets(source)):
         with _pets(source) as pets:
-            yield _source(source, *pets, splits)
+            yield _source(source, *pets, splits, group)
         return
     with nullcontext(folder_photos(source)) if source.is_dir() else open_tar(source) as photos:
         found = find_layout(photos.photos, layout=layout, where=source)
         if found.is_stanford_dogs and splits == "source":
             found = with_stanford_lists(found, find_lists(source, allowed=download_lists))
         found = replace(found, notes=(*photos.notes, *found.notes))
-        yield _source(source, photos, found, splits)
+        yield _source(source, photos, found, splits, group)
 
 
-def _source(source: Path | str, store: PhotoStore, layout: ClassLayout, splits: str) -> Source:
+def _source(
+    source: Path | str, store: PhotoStore, layout: ClassLayout, splits: str, group: str | None
+) -> Source:
     if splits == "source" and not layout.splits:
         raise DataError(
             f"{source}: --splits source, but it has no splits of its own. Expected a column "
@@ -103,6 +109,8 @@ def _source(source: Path | str, store: PhotoStore, layout: ClassLayout, splits: 
         )
     if splits == "random" and layout.splits:
         layout = replace(layout, splits={})
+    if group is not None:
+        layout = replace(layout, groups=find_groups(layout, group, where=str(source)))
     return Source(source_name(source), store, layout)
 
 

@@ -46,6 +46,7 @@ class Columns(NamedTuple):
     image: str
     label: str
     split: str | None
+    group: str | None = None
 
 
 class Row(NamedTuple):
@@ -55,6 +56,7 @@ class Row(NamedTuple):
     path: str
     label: str
     split: str
+    group: str = ""
 
 
 def table_photos(
@@ -64,13 +66,15 @@ def table_photos(
     image_column: str | None,
     label_column: str | None,
     leave_out: Collection[str] = (),
+    group: str | None = None,
 ) -> tuple[FilePhotos, ClassLayout]:
     """The photos a list names, under its labels, with its splits where it has that column.
 
     Paths are relative to the list, or to `root`; they are taken as they stand, else URL-decoded
     (`my%20dog.jpg`), else without their ending or with one in other letters. None may lead out of
     that folder. Splits in `leave_out` are not taken, nor are those without any label. The layout's
-    notes say which columns were taken where several could be meant.
+    notes say which columns were taken where several could be meant. A column called `group` says
+    which photos belong together; without such a column, the layout has no groups.
 
     Raises `DataError` with all faulty lines: no such file, no photo, two labels for one photo, an
     unknown split.
@@ -82,6 +86,8 @@ def table_photos(
     columns, notes = choose_columns(
         listed, image_column=image_column, label_column=label_column, where=str(table)
     )
+    if group in listed.titles:
+        columns = columns._replace(group=group)
     rows = [_row(line, columns, where=f"{table}: line {line.number}") for line in listed.lines]
     rows = take_splits(rows, leave_out=leave_out, where=str(table))
     check_splits_known((row.split for row in rows if row.split), where=str(table))
@@ -90,6 +96,7 @@ def table_photos(
     first: dict[PurePosixPath, Row] = {}
     groups: dict[str, list[PurePosixPath]] = defaultdict(list)
     splits: dict[PurePosixPath, str] = {}
+    belongs: dict[PurePosixPath, str] = {}
     faults = []
     for row in rows:
         found = _located(folder, row)
@@ -108,6 +115,8 @@ def table_photos(
         groups[row.label].append(photo)
         if row.split:
             splits[photo] = canonical_split(row.split) or ""
+        if columns.group is not None:
+            belongs[photo] = row.group
     if splits and len(splits) < len(files):
         without = [row.line for photo, row in first.items() if photo not in splits]
         lines = counted(len(without), "line")
@@ -125,26 +134,29 @@ def table_photos(
             f"The paths lead through {named([f'{name}/' for name in folders])}, but no column "
             "tells splits, so they are dealt anew; a column 'split' would keep them.",
         )
-    return FilePhotos(files), ClassLayout(classes, "table", splits=splits, notes=notes)
+    return FilePhotos(files), ClassLayout(
+        classes, "table", splits=splits, notes=notes, groups=belongs
+    )
 
 
 def _row(line: Line, columns: Columns, *, where: str) -> Row:
     cells = {}
-    for title in (columns.image, columns.label, columns.split):
+    for title in (columns.image, columns.label, columns.split, columns.group):
         if title is not None and title not in line.cells:
             raise DataError(f"{where}: no '{title}', which other lines have.")
         cells[title] = "" if title is None else line.cells[title]
     for title in (columns.image, columns.split):
         if not isinstance(cells[title], str | int):
             raise DataError(f"{where}: expected text for {title}.")
-    try:
-        label = label_text(cells[columns.label]) or ""
-    except ValueError as error:
-        raise DataError(
-            f"{where}: {columns.label} is {error}; expected text or a number."
-        ) from None
+    texts = []
+    for title in (columns.label, columns.group):
+        try:
+            texts.append("" if title is None else label_text(cells[title]) or "")
+        except ValueError as error:
+            raise DataError(f"{where}: {title} is {error}; expected text or a number.") from None
+    label, group = texts
     path, split = (str(cells[title]).strip() for title in (columns.image, columns.split))
-    return Row(line.number, path, label, split)
+    return Row(line.number, path, label, split, group)
 
 
 def _located(folder: PhotoFolder, row: Row) -> tuple[PurePosixPath, Path] | str:
@@ -161,7 +173,8 @@ def _located(folder: PhotoFolder, row: Row) -> tuple[PurePosixPath, Path] | str:
 
 
 def _said(row: Row) -> str:
-    return f"'{clean_name(row.label)}'" + (f" in {row.split}" if row.split else "")
+    group = f" of group '{row.group}'" if row.group else ""
+    return f"'{clean_name(row.label)}'{group}" + (f" in {row.split}" if row.split else "")
 
 
 def choose_columns(

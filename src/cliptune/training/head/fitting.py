@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from cliptune.training.head.mixture import (
     accuracy,
     deserved_share,
     fit_weights,
+    grouped_folds,
     log_loss,
     stratified_folds,
 )
@@ -57,6 +59,8 @@ class Part:
 class HeldOut:
     """What fits that had not seen a photo say of it, mixed by weights that had not seen it.
 
+    `measure` is what `accuracy` is: top-1, or the mean average precision of several labels.
+
     `logits_NC` are theirs for `photos_N`; elsewhere (a class's only photo) those of zero-shot. The
     figures are over `photos_N`, log losses in nats; without any, `accuracy` and `log_loss` are None
     and zero-shot's are over all photos.
@@ -70,6 +74,7 @@ class HeldOut:
     zero_shot_accuracy: float
     zero_shot_log_loss: float
     note: str  # how strengths and weights were chosen
+    measure: str = "top-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,7 @@ def fit_head(
     shifts_C: Floats | None = None,
     class_names: Sequence[str] | None = None,
     plan: Plan | None = None,
+    groups_N: NDArray[np.int64] | None = None,
 ) -> HeadFit:
     """The best mixture of heads for image features, of any length, with these labels.
 
@@ -124,7 +130,7 @@ def fit_head(
     Features are standardised before `projection_DH`, where the model has one. Without `with_text`
     the head takes nothing of zero-shot CLIP. Every loss adds `shifts_C` to the logits, which then
     answer without them (`cliptune.training.uneven`). The folds depend on `seed` and the features
-    alone; nothing else is random.
+    alone; nothing else is random. Photos of one number in `groups_N` are in one fold.
 
     Raises `DataError` for a class without a photo, or a feature that is not finite.
     """
@@ -146,19 +152,27 @@ def fit_head(
             shifts_C=np.zeros(classes) if shifts_C is None else shifts_C,
             plan=plan or plan_for(work),
         )
-        return _fitted(given, features_ND, seed=seed, with_text=with_text)
+        folds_FN = _folds(given, features_ND, groups_N, seed=seed)
+        return _fitted(given, folds_FN, with_text=with_text)
 
 
-def _fitted(given: Problem, features_ND: Floats, *, seed: int, with_text: bool) -> HeadFit:
+def _folds(
+    given: Problem, features_ND: Floats, groups_N: NDArray[np.int64] | None, *, seed: int
+) -> NDArray[np.int64]:
+    """(F, N) which fold holds a photo out; -1: none."""
     labels_N = given.labels_N
-    held_N = np.bincount(labels_N)[labels_N] > 1
-    if held_N.sum() < max(_ENOUGH, len(labels_N) / 2):
-        return _without_holding_out(given, with_text=with_text)
     # By what is on the photos: neither their order nor that of classes changes the folds.
     order_N = np.lexsort(features_ND.T[:8])
-    folds_FN = stratified_folds(
+    deal = stratified_folds if groups_N is None else partial(grouped_folds, groups_N=groups_N)
+    return deal(
         labels_N, order_N=order_N, folds=given.plan.folds, repeats=given.plan.repeats, seed=seed
     )
+
+
+def _fitted(given: Problem, folds_FN: NDArray[np.int64], *, with_text: bool) -> HeadFit:
+    held_N = folds_FN[0] >= 0
+    if held_N.sum() < max(_ENOUGH, len(held_N) / 2):
+        return _without_holding_out(given, with_text=with_text)
     return _mixed(given, folds_FN, held_N, with_text=with_text)
 
 
@@ -300,6 +314,11 @@ def _refuse(features_ND: Floats, labels_N: Labels, class_names: Sequence[str]) -
             f"no photo to fit the head of {named(empty)}. Expected at least one of each class. "
             "Add photos or remove the class."
         )
+    refuse_not_finite(features_ND)
+
+
+def refuse_not_finite(features_ND: Floats) -> None:
+    """Raise `DataError` where a feature is not finite."""
     if bad := int((~np.isfinite(features_ND).all(axis=1)).sum()):
         raise DataError(
             f"the image features of {bad} of {len(features_ND)} photos are not finite numbers. "

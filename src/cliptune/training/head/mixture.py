@@ -5,10 +5,13 @@ Shape suffixes: N photos, C classes, F repeats, K parts, M = N·C.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
+from cliptune.data.groups import group_folds
 from cliptune.training.head.logistic import Floats, Labels
 
 _PULL = 16.0  # nats for weights of the mixture that are off by 1 altogether
@@ -36,6 +39,52 @@ def stratified_folds(
             result_FN[repeat, own] = (first + np.arange(len(own))) % folds
             first = (first + len(own)) % folds
     return result_FN
+
+
+def grouped_folds(
+    labels_N: Labels,
+    groups_N: NDArray[np.int64],
+    *,
+    order_N: Labels,
+    folds: int,
+    repeats: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """(F, N) as `stratified_folds`, with no group in two folds; -1 for a class's only group.
+
+    So it is for one that would leave no other of its class in the rest of a fold's photos.
+    """
+    labels_N, groups_N = labels_N[order_N], groups_N[order_N]
+    groups_N = _as_they_come(groups_N)
+    pairs_P2 = np.unique(np.stack([groups_N, labels_N], axis=1), axis=0)
+    group_of_pair, label_of_pair = pairs_P2.T
+    groups_C = np.bincount(label_of_pair)
+    stays_N = np.isin(groups_N, group_of_pair[groups_C[label_of_pair] == 1])
+    free = len(np.unique(groups_N[~stays_N]))
+    result_FN = np.full((repeats, len(labels_N)), -1)
+    folds = min(folds, int(groups_C.max()), free)
+    if folds < 2:
+        return result_FN
+    alike_N = _as_they_come(labels_N)
+    for repeat in range(repeats):
+        drawn = int(np.random.default_rng([seed, repeat]).integers(2**31))
+        result_FN[repeat, ~stays_N] = group_folds(
+            alike_N[~stays_N], groups_N[~stays_N], folds=folds, seed=drawn
+        )
+        for label in range(alike_N.max() + 1):
+            own_N = alike_N == label
+            if len(set(result_FN[repeat, own_N])) == 1 and not stays_N[own_N].any():
+                stays_N |= groups_N == groups_N[own_N][0]
+    result_FN[:, stays_N] = -1
+    back_N = np.argsort(order_N)
+    return result_FN[:, back_N]
+
+
+def _as_they_come(numbers_N: NDArray[Any]) -> NDArray[np.int64]:
+    """The same numbers for the same, from 0 in the order in which they come up."""
+    _, first_K, place_N = np.unique(numbers_N, return_index=True, return_inverse=True)
+    result: NDArray[np.int64] = np.argsort(np.argsort(first_K))[place_N]
+    return result
 
 
 def log_loss(logits_NC: Floats, labels_N: Labels) -> float:

@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cliptune.data.folder import Sample
+from cliptune.data.groups import Groups
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import ImageError, listing
 from cliptune.model.classifier import FittedHead, predict_logits
@@ -20,6 +23,8 @@ from cliptune.timing import section
 from cliptune.training.head.fitting import HeadFit, fit_head
 from cliptune.training.head.folds import shifts_of
 from cliptune.training.head.logistic import Floats, Labels
+from cliptune.training.head.multilabel import fit_multilabel_head
+from cliptune.training.multilabel import MultilabelLoss
 from cliptune.training.run import Run
 from cliptune.training.several.sharing import by_the_first, together
 
@@ -45,7 +50,10 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
     started = time.perf_counter()
     with section("head"):
         features_ND, labels_N, places_N = _features(run, run.train_samples, progress=progress)
-        fit = _fit(run, features_ND, labels_N)
+        groups_N = _at(run.train_groups_N, places_N)
+        if run.several is not None:
+            labels_N = run.several.train_NC.cpu().numpy()[places_N] > 0
+        fit = _fit(run, features_ND, labels_N, groups_N)
         put_in(head, fit)
         if fit.without_folds is not None:
             run.fold_shifts = shifts_of(
@@ -53,8 +61,15 @@ def start_from_fitted_head(run: Run, *, progress: bool = True) -> None:
             )
         if val_joins(run):
             own = head.fitted_tensors()
-            val_ND, val_N, _ = _features(run, run.val_samples, progress=False)
-            fit = _fit(run, np.concatenate([features_ND, val_ND]), np.append(labels_N, val_N))
+            val_ND, val_N, val_places_N = _features(run, run.val_samples, progress=False)
+            if groups_N is not None and run.val_groups_N is not None:
+                groups_N = np.append(groups_N, run.val_groups_N[val_places_N])
+            if run.several is not None:
+                val_N = run.several.val_NC[val_places_N]
+            both_ND, both_N = (
+                np.concatenate(parts) for parts in ((features_ND, val_ND), (labels_N, val_N))
+            )
+            fit = _fit(run, both_ND, both_N, groups_N)
             put_in(head, fit)
             run.delivered = head.fitted_tensors()
             head.set_fitted(own)
@@ -75,21 +90,25 @@ def val_joins(run: Run) -> bool:
     return run.settings.training.val_in_head == "few_photos" and few and run.has_val
 
 
-def _fit(run: Run, features_ND: Floats, labels_N: Labels) -> HeadFit:
+def _at(groups_N: Groups | None, places_N: Labels) -> Groups | None:
+    return None if groups_N is None else groups_N[places_N]
+
+
+def _fit(run: Run, features_ND: Floats, labels_N: NDArray[Any], groups_N: Groups | None) -> HeadFit:
+    """`labels_N` as `fit_head` takes them, or as `fit_multilabel_head`: (N, C)."""
     projection = getattr(run.backbone.model, "visual_projection", None)
-    fit = partial(
-        fit_head,
-        features_ND,
-        labels_N,
-        run.zero_shot.features.cpu().double().numpy(),
-        run.zero_shot.logit_scale.exp().item(),
-        seed=run.settings.seed,
-        projection_DH=None if projection is None else _weight(projection),
-        with_text=run.settings.model.head == "text",
-        shifts_C=run.loss.shifts_for(labels_N),
-        class_names=run.class_names,
-    )
-    return by_the_first(fit)
+    common: dict[str, Any] = {
+        "seed": run.settings.seed,
+        "projection_DH": None if projection is None else _weight(projection),
+        "with_text": run.settings.model.head == "text",
+        "class_names": run.class_names,
+    }
+    text_CD = run.zero_shot.features.cpu().double().numpy()
+    given = features_ND, labels_N, text_CD, run.zero_shot.logit_scale.exp().item()
+    if isinstance(run.loss, MultilabelLoss):
+        return by_the_first(partial(fit_multilabel_head, *given, **common))
+    shifts_C = run.loss.shifts_for(labels_N)
+    return by_the_first(partial(fit_head, *given, shifts_C=shifts_C, groups_N=groups_N, **common))
 
 
 @torch.no_grad()
@@ -104,7 +123,7 @@ def put_in(head: FittedHead, fit: HeadFit) -> None:
 
 def _features(
     run: Run, samples: Sequence[Sample], *, progress: bool
-) -> tuple[Floats, Labels, Labels]:
+) -> tuple[Floats, NDArray[Any], Labels]:
     """Float32 features (N, D), labels and places (N,) of as many as a head is fitted on."""
     places = some_of_each(samples, most=MOST_PHOTOS, seed=run.settings.seed)
     samples = [samples[place] for place in places]
@@ -152,7 +171,8 @@ def _in_words(fit: HeadFit, photos: int, seconds: float) -> str:
     measured = f"zero-shot on these {100 * held_out.zero_shot_accuracy:.1f} %"
     if held_out.accuracy is not None:
         measured = (
-            f"top-1 {100 * held_out.accuracy:.1f} % in {held_out.folds}-fold cross-validation, "
+            f"{held_out.measure} {100 * held_out.accuracy:.1f} % in {held_out.folds}-fold "
+            "cross-validation, "
             f"{measured}"
         )
     return (

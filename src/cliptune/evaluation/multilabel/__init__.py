@@ -1,0 +1,1 @@
+"""Checkpoints whose photos show any number of the classes: measured, told, drawn."""

@@ -1,0 +1,1 @@
+"""Labels that photos contradict, and photos whose label would tell most."""

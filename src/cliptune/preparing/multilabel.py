@@ -1,0 +1,162 @@
+"""Photos with any number of labels to train/, val/ and test/, with `labels.csv` in each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from cliptune._version import __version__
+from cliptune.data.manifest import Manifest, PrepareOptions, SourceRecord
+from cliptune.data.multilabel import LABELS_FILE, parted, write_labels
+from cliptune.data.splits import SPLITS
+from cliptune.errors import DataError, named
+from cliptune.files import user_path
+from cliptune.foreign_errors import disk_errors
+from cliptune.locks import alone
+from cliptune.preparing.building import (
+    build,
+    check_apart,
+    check_nothing_in_the_way,
+    finish_or_clear,
+    place_tree,
+    work_folder,
+    write_manifest,
+)
+from cliptune.preparing.download import ELSEWHERE
+from cliptune.preparing.sources.archive import FilePhotos
+from cliptune.preparing.sources.several_labels import SeveralLabels, photos_with_labels
+from cliptune.preparing.splitting import Shares
+from cliptune.text import counted
+
+
+@dataclass(frozen=True)
+class MultilabelPrepared:
+    """What `prepare_multilabel` made: `counts` is split -> label -> photos."""
+
+    output_dir: Path
+    photos: dict[str, int]
+    counts: dict[str, dict[str, int]]
+    without: int  # photos that show none of the classes
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        classes = {name for counts in self.counts.values() for name in counts}
+        shared = ", ".join(f"{number:,} {split}" for split, number in self.photos.items())
+        none = f"; {counted(self.without, 'photo')} without a label" if self.without else ""
+        return (
+            f"{self.output_dir}: {counted(sum(self.photos.values()), 'photo')} ({shared}), "
+            f"{counted(len(classes), 'class')}, any number to a photo{none}"
+        )
+
+
+def prepare_multilabel(
+    output_dir: Path | str,
+    source: Path | str,
+    *,
+    root: Path | str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    train_ratio: float = 0.7,
+    val_ratio: float | None = None,
+    link: bool = False,
+    resize: int | None = None,
+    seed: int = 42,
+    progress: bool = True,
+) -> MultilabelPrepared:
+    """Make `output_dir` of a list, of COCO's .json or VOC's folder; see `sources.several_labels`.
+
+    Splits of the source are kept, if it has them for all photos; otherwise each class is shared out
+    as nearly as can be, by `train_ratio`, `val_ratio` and `seed` (`data.multilabel.parted`).
+
+    Raises `DataError` for a source with faults, and for an `output_dir` that holds photos.
+    """
+    output_dir, source = user_path(output_dir), user_path(source)
+    shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed)
+    options = PrepareOptions(
+        image_column=image_column, label_column=label_column, train_ratio=train_ratio,
+        val_ratio=val_ratio, link=link, resize=resize, multilabel=True,
+    )  # fmt: skip
+    if not source.exists():
+        raise DataError(f"--source {source}: nothing is there. Expected a list or a folder.")
+    check_apart(source, output_dir)
+    found = photos_with_labels(
+        source, root=user_path(root) if root else None, image_column=image_column,
+        label_column=label_column,
+    )  # fmt: skip
+    splits = found.splits or _shared_out(found, shares)
+    _refuse_missing(found, splits, source)
+    with disk_errors(output_dir, then=ELSEWHERE), alone(output_dir):
+        finish_or_clear(output_dir)
+        check_nothing_in_the_way(output_dir)
+        work = work_folder(output_dir)
+        plan = {photo: PurePosixPath(splits[photo]) / photo for photo in found.files}
+        try:
+            files = build(
+                FilePhotos(found.files), plan, work, link=link, resize=resize, progress=progress
+            )
+            for split in SPLITS:
+                rows = {str(p): found.labels[p] for p in found.files if splits[p] == split}
+                if rows:
+                    write_labels(work / split / LABELS_FILE, rows)
+            counts = _counts(found, splits)
+            manifest = Manifest(
+                cliptune=__version__,
+                source=SourceRecord(
+                    name=source.name, kind=found.kind,
+                    splits="source" if found.splits else "random",
+                ),
+                options=options, seed=seed, counts=counts, files=files,
+            )  # fmt: skip
+            write_manifest(manifest, work)
+            place_tree(work, output_dir)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    photos = {split: list(splits.values()).count(split) for split in SPLITS}
+    without = sum(not labels for labels in found.labels.values())
+    return MultilabelPrepared(output_dir, photos, counts, without)
+
+
+def _shared_out(found: SeveralLabels, shares: Shares) -> dict[PurePosixPath, str]:
+    """A split for each photo: a question of their paths, their labels and the seed alone."""
+    photos = sorted(found.files)
+    names = sorted({name for labels in found.labels.values() for name in labels})
+    targets_NC = np.array([[name in found.labels[photo] for name in names] for photo in photos])
+    val = (1 - shares.train_ratio) / 2 if shares.val_ratio is None else shares.val_ratio
+    of_each = np.array([shares.train_ratio, val, 1 - shares.train_ratio - val])
+    parts_N = parted(targets_NC.reshape(len(photos), -1), of_each, seed=shares.seed)
+    return {photo: SPLITS[part] for photo, part in zip(photos, parts_N, strict=True)}
+
+
+def _refuse_missing(
+    found: SeveralLabels, splits: Mapping[PurePosixPath, str], source: Path
+) -> None:
+    """Raise `DataError` where train lacks a label that another split has, or there is no train."""
+    of_train = {name for photo in found.files if splits[photo] == "train"
+                for name in found.labels[photo]}  # fmt: skip
+    others = {name for labels in found.labels.values() for name in labels} - of_train
+    if len(of_train) < 2:
+        raise DataError(
+            f"{source}: photos for train have {counted(len(of_train), 'label')}; expected two or "
+            "more, each on some photo of train."
+        )
+    if others:
+        raise DataError(
+            f"{source}: labels that no photo for train has: {named(sorted(others))}. Add photos, "
+            "leave these labels out, or choose another --seed."
+        )
+
+
+def _counts(found: SeveralLabels, splits: Mapping[PurePosixPath, str]) -> dict[str, dict[str, int]]:
+    names = sorted({name for labels in found.labels.values() for name in labels})
+    return {
+        split: {
+            name: sum(splits[p] == split and name in found.labels[p] for p in found.files)
+            for name in names
+        }
+        for split in SPLITS
+    }
