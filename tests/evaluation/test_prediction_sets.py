@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cliptune import Predictor
 from cliptune.cli import main
@@ -297,3 +298,24 @@ def test_too_few_photos_of_val_are_told_before_the_model_loads(
     for wrong in (0, 1, 90):
         with pytest.raises(SettingsError, match=r"evaluation\.coverage"):
             load_settings(overrides={"evaluation.coverage": wrong})
+
+
+def test_a_table_of_a_cluster_has_a_column_of_sets(unsure_run: Path, photos: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from cliptune._version import __version__
+    from cliptune.distributed.stages import Answering
+
+    paths = find_images(photos / "test")
+    ours = Predictor(unsure_run, device="cpu")
+    actor = Answering(
+        checkpoint=str(unsure_run), folder="", base="", top_k=2, version=__version__, device="cpu"
+    )
+    pixels = np.stack([ours.engine.preprocess.pixels(Image.open(path)) for path in paths])
+    count = np.arange(len(paths))
+    rows = {
+        "pixels": pixels, "error": np.full(len(paths), "", object), "id": count,
+        "path": np.array(list(map(str, paths)), object), "shard": 0 * count, "row": count,
+    }  # fmt: skip
+    (table,) = actor(rows)
+    expected = [each.further["prediction_set"] for each in ours.predict_batch(paths)]
+    assert table["prediction_set"].to_pylist() == expected

@@ -238,6 +238,10 @@ def test_settings_of_one_label_are_refused_by_name(overrides: dict[str, Any], ha
     ):
         with pytest.raises(SettingsError, match=f"training.{key}: found '{value}'"):
             train(load_settings(overrides=overrides | {f"training.{key}": value}), progress=False)
+    with pytest.raises(
+        SettingsError, match=r"evaluation\.coverage: found 0\.9, and photos with sev"
+    ):
+        train(load_settings(overrides=overrides | {"evaluation.coverage": 0.9}), progress=False)
 
 
 def test_what_does_not_know_several_labels_says_so(

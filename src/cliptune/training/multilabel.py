@@ -82,6 +82,11 @@ def refuse_settings_of_one_label(settings: Settings) -> None:
                 f"training.{key}: found {found!r}, and photos with several labels "
                 f"(data.task: multilabel). There, only {expected!r} is known."
             )
+    if (coverage := settings.evaluation.coverage) is not None:
+        raise SettingsError(
+            f"evaluation.coverage: found {coverage:g}, and photos with several labels (data.task: "
+            "multilabel). Sets of which one class is right are for photos with one; leave it out."
+        )
 
 
 def outcome_of_several(

@@ -73,7 +73,7 @@ class Exported:
             "known_score": known_score,
             "scores": scores,
         }
-        promised = self.about["answers"] or {}
+        promised = self.about.get("answers") or {}
         if sets := promised.get("sets"):
             values |= self._set_of(chances, sets)
         if sure := promised.get("sure"):

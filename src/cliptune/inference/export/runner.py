@@ -64,7 +64,7 @@ class Exported:
             "known_score": float(found["known_score"][0]) if rejects else None,
             "scores": scores,
         }
-        promised = self.about["answers"] or {}
+        promised = self.about.get("answers") or {}
         if sets := promised.get("sets"):
             values |= self._set_of(chances, sets)
         if sure := promised.get("sure"):
