@@ -123,7 +123,9 @@ def test_predictions_are_those_of_the_evaluation_and_every_class_above_its_thres
         assert {score.label for score in result.shown} == expected
         assert result.known == bool(expected)
         assert all(score.probability >= thresholds[score.label].value for score in result.shown)
-        assert result.to_dict()["shown"] == [score.label for score in result.shown]
+        assert [each["label"] for each in result.to_dict()["shown"]] == [
+            s.label for s in result.shown
+        ]
     with (tmp_path / "evaluation_predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["told"] for row in rows] == [

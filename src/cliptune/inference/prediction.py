@@ -89,7 +89,7 @@ class Prediction:
             "scores": [asdict(score) for score in self.scores],
         }
         if self.shown is not None:
-            values["shown"] = [score.label for score in self.shown]
+            values["shown"] = [asdict(score) for score in self.shown]
         if self.prediction_set is not None:
             in_set = [asdict(score) for score in self.prediction_set]
             values |= {"prediction_set": in_set, "coverage": self.coverage}

@@ -22,7 +22,8 @@ class PredictionOut(BaseModel):
 
     `prediction_set` are the classes of which one is right at the rate `coverage`; both are left out
     by a checkpoint that was trained without. Where classes have parents, `sure_of` is the deepest
-    class or parent that is right at the rate `sure_share`, or null.
+    class or parent that is right at the rate `sure_share`, or null. Of a checkpoint of several
+    labels, `shown` are all classes that reach their threshold.
     """
 
     image: str | None
@@ -36,6 +37,7 @@ class PredictionOut(BaseModel):
     coverage: float | None = None
     sure_of: Score | None = None
     sure_share: float | None = None
+    shown: list[Score] | None = None
 
 
 class PhotoError(BaseModel):
