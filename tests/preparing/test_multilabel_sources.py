@@ -198,3 +198,46 @@ def test_the_command_says_what_it_made_and_what_it_does_not_know(
     result = CliRunner().invoke(app, [*line, "--output-dir", str(tmp_path / "b"), "--shots", "2"])
     assert result.exit_code != 0
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_lists_of_a_dataset_are_labels_by_their_names(
+    named: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra 'hub' is not installed")
+    datasets.disable_progress_bars()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    names = ["bird", "cat", "dog"]
+    kind = datasets.ClassLabel(names=names) if named else datasets.Value("string")
+    features = datasets.Features({"image": datasets.Image(), "objects": datasets.List(kind)})
+    source = tmp_path / "parquet"
+    source.mkdir()
+    for split, chosen in (("train", list(LABELS)[:7]), ("validation", list(LABELS)[7:])):
+        cells = {
+            "image": [{"bytes": (pictures / f"{name}.jpg").read_bytes(), "path": None}
+                      for name in chosen],
+            "objects": [[names.index(label) if named else label for label in LABELS[name]]
+                        for name in chosen],
+        }  # fmt: skip
+        table = datasets.Dataset.from_dict(cells, features=features)
+        table.to_parquet(str(source / f"{split}.parquet"))
+    made = prepare_multilabel(tmp_path / "data", source, progress=False)
+    assert made.photos == {"train": 7, "val": 3, "test": 0}
+    for split, chosen in (("train", list(LABELS)[:7]), ("val", list(LABELS)[7:])):
+        told = read_labels(tmp_path / "data" / split)
+        assert [sorted(own) for own in told.values()] == [LABELS[name] for name in chosen]
+        same = [path.read_bytes() for path in told]
+        assert same == [(pictures / f"{name}.jpg").read_bytes() for name in chosen]
+
+
+def test_a_dataset_of_one_label_is_told_to_be_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra 'hub' is not installed")
+    datasets.disable_progress_bars()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    cells = {"image": [{"bytes": (pictures / "p0.jpg").read_bytes(), "path": None}], "label": ["a"]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    datasets.Dataset.from_dict(cells, features=features).to_parquet(str(tmp_path / "a.parquet"))
+    with pytest.raises(DataError, match="'label' holds no lists"):
+        prepare_multilabel(tmp_path / "data", tmp_path / "a.parquet", progress=False)

@@ -27,7 +27,7 @@ from cliptune.preparing.building import (
     write_manifest,
 )
 from cliptune.preparing.download import ELSEWHERE
-from cliptune.preparing.sources.archive import FilePhotos
+from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
 from cliptune.preparing.sources.several_labels import SeveralLabels, photos_with_labels
 from cliptune.preparing.splitting import Shares
 from cliptune.text import counted
@@ -74,13 +74,15 @@ def prepare_multilabel(
 
     Raises `DataError` for a source with faults, and for an `output_dir` that holds photos.
     """
-    output_dir, source = user_path(output_dir), user_path(source)
+    output_dir = user_path(output_dir)
+    if not str(source).startswith(HUB_PREFIX):
+        source = user_path(source)
     shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed)
     options = PrepareOptions(
         image_column=image_column, label_column=label_column, train_ratio=train_ratio,
         val_ratio=val_ratio, link=link, resize=resize, multilabel=True,
     )  # fmt: skip
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise DataError(f"--source {source}: nothing is there. Expected a list or a folder.")
     check_apart(source, output_dir)
     found = photos_with_labels(
@@ -93,20 +95,18 @@ def prepare_multilabel(
         finish_or_clear(output_dir)
         check_nothing_in_the_way(output_dir)
         work = work_folder(output_dir)
-        plan = {photo: PurePosixPath(splits[photo]) / photo for photo in found.files}
+        plan = {photo: PurePosixPath(splits[photo]) / photo for photo in found.labels}
         try:
-            files = build(
-                FilePhotos(found.files), plan, work, link=link, resize=resize, progress=progress
-            )
+            files = build(found.store, plan, work, link=link, resize=resize, progress=progress)
             for split in SPLITS:
-                rows = {str(p): found.labels[p] for p in found.files if splits[p] == split}
+                rows = {str(p): found.labels[p] for p in found.labels if splits[p] == split}
                 if rows:
                     write_labels(work / split / LABELS_FILE, rows)
             counts = _counts(found, splits)
             manifest = Manifest(
                 cliptune=__version__,
                 source=SourceRecord(
-                    name=source.name, kind=found.kind,
+                    name=source.name if isinstance(source, Path) else source, kind=found.kind,
                     splits="source" if found.splits else "random",
                 ),
                 options=options, seed=seed, counts=counts, files=files,
@@ -123,7 +123,7 @@ def prepare_multilabel(
 
 def _shared_out(found: SeveralLabels, shares: Shares) -> dict[PurePosixPath, str]:
     """A split for each photo: a question of their paths, their labels and the seed alone."""
-    photos = sorted(found.files)
+    photos = sorted(found.labels)
     names = sorted({name for labels in found.labels.values() for name in labels})
     targets_NC = np.array([[name in found.labels[photo] for name in names] for photo in photos])
     val = (1 - shares.train_ratio) / 2 if shares.val_ratio is None else shares.val_ratio
@@ -133,10 +133,10 @@ def _shared_out(found: SeveralLabels, shares: Shares) -> dict[PurePosixPath, str
 
 
 def _refuse_missing(
-    found: SeveralLabels, splits: Mapping[PurePosixPath, str], source: Path
+    found: SeveralLabels, splits: Mapping[PurePosixPath, str], source: Path | str
 ) -> None:
     """Raise `DataError` where train lacks a label that another split has, or there is no train."""
-    of_train = {name for photo in found.files if splits[photo] == "train"
+    of_train = {name for photo in found.labels if splits[photo] == "train"
                 for name in found.labels[photo]}  # fmt: skip
     others = {name for labels in found.labels.values() for name in labels} - of_train
     if len(of_train) < 2:
@@ -155,7 +155,7 @@ def _counts(found: SeveralLabels, splits: Mapping[PurePosixPath, str]) -> dict[s
     names = sorted({name for labels in found.labels.values() for name in labels})
     return {
         split: {
-            name: sum(splits[p] == split and name in found.labels[p] for p in found.files)
+            name: sum(splits[p] == split and name in found.labels[p] for p in found.labels)
             for name in names
         }
         for split in SPLITS

@@ -157,6 +157,51 @@ def hub_photos(
     return photos, ClassLayout(classes, "hub", splits=split_of, groups=belongs)
 
 
+def hub_photos_with_labels(
+    source: str | Path, *, image_column: str | None, label_column: str | None
+) -> tuple[HubPhotos, dict[PurePosixPath, list[str]], dict[PurePosixPath, str]]:
+    """The photos of a dataset whose labels are lists: each one's labels, and split if it has any.
+
+    Names are those of the feature, where it has names for its numbers. Raises as `hub_photos`, and
+    `DataError` for a column that holds no lists.
+    """
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise MissingExtra("datasets", "hub", f"--source {source}") from None
+    where = str(source)
+    splits, _ = _load(datasets, source, ())
+    main = splits["train"] if "train" in splits else next(iter(splits.values()))
+    names, features = list(main.column_names), main.features
+    images = [name for name in names if isinstance(features[name], datasets.Image)]
+    lists = [name for name in names if isinstance(features[name], datasets.List)]
+    image = images[0] if image_column is None and len(images) == 1 else find_column(
+        names, IMAGE_COLUMNS, image_column, "image", where=where)  # fmt: skip
+    label = lists[0] if label_column is None and len(lists) == 1 else find_column(
+        names, ("labels", *LABEL_COLUMNS), label_column, "label", where=where)  # fmt: skip
+    if label not in lists:
+        raise DataError(
+            f"{where}: column '{label}' holds no lists. Expected a list of labels for each photo; "
+            "for one label to a photo leave --multilabel out."
+        )
+    if len(splits) > 1:
+        check_splits_known(list(splits), where=where)
+    splits = splits.cast_column(image, datasets.Image(decode=False))
+    rows = {split: range(len(part)) for split, part in splits.items()}
+    photos = HubPhotos(splits, rows=rows, image_column=image, where=where)
+    cells = [cell for split in splits for cell in splits[split][label]]
+    try:
+        labels = {
+            photo: [_class_name(features[label].feature, each) or "" for each in cell or ()]
+            for photo, cell in zip(photos.photos, cells, strict=True)
+        }
+    except ValueError as error:
+        raise DataError(f"{where}: '{label}' holds {error} among its labels.") from None
+    named_splits = len(splits) > 1
+    of = {p: canonical_split(p.parts[0]) or "" for p in photos.photos} if named_splits else {}
+    return photos, labels, of
+
+
 def _rows(
     name: str, part: Any, label_column: str, split_column: str | None, *, where: str
 ) -> Iterator[_Row]:

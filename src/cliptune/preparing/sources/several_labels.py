@@ -19,7 +19,8 @@ from xml.etree import ElementTree
 from cliptune.data.multilabel import SEPARATOR, labels_in
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing, named
-from cliptune.preparing.sources.archive import is_photo
+from cliptune.preparing.sources.archive import FilePhotos, PhotoStore, is_photo
+from cliptune.preparing.sources.hub_dataset import hub_photos_with_labels
 from cliptune.preparing.sources.layouts import canonical_split, check_splits_known
 from cliptune.preparing.sources.listed_files import PhotoFolder
 from cliptune.preparing.sources.lists import LIST_SUFFIXES, PhotoList, read_list
@@ -44,16 +45,25 @@ class SeveralLabels:
     labels: dict[PurePosixPath, tuple[str, ...]] = field(default_factory=dict)
     splits: dict[PurePosixPath, str] = field(default_factory=dict)
     kind: str = ""
+    embedded: PhotoStore | None = None  # photos that are in no files of their own
+
+    @property
+    def store(self) -> PhotoStore:
+        """Where the photos are read from."""
+        return FilePhotos(self.files) if self.embedded is None else self.embedded
 
 
 def photos_with_labels(
-    source: Path, *, root: Path | None, image_column: str | None, label_column: str | None
+    source: Path | str, *, root: Path | None, image_column: str | None, label_column: str | None
 ) -> SeveralLabels:
-    """The photos of `source`, by its form. Paths start at `root`, or beside the list.
+    """The photos of `source`, by its form; a text is a name on the hub. Paths start at `root`, or
+    beside the list.
 
     Raises `DataError` with every faulty line.
     """
-    suffix = source.suffix.lower()
+    suffix = "" if isinstance(source, str) else source.suffix.lower()
+    if isinstance(source, str) or suffix == ".parquet" or _holds_parquet(source):
+        return _of_dataset(source, image_column=image_column, label_column=label_column)
     if source.is_dir() and (source / ANNOTATIONS).is_dir():
         found = _voc(source)
     elif suffix in LIST_SUFFIXES:
@@ -62,11 +72,32 @@ def photos_with_labels(
         found = _coco(source, root)
     else:
         raise DataError(
-            f"{source}: --multilabel takes a list ({', '.join(sorted(LIST_SUFFIXES))}), the .json "
-            f"of COCO, or the folder of VOC, with {ANNOTATIONS}/. Expected one of these."
+            f"{source}: --multilabel takes a list ({', '.join(sorted(LIST_SUFFIXES))}), .parquet, "
+            f"hf:OWNER/NAME, the .json of COCO, or the folder of VOC, with {ANNOTATIONS}/. "
+            "Expected one of these."
         )
-    if not found.files:
+    if not found.labels:
         raise DataError(f"{source}: it names no photo.")
+    return found
+
+
+def _holds_parquet(source: Path) -> bool:
+    return source.is_dir() and any(source.rglob("*.parquet"))
+
+
+def _of_dataset(
+    source: Path | str, *, image_column: str | None, label_column: str | None
+) -> SeveralLabels:
+    photos, labels, splits = hub_photos_with_labels(
+        source, image_column=image_column, label_column=label_column
+    )
+    found, faults = SeveralLabels(kind="hub", splits=splits, embedded=photos), []
+    for photo, names in labels.items():
+        try:
+            found.labels[photo] = checked(names)
+        except ValueError as fault:
+            faults.append(f"{photo}: {fault}")
+    _refuse(faults, str(source))
     return found
 
 
