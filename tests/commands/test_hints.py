@@ -14,7 +14,7 @@ import pytest
 from cliptune import Predictor, add_class, check, compare, evaluate, load_settings, prepare, train
 from cliptune.checking.report import check_page, check_text
 from cliptune.cli import main
-from cliptune.commands.screen import photos_to_predict
+from cliptune.commands.predicting import photos_to_predict
 from cliptune.data.folder import load_split, load_training_splits
 from cliptune.errors import (
     CheckpointError,

@@ -11,7 +11,7 @@ from PIL import Image, features
 
 from cliptune.checking.check import CheckResult, check
 from cliptune.checking.quarantine import fix, undo
-from cliptune.commands.screen import photos_to_predict
+from cliptune.commands.predicting import photos_to_predict
 from cliptune.config import load_settings
 from cliptune.data.folder import load_split, load_training_splits
 from cliptune.data.image_files import IMAGE_FORMATS, find_images, photos_below

@@ -55,7 +55,8 @@ def check(
 
     With --model also which labels the photos contradict.
     """
-    from cliptune.commands.screen import SuspectsWanted, check_to_screen, quiet_libraries
+    from cliptune.commands.checking import SuspectsWanted, check_to_screen
+    from cliptune.commands.screen import quiet_libraries
 
     if model is not None:
         quiet_libraries(debug=debug)

@@ -72,11 +72,8 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Say what is on photos: one, several, or a folder of any size."""
-    from cliptune.commands.screen import (
-        predict_on_cluster,
-        predict_to_screen_or_file,
-        quiet_libraries,
-    )
+    from cliptune.commands.predicting import predict_on_cluster, predict_to_screen_or_file
+    from cliptune.commands.screen import quiet_libraries
 
     quiet_libraries(debug=debug)
     if engine == "ray":
