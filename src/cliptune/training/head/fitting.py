@@ -163,7 +163,8 @@ def _folds(
     labels_N = given.labels_N
     # By what is on the photos: neither their order nor that of classes changes the folds.
     order_N = np.lexsort(features_ND.T[:8])
-    deal = stratified_folds if groups_N is None else partial(grouped_folds, groups_N=groups_N)
+    alone = groups_N is None or len(np.unique(groups_N)) == len(groups_N)
+    deal = stratified_folds if alone else partial(grouped_folds, groups_N=groups_N)
     return deal(
         labels_N, order_N=order_N, folds=given.plan.folds, repeats=given.plan.repeats, seed=seed
     )
