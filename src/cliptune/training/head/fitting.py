@@ -163,8 +163,9 @@ def _folds(
     labels_N = given.labels_N
     # By what is on the photos: neither their order nor that of classes changes the folds.
     order_N = np.lexsort(features_ND.T[:8])
-    alone = groups_N is None or len(np.unique(groups_N)) == len(groups_N)
-    deal = stratified_folds if alone else partial(grouped_folds, groups_N=groups_N)
+    if groups_N is not None and len(np.unique(groups_N)) == len(groups_N):
+        groups_N = None  # each photo by itself: the same folds as without
+    deal = stratified_folds if groups_N is None else partial(grouped_folds, groups_N=groups_N)
     return deal(
         labels_N, order_N=order_N, folds=given.plan.folds, repeats=given.plan.repeats, seed=seed
     )
