@@ -137,5 +137,8 @@ def test_the_task_is_found_from_the_data_and_may_be_said(tmp_path: Path) -> None
     assert has_several_labels(tmp_path / "several", "auto")
     assert not has_several_labels(tmp_path / "single", "auto")
     assert not has_several_labels(tmp_path / "several", "single")
+    other = tmp_path / "single" / "train" / "labels.csv"  # somebody's own, beside class folders
+    other.write_text("id,breed\n1,a\n", encoding="utf-8", newline="\n")
+    assert not has_several_labels(tmp_path / "single", "auto")
     with pytest.raises(DataError, match=r"none of its splits holds labels\.csv"):
         has_several_labels(tmp_path / "single", "multilabel")

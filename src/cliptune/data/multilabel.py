@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,18 @@ Labelled = Mapping[Path, tuple[str, ...]]  # a photo, and its labels
 
 def is_multilabel(data_dir: Path) -> bool:
     """Whether the splits of `data_dir` say their labels in a `LABELS_FILE`."""
-    return any((folder / LABELS_FILE).is_file() for folder in split_folders(data_dir).values())
+    return any(map(_lists_labels, split_folders(data_dir).values()))
+
+
+def _lists_labels(split_dir: Path) -> bool:
+    """Whether it holds a list of ours: beside folders of classes a file of that name may be any."""
+    path = split_dir / LABELS_FILE
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        if file.readline().strip() == ",".join(COLUMNS):
+            return True
+    return not any(entry.is_dir() for entry in os.scandir(split_dir))
 
 
 def has_several_labels(data_dir: Path, task: str) -> bool:
