@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +51,7 @@ def _lists_labels(split_dir: Path) -> bool:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         if file.readline().strip() == ",".join(COLUMNS):
             return True
-    return not any(entry.is_dir() for entry in os.scandir(split_dir))
+    return not any(entry.is_dir() for entry in list(split_dir.iterdir()))
 
 
 def has_several_labels(data_dir: Path, task: str) -> bool:
