@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -160,3 +161,21 @@ def test_a_process_killed_while_it_hands_over_is_told_though_it_still_counts_as_
     loader = PhotoLoader([1, 2], batch_size=1, collate_fn=LostOnTheWay, num_workers=1)  # type: ignore[arg-type]
     with pytest.raises(LoadingError, match=r"connection to one was lost .*reset by peer"):
         list(loader)
+
+
+def test_a_process_lost_while_a_pass_begins_is_told_long_before_the_limit(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LOOK_AFTER", 0.3)
+    train_split, _ = load_training_splits(photos, val_ratio=0.1, seed=0)
+    data = PhotoDataset(train_split.samples, PREPROCESS)
+    loader = make_loader(data, batch_size=8, num_workers=1, read_timeout=60)
+    assert sum(len(batch) for batch in loader) == len(train_split.samples)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)  # it lives, and does not say that it goes on
+    Timer(0.5, worker.kill).start()
+    started = time.monotonic()
+    with pytest.raises(LoadingError, match="exited unexpectedly"):
+        list(loader)
+    assert time.monotonic() - started < 20

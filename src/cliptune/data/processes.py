@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from cliptune.foreign_errors import LoadingError, loading_errors
 
@@ -30,37 +31,47 @@ class PhotoLoader(DataLoader[Any]):
         lost = [w.pid for w in getattr(self._iterator, "_workers", ()) if not w.is_alive()]
         if lost:  # between two passes; starting the next would wait for them
             raise LoadingError(f"DataLoader worker (pid(s) {lost}) exited unexpectedly")
-        with loading_errors(), _signal_of_ended_processes_kept():
+        if self._iterator is not None:  # of an earlier pass
+            self._iterator._timeout = self.timeout
+        with self._faults_in_words(), _signal_of_ended_processes_kept():
             batches = super().__iter__()
         while True:
-            with loading_errors():
-                batch = self._wait_for(batches)
+            with self._faults_in_words():
+                batch = next(batches, None)
             if batch is None:
                 return
             yield batch
 
-    def _wait_for(self, batches: Any) -> Any:
-        """The next batch, or None at the end; processes are looked after every few seconds."""
-        if not self.num_workers:
-            return next(batches, None)
-        started = time.monotonic()
-        batches._timeout = LOOK_AFTER
+    def _get_iterator(self) -> Any:
+        return _Waiting(self) if self.num_workers else super()._get_iterator()
+
+    @contextmanager
+    def _faults_in_words(self) -> Iterator[None]:
+        """Turn what is raised for the processes into `LoadingError`."""
         try:
-            while True:
-                try:
-                    return next(batches, None)
-                except RuntimeError as error:
-                    if not str(error).startswith("DataLoader timed out"):
-                        raise
-                    if 0 < self.timeout <= time.monotonic() - started:
-                        raise LoadingError(f"no answer within {self.timeout:g} s") from error
-                except (ConnectionError, EOFError) as error:
-                    # One that was killed while it handed a batch over may still count as alive.
-                    if "DataLoader" in str(error):  # raised by the reading of a photo
-                        raise
-                    raise LoadingError(f"the connection to one was lost ({error})") from error
-        finally:
-            batches._timeout = self.timeout
+            with loading_errors():
+                yield
+        except LoadingError as error:
+            if error.cause.startswith("DataLoader timed out"):
+                raise LoadingError(f"no answer within {self.timeout:g} s") from error
+            raise
+        except (ConnectionError, EOFError) as error:
+            # One that was killed while it handed a batch over may still count as alive.
+            if not self.num_workers or "DataLoader" in str(error):  # of the reading of a photo
+                raise
+            raise LoadingError(f"the connection to one was lost ({error})") from error
+
+
+class _Waiting(_MultiProcessingDataLoaderIter):
+    """Waits as long as it is told to, and looks after the processes every few seconds."""
+
+    def _try_get_data(self, timeout: float = LOOK_AFTER) -> tuple[bool, Any]:
+        until = time.monotonic() + timeout
+        while True:
+            left = max(0.0, until - time.monotonic())
+            found: tuple[bool, Any] = super()._try_get_data(min(left, LOOK_AFTER))  # type: ignore[no-untyped-call]
+            if found[0] or left <= LOOK_AFTER:
+                return found
 
 
 @contextmanager
