@@ -73,13 +73,7 @@ def set_up(
         settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
     )
     coverage = settings.evaluation.coverage
-    loss: UnevenLoss | MultilabelLoss
-    if train.several is None:
-        refuse_few_for_sets(coverage, len(val), settings.data)
-        loss = uneven_loss(settings.training, train)
-    else:
-        refuse_settings_of_one_label(settings)
-        loss = MultilabelLoss()
+    loss = _loss_for(settings, train, val)
     data_dir = local_folder(settings.data.data_dir)
     names = read_names(data_dir, train.class_names)
     train_groups_N, val_groups_N = groups_of_splits(data_dir, train, val)
@@ -166,6 +160,18 @@ def refuse_few_for_sets(coverage: float | None, num_val: int, data: DataSettings
         f"evaluation.coverage: {coverage:g} can be promised on {counted(needed, 'photo')} of val "
         f"or more, and there are {num_val} in {data.data_dir}. {remedy}, or leave it out."
     )
+
+
+def _loss_for(settings: Settings, train: Split, val: Split) -> UnevenLoss | MultilabelLoss:
+    """The loss of photos with one label each, or with any number of them.
+
+    Raises `SettingsError` for settings that the kind of labels, or so few photos, cannot have.
+    """
+    if train.several is None:
+        refuse_few_for_sets(settings.evaluation.coverage, len(val), settings.data)
+        return uneven_loss(settings.training, train)
+    refuse_settings_of_one_label(settings)
+    return MultilabelLoss()
 
 
 def choose_precision(

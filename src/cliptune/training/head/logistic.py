@@ -5,6 +5,7 @@ Shape suffixes: N photos, C classes, D feature, R coordinates (the last of them 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,9 +108,24 @@ def fit_logistic(
 
     if start_CR is None:
         start_CR = np.zeros((classes, points_NR.shape[1]))
+    return least(loss_and_gradient, start_CR, scale_R, tolerance=tolerance, steps=steps)
+
+
+def least(
+    loss_and_gradient: Callable[[NDArray[np.float64]], tuple[float, Floats]],
+    start_CR: Floats,
+    scale_R: Floats,
+    *,
+    tolerance: float,
+    steps: int,
+) -> Floats:
+    """(C, R) float64 weights of least loss, sought by L-BFGS in coordinates over `scale_R`.
+
+    `loss_and_gradient` takes and gives weights there, (R, C) and flat.
+    """
     found = minimize(
         loss_and_gradient, (start_CR / scale_R).T.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": steps, "gtol": tolerance, "ftol": 1e-12, "maxcor": 10},
     )  # fmt: skip
-    weights_CR: Floats = found.x.reshape(-1, classes).T * scale_R
+    weights_CR: Floats = found.x.reshape(-1, len(start_CR)).T * scale_R
     return weights_CR

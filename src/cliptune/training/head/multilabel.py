@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
@@ -26,7 +25,7 @@ from cliptune.errors import DataError, named
 from cliptune.evaluation.statistics.multilabel import binary_log_losses, mean_average_precision
 from cliptune.training.head.cross_validation import SMALL, plan_for
 from cliptune.training.head.fitting import FoldHeads, HeadFit, HeldOut, Part, refuse_not_finite
-from cliptune.training.head.logistic import Coordinates, Floats, coordinates, directions
+from cliptune.training.head.logistic import Coordinates, Floats, coordinates, directions, least
 
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of what zero-shot says, in the offset
 _FEW = 8  # photos; of fewer, none is held out
@@ -220,9 +219,4 @@ def fit_sigmoids(
 
     if start_CR is None:
         start_CR = np.zeros((classes, points_NR.shape[1]))
-    found = minimize(
-        loss_and_gradient, (start_CR / scale_R).T.ravel(), jac=True, method="L-BFGS-B",
-        options={"maxiter": steps, "gtol": tolerance, "ftol": 1e-12, "maxcor": 10},
-    )  # fmt: skip
-    weights_CR: Floats = found.x.reshape(-1, classes).T * scale_R
-    return weights_CR
+    return least(loss_and_gradient, start_CR, scale_R, tolerance=tolerance, steps=steps)
