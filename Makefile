@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
 
-.PHONY: demo test test-slow test-scale lint bench accuracy doors soak hostile scale torture mutants
+.PHONY: demo test test-slow test-scale test-gpu lint bench accuracy doors soak hostile scale torture mutants
 .PHONY: clean
 
 # The whole road on drawn dogs, offline, in minutes.
@@ -23,6 +23,11 @@ test-slow: $(READY)
 # Clusters of Ray, storage servers, training in several processes; a quarter of an hour on two cores.
 test-scale: $(SCALE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m scale
+
+# On a machine with a GPU and a torch for it: training there, and what answers afterwards.
+test-gpu: $(READY)
+	CLIPTUNE_TEST_DEVICE=cuda $(BIN)/python -m pytest -n 4 -m "not slow and not scale" \
+	  tests/model tests/training tests/inference
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@
     python benchmarks/bench.py --curves           cost and memory against one thing at a time
     python benchmarks/bench.py --rows training    whole runs: 10 epochs of 1,000 photos
     python benchmarks/bench.py --device cuda      on a GPU, in bfloat16; under ten minutes
+    python benchmarks/bench.py --batch 256 --rows step-bf16           more photos in a step
     python benchmarks/bench.py --patch-size 16 --rows step-bf16 bound      197 tokens in place of 50
     python benchmarks/bench.py --against CHECKOUT --rows before       another commit beside this one
 
@@ -91,6 +92,9 @@ class Contestant:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=None if source is None else os.environ | {"PYTHONPATH": str(source)},
         )  # fmt: skip
+
+    def wait(self) -> None:
+        """Until it has done its work once, unmeasured."""
         self._answer("ready")
 
     def repeat(self) -> None:
@@ -140,6 +144,8 @@ def race(
         Contestant(name, folder, options, source=source)
         for (name, options), source in zip(entries, sources or [None] * len(entries), strict=True)
     ]
+    for contestant in contestants:
+        contestant.wait()
     for _ in range(times):
         for contestant in contestants:
             contestant.repeat()
@@ -211,6 +217,7 @@ def main() -> None:
     parser.add_argument("--curves", action="store_true", help="cost against one thing at a time")
     parser.add_argument("--times", type=int, default=5, help="repetitions of each contestant")
     parser.add_argument("--photos", type=int, default=256, help="photos in the folder")
+    parser.add_argument("--batch", default="32", help="photos in a step of the rows of steps")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--patch-size", type=int, default=32, help="of the random ViT-B")
     parser.add_argument("--model", type=Path, help="a CLIP in the place of a random one")
@@ -224,7 +231,9 @@ def main() -> None:
 
     about = machine(given.device)
     best = best_precision(given.device)
-    results: dict[str, Any] = {"machine": about, "photos": given.photos, "rows": {}, "curves": {}}
+    results: dict[str, Any] = {
+        "machine": about, "photos": given.photos, "batch": given.batch, "rows": {}, "curves": {},
+    }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.work_dir or Path(scratch)
@@ -255,7 +264,7 @@ def main() -> None:
                 if options.get("precision") == "bfloat16" and best == "float32":
                     print(f"| {what} | – | – | not measured: no faster here | {least} | {aim} |")
                     continue
-                options = options | {"device": given.device}
+                options = options | {"device": given.device, "batch": given.batch}
                 theirs = options.get("precision", best).replace("best", best)
                 entries = [(us, {"precision": best}), (them, {"precision": theirs})]
                 entries = [(name, options | precision) for name, precision in entries]
@@ -271,7 +280,8 @@ def main() -> None:
         if given.curves:
             results["curves"] = curves(folder, given.device, best)
     given.output_dir.mkdir(parents=True, exist_ok=True)
-    path = given.output_dir / f"{about['date']}-{about['commit']}-{given.device}.json"
+    batch = "" if given.batch == "32" else f"-batch{given.batch}"
+    path = given.output_dir / f"{about['date']}-{about['commit']}-{given.device}{batch}.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path}")
 

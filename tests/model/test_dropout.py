@@ -13,6 +13,7 @@ from cliptune.config import load_settings
 from cliptune.errors import ModelError
 from cliptune.model.dropout import PhotoDropout, PhotoKeys, dropout_masks, kept, random_order, words
 from cliptune.training.setup import set_up
+from conftest import DEVICE
 
 Overrides = dict[str, Any]
 CPU = torch.device("cpu")
@@ -169,11 +170,12 @@ def test_each_view_draws_photos_anew_and_each_update_prompts(
         for parameter in run.trained:
             parameter.normal_(0, 0.1)
     run.model.train()
-    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    there = torch.device(DEVICE)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, device=there)
 
     def with_keys(compute: Callable[[], torch.Tensor], **at: int) -> torch.Tensor:
         numbers = {"view": 0, "update": 0} | at
-        with run.keys.drawing_for(torch.tensor([3, 8]), device=CPU, **numbers), torch.no_grad():
+        with run.keys.drawing_for(torch.tensor([3, 8]), device=there, **numbers), torch.no_grad():
             return compute()
 
     photos = lambda: run.classifier.image_features(pixels)  # noqa: E731

@@ -33,31 +33,40 @@ def pair(folder: Path, **options: Any) -> tuple[Any, Any, dict[str, torch.Tensor
 
 
 def outcome(
-    model: Any, tokens: dict[str, torch.Tensor], *, towers: str, micro_batches: int = 1
+    model: Any,
+    tokens: dict[str, torch.Tensor],
+    *,
+    towers: str,
+    micro_batches: int = 1,
+    loss_scale: float = 1.0,
 ) -> dict[str, torch.Tensor]:
-    """Features of both towers and the gradient of every trainable parameter."""
+    """Features of both towers and the gradient of every trainable parameter.
+
+    `loss_scale` as of a scaler: gradients are computed as large, and given as they are.
+    """
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(4, 3, 32, 32, generator=generator)
     # Of the precision the model has; drawn from one generator for all.
     weight = next(model.parameters())
-    pixels = pixels.to(weight.dtype)
+    pixels = pixels.to(weight.device, weight.dtype)
     results = {}
     parts = []
     for part in pixels.chunk(micro_batches):
         features = image_features(model, part)
         target = torch.randn(features.shape[1], generator=generator.manual_seed(2))
+        target = target.to(weight.device)
         loss = (features.float() @ target).square().sum()
         if towers != "vision":
             text = text_features(model, tokens)
             loss = loss + (text.float() @ target).square().sum() / micro_batches
             results["text"] = text.detach()
-        loss.backward()
+        (loss_scale * loss).backward()
         parts.append(features.detach())
     results["image"] = torch.cat(parts)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
-            results[name] = parameter.grad
+            results[name] = parameter.grad / loss_scale
     return results
 
 

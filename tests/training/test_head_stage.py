@@ -28,16 +28,16 @@ from cliptune.training.head.stage import put_in, some_of_each, start_from_fitted
 from cliptune.training.run import Run
 from cliptune.training.setup import set_up
 from cliptune.training.train import train
-from conftest import distance, make_photos, names, tensors
+from conftest import DEVICE, distance, make_photos, names, tensors
 
 Overrides = dict[str, Any]
-CPU = torch.device("cpu")
 
 
 def said_of(classifier: Classifier, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """(logits, features) of the training photos of `run`, as they are."""
     photos = PhotoDataset(run.train_samples, run.backbone.preprocess)
-    said = predict_logits([classifier], make_loader(photos, batch_size=8), CPU)
+    device = next(classifier.parameters()).device
+    said = predict_logits([classifier], make_loader(photos, batch_size=8), device)
     return said.logits[0], said.features[0]
 
 
@@ -47,7 +47,9 @@ def learnt(overrides: Overrides) -> Run:
     start_from_fitted_head(run, progress=False)
     with torch.no_grad():
         for parameter in run.trained:
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.manual_seed(3)))
+            parameter.add_(
+                0.05 * torch.randn(parameter.shape, generator=torch.manual_seed(3)).to(DEVICE)
+            )
     return run
 
 
@@ -60,8 +62,8 @@ def test_checkpoint_0_predicts_as_scikit_learn_fitted_to_the_same_objective(
     run = set_up(load_settings(overrides=overrides), progress=False)
     _, features_ND = said_of(run.classifier, run)
     labels_N = np.array([sample.label for sample in run.train_samples])
-    text_CD = run.zero_shot.features.numpy()
-    weight_DH = run.backbone.model.visual_projection.weight.detach().numpy()
+    text_CD = run.zero_shot.features.cpu().numpy()
+    weight_DH = run.backbone.model.visual_projection.weight.detach().cpu().numpy()
     (part,) = fit_head(
         features_ND, labels_N, text_CD, 1.0, seed=42, projection_DH=weight_DH, with_text=False
     ).parts
@@ -91,11 +93,15 @@ def test_the_module_answers_as_the_fit_does(overrides: Overrides) -> None:
     head = run.classifier.head
     assert isinstance(head, FittedHead)
     fit = fit_head(
-        features_ND, labels_N, run.zero_shot.features.numpy(), head.logit_scale.exp().item(), seed=0
+        features_ND,
+        labels_N,
+        run.zero_shot.features.cpu().numpy(),
+        head.logit_scale.exp().item(),
+        seed=0,
     )
     put_in(head, fit)
-    ours = head(torch.from_numpy(features_ND).float(), head.weights())
-    np.testing.assert_allclose(ours.detach(), fit.logits(features_ND), atol=1e-4)
+    ours = head(torch.from_numpy(features_ND).float().to(DEVICE), head.weights())
+    np.testing.assert_allclose(ours.detach().cpu(), fit.logits(features_ND), atol=1e-4)
 
 
 @pytest.mark.parametrize("towers", ["vision", "both"])
@@ -186,11 +192,11 @@ def test_where_photos_are_few_checkpoints_hold_a_head_that_val_is_in_and_val_is_
     run = set_up(load_settings(overrides=overrides | more), progress=False)
     samples = [*run.train_samples, *run.val_samples]
     photos = make_loader(PhotoDataset(samples, run.backbone.preprocess), batch_size=8)
-    features_ND = predict_logits([run.classifier], photos, CPU).features[0]
+    features_ND = predict_logits([run.classifier], photos, torch.device(DEVICE)).features[0]
     fit = fit_head(
         features_ND, np.array([sample.label for sample in samples]),
-        run.zero_shot.features.numpy(), run.zero_shot.logit_scale.exp().item(), seed=42,
-        projection_DH=run.backbone.model.visual_projection.weight.detach().numpy(),
+        run.zero_shot.features.cpu().numpy(), run.zero_shot.logit_scale.exp().item(), seed=42,
+        projection_DH=run.backbone.model.visual_projection.weight.detach().cpu().numpy(),
     )  # fmt: skip
     with_val, without = (
         said_of(load_classifier(read_checkpoint(end.output_dir / "checkpoint-epoch-0")), run)[0]
@@ -281,9 +287,9 @@ def test_adapters_learn_against_heads_that_have_not_seen_the_photo(overrides: Ov
     _, features_ND = said_of(run.classifier, run)
     labels_N = np.array([sample.label for sample in run.train_samples])
     fit = fit_head(
-        features_ND, labels_N, run.zero_shot.features.numpy(),
+        features_ND, labels_N, run.zero_shot.features.cpu().numpy(),
         run.zero_shot.logit_scale.exp().item(), seed=42,
-        projection_DH=run.backbone.model.visual_projection.weight.detach().numpy(),
+        projection_DH=run.backbone.model.visual_projection.weight.detach().cpu().numpy(),
     )  # fmt: skip
     heads = fit.without_folds
     assert heads is not None
@@ -311,10 +317,10 @@ def test_photos_that_no_fold_holds_out_are_trained_against_the_head_itself(
         folds_N=np.array([1, -1, 0]),
     )  # fmt: skip
     shifts = shifts_of(heads, head, np.array([0, 2, 3]), num_photos=5)
-    features_BD = torch.from_numpy(rng.normal(size=(5, dim))).float()
-    found = head(features_BD, head.weights(), shifts.of(torch.arange(5))).detach().numpy()
-    own = head(features_BD, head.weights()).detach().numpy()
+    features_BD = torch.from_numpy(rng.normal(size=(5, dim))).float().to(DEVICE)
+    found = head(features_BD, head.weights(), shifts.of(torch.arange(5))).detach().cpu().numpy()
+    own = head(features_BD, head.weights()).detach().cpu().numpy()
     np.testing.assert_array_equal(found[[1, 2, 4]], own[[1, 2, 4]])
     for place, fold in ((0, 1), (3, 0)):
-        expected = directions(features_BD.numpy())[place] @ heads.weights_KCD[fold].T
+        expected = directions(features_BD.cpu().numpy())[place] @ heads.weights_KCD[fold].T
         np.testing.assert_allclose(found[place], expected + heads.bias_KC[fold], atol=1e-4)

@@ -342,7 +342,7 @@ def test_a_run_goes_on_in_the_precision_it_began_in(
 
     This machine answers one of the two at most, and each of them is kept.
     """
-    overrides |= {"hardware.mixed_precision": True}
+    overrides |= {"hardware.mixed_precision": True, "hardware.device": "cpu"}
     one = train(load_settings(overrides=overrides | {"training.num_epochs": 1}), progress=False)
     rewrite_state(one.output_dir / "checkpoint-epoch-1", precision={"cpu": precision})
     (one.output_dir / "checkpoint-epoch-1" / "SHA256SUMS").unlink()  # they were of another state

@@ -25,7 +25,7 @@ from cliptune.model.checkpoint import best_checkpoint, list_checkpoints
 from cliptune.training.setup import set_up
 from cliptune.training.train import step, train
 from cliptune.training.validation import measure_baseline
-from conftest import make_photos, names, tensors
+from conftest import DEVICE, make_photos, names, tensors
 
 Overrides = dict[str, Any]
 
@@ -93,7 +93,7 @@ def test_every_kind_of_dual_encoder_trains_and_predicts(
 def test_only_adapter_and_head_receive_gradients(overrides: Overrides) -> None:
     run = set_up(load_settings(overrides=overrides), progress=False)
     run.model.train()
-    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, device=DEVICE)
     run.model(pixels).logsumexp(-1).sum().backward()
     with_gradient = {n for n, p in run.classifier.named_parameters() if p.grad is not None}
     assert with_gradient == {
@@ -104,7 +104,7 @@ def test_only_adapter_and_head_receive_gradients(overrides: Overrides) -> None:
 @pytest.mark.parametrize("towers", ["vision", "both"])
 def test_fresh_adapter_changes_no_logit(overrides: Overrides, towers: str) -> None:
     run = set_up(load_settings(overrides=overrides | {"lora.towers": towers}), progress=False)
-    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, device=DEVICE)
     baseline = measure_baseline(run)
     run.model.eval()
     with torch.no_grad():
