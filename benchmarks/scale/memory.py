@@ -77,7 +77,7 @@ def watched(line: list[str], output: Path, rows: int) -> list[tuple[float, float
                 now = held(driver)
             except psutil.NoSuchProcess:
                 break
-            lists = len(list((output / "_rows").glob("*"))) if (output / "_rows").exists() else 0
+            lists = len(list(output.glob("_rows/*.parquet")))
             share = len(list(output.glob("part-*"))) / lists if lists else 0.0
             seen.append((share, *now))
             if len(seen) % 6 == 0:

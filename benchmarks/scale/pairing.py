@@ -37,9 +37,9 @@ def one(photos: int) -> None:
     copies = photos // 100
     hashes = planted(photos, copies)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    started = time.perf_counter()
+    started = time.process_time()
     pairs = near_pairs(hashes)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {(pair.first, pair.second) for pair in pairs}
     right = sum((i, photos - 1 - i) in found for i in range(copies))

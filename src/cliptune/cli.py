@@ -17,8 +17,10 @@ from cliptune.commands.add_class import add_class
 from cliptune.commands.check import check
 from cliptune.commands.compare import compare
 from cliptune.commands.demo import demo
+from cliptune.commands.doctor import doctor
 from cliptune.commands.evaluate import evaluate
 from cliptune.commands.export import export
+from cliptune.commands.init import init
 from cliptune.commands.manifest import manifest
 from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
@@ -33,7 +35,6 @@ app = typer.Typer(
     help="Fine-tune CLIP-family models with LoRA into image classifiers you can trust.",
     epilog="New here? Run 'cliptune demo': a whole run in minutes, without a network.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     # --data_dir is --data-dir: the names of older scripts go on working.
@@ -111,6 +112,8 @@ app.command(
     "Then: curl -F image=@dog.jpg http://127.0.0.1:8000/predict, or open that address in a browser"
 )(serve)
 app.command(epilog="Example: cliptune demo --output-dir demo_run")(demo)
+app.command(epilog="Example: cliptune init my-classifier")(init)
+app.command(epilog="Example: cliptune doctor --json > machine.json")(doctor)
 
 
 def keep_freed_memory() -> None:

@@ -20,6 +20,7 @@ from cliptune.text import command, counted
 if TYPE_CHECKING:
     from cliptune.config import Settings
     from cliptune.demo.run import DemoResult
+    from cliptune.doctor import Finding
     from cliptune.editing.change import ClassChange
     from cliptune.evaluation.comparison.comparison import Comparison
     from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
@@ -182,6 +183,31 @@ def show_demo(result: DemoResult) -> None:
     print(f"  {predict}\nOr by a page in the browser (pip install 'cliptune[serve]'):")
     print(f"  {command('cliptune', 'serve', result.checkpoint)}\nLook at the curves:")
     print(f"  {command('tensorboard', '--logdir', result.output_dir / 'logs')}")
+
+
+def show_tutorial(folder: Path, written: list[Path]) -> None:
+    """What was written, and how to begin."""
+    lines = [("written", str(path)) for path in written] or [("there already", str(folder))]
+    _show("the tutorial's files", lines)
+    print(f"\nHow to begin:  {folder / 'README.md'}  (中文: README.zh-CN.md)")
+
+
+def show_examination(findings: list[Finding]) -> None:
+    """What was found on this machine by group; last, what to do."""
+    console = Console(highlight=False)
+    styles = {"ok": "green", "slow": "yellow", "missing": "dim", "fault": "red"}
+    for group in dict.fromkeys(finding.group for finding in findings):
+        console.print(Text(f"\n{group}", style="bold"))
+        for found in (each for each in findings if each.group == group):
+            mark = Text(f"  {found.state:<8}", style=styles[found.state])
+            console.print(mark + Text(f"{found.name:<16} {found.value}"), soft_wrap=True)
+    to_do = [each for each in findings if each.state in ("slow", "fault")]
+    console.print(Text("\nwhat to do" if to_do else "\nnothing is in the way", style="bold"))
+    for found in to_do:
+        console.print(f"  {found.name}: {found.do}", soft_wrap=True)
+    missing = [each for each in findings if each.state == "missing"]
+    if missing:
+        console.print("\nWhat is missing is optional: pip install 'cliptune[NAME]' brings it.")
 
 
 def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:

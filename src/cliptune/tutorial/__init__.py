@@ -1,0 +1,1 @@
+"""The tutorial's files, for those who have the package and not its repository."""
