@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
 
-.PHONY: demo test test-slow test-scale test-gpu lint bench accuracy doors soak hostile scale torture mutants
+.PHONY: demo test test-slow test-scale test-gpu lint release-check bench accuracy doors soak hostile scale torture mutants
 .PHONY: clean
 
 # The whole road on drawn dogs, offline, in minutes.
@@ -33,6 +33,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# sdist and wheel, each installed where nothing else is: metadata, demo, tests, licences; ten minutes.
+# Another Python too: python release/check.py --python python3.13
+release-check:
+	$(PYTHON) release/check.py $(RELEASE)
 
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt

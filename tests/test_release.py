@@ -1,0 +1,29 @@
+"""What `make release-check` rests on says what pyproject.toml says."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_lowest_versions_tested_are_those_that_are_admitted() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    admitted = {}
+    for line in project["dependencies"]:
+        asked = Requirement(line)
+        if asked.marker is None:
+            (least,) = [each.version for each in asked.specifier if each.operator == ">="]
+            admitted[canonicalize_name(asked.name)] = least
+    text = (ROOT / "release" / "lowest.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    tested = {canonicalize_name(name): version for name, version in
+              (line.split("==") for line in lines)}  # fmt: skip
+    assert tested.keys() == admitted.keys()
+    for name, least in admitted.items():
+        if name != "torch":  # whatever build is there
+            assert tested[name] == least or tested[name].startswith(f"{least}."), name
