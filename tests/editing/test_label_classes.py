@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from cliptune import Predictor, add_class, evaluate_multilabel, remove_class
+from cliptune.data.folder import Sample, Split
 from cliptune.data.image_files import find_images
 from cliptune.data.multilabel import LABELS_FILE, read_labels, write_labels
 from cliptune.editing.change import ClassChange
 from cliptune.editing.classes import read_parts
 from cliptune.editing.label_figures import LabelChangeFigures
+from cliptune.editing.label_photos import MOST_OTHERS, LabelPhotos
 from cliptune.editing.label_placing import (
     STRENGTHS,
     USUAL_STRENGTH,
@@ -257,6 +260,7 @@ def test_a_label_from_its_prompts_needs_prompts_that_tell_something(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow  # a real CLIP
 def test_a_label_from_its_prompts_alone_ranks_photos_as_zero_shot_does(
     small_clip: Path, dogs10: Path, tmp_path: Path
 ) -> None:
@@ -323,6 +327,34 @@ def test_the_photos_of_a_label_count_as_learned_from_and_the_checkpoint_reads_ba
     assert sums is not None
     paths = list(find_images(images))
     assert sums.count(paths)[0] == len(paths)
+
+
+def test_of_many_photos_some_are_drawn_and_the_frequency_is_that_of_all() -> None:
+    count = MOST_OTHERS + 500
+    several = tuple((0, 1) if place < 100 else (0,) for place in range(count))
+    samples = tuple(Sample(Path(f"{place}.png"), 0) for place in range(count))
+    train = Split("train", ("old", "new"), samples, several=several)
+    photos = LabelPhotos(folder=Path(), seed=0, train=train)
+    some = photos.to_learn_from()
+    assert sum(1 in labels for labels in some.several or ()) == 100
+    assert len(some) == 100 + MOST_OTHERS
+    labels = dict(zip(samples, several, strict=True))
+    assert some.several == tuple(labels[sample] for sample in some.samples)
+    assert photos.frequency == 100 / count
+    unnamed = replace(train, several=((0,),) * count)
+    assert LabelPhotos(folder=Path(), seed=0, train=unnamed).frequency is None
+
+
+def test_a_label_that_every_photo_of_train_shows_is_refused(
+    world: Path, less: ClassChange, tmp_path: Path
+) -> None:
+    data = shutil.copytree(world / "all", tmp_path / "data")
+    rows = read_labels(data / "train")
+    write_labels(data / "train" / LABELS_FILE,
+                 {path.name: [*labels, "red"] for path, labels in rows.items()})  # fmt: skip
+    with pytest.raises(DataError, match="every photo of train shows 'red'"):
+        add_class(less.checkpoint.path, "red", data_dir=data, output=tmp_path / "new", **QUIET)
+    assert not (tmp_path / "new").exists()
 
 
 def drawn(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

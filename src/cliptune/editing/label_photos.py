@@ -47,9 +47,13 @@ class LabelPhotos:
     why_none: str = ""
 
     @property
-    def named_in_train(self) -> bool:
-        """Whether a label of train names the new class: then photos without it do not show it."""
-        return self.train is not None and bool(targets_of(self.train)[:, -1].any())
+    def frequency(self) -> float | None:
+        """The share of train that shows the new class; None where no label there names it.
+
+        Where one does, photos without it do not show it.
+        """
+        shows_N = targets_of(self.train)[:, -1] if self.train else np.zeros(0)
+        return float(shows_N.mean()) if shows_N.any() else None
 
     def to_learn_from(self) -> Split:
         """The photos of `train` that show the new class, and `MOST_OTHERS` at most that do not."""

@@ -23,7 +23,7 @@ from cliptune.editing.classes import LEAST_SHARE, ClassParts, head_of
 from cliptune.editing.label_figures import LabelChangeFigures, label_change_figures
 from cliptune.editing.label_photos import LabelPhotos
 from cliptune.editing.label_placing import place_label, usual_share, zero_shot_worth
-from cliptune.errors import CheckpointError, ImageError, listing
+from cliptune.errors import CheckpointError, DataError, ImageError, listing
 from cliptune.evaluation.statistics.label_answering import fit_one_threshold
 from cliptune.model.answers import Features, Floats, Logits
 from cliptune.model.classifier import Classifier
@@ -80,7 +80,7 @@ def add_label(
     """
     answers = _answers(parts)
     learned = _learned(photos, name, classifier, measuring)
-    weight_D, bias = _row(parts, answers, name, text_D, learned)
+    weight_D, bias = _row(parts, answers, name, text_D, learned, photos.frequency)
     shows_N = learned.targets_NC[:, -1]
     num_photos = len(learned.given_KD) + int(shows_N.sum())
     row = torch.from_numpy(weight_D).float(), bias
@@ -98,7 +98,7 @@ def add_label(
     return LabelAdded(
         parts=changed, figures=_figures(photos, changed, said, index=-1, added=True),
         num_photos=num_photos, num_others=int((~shows_N).sum()),
-        presumed=not photos.named_in_train, learned_from=learned.paths,
+        presumed=photos.frequency is None, learned_from=learned.paths,
     )  # fmt: skip
 
 
@@ -150,7 +150,12 @@ def _learned(
 
 
 def _row(
-    parts: ClassParts, answers: LabelAnswers, name: str, text_D: torch.Tensor, learned: _Learned
+    parts: ClassParts,
+    answers: LabelAnswers,
+    name: str,
+    text_D: torch.Tensor,
+    learned: _Learned,
+    frequency: float | None,
 ) -> tuple[Floats, float]:
     """((D,) class weight, its bias), of logits that are yet to be divided by the temperature."""
     shows_N, others_NC = learned.targets_NC[:, -1], learned.targets_NC[:, :-1]
@@ -166,7 +171,12 @@ def _row(
             f"{LEAST_SHARE:.0%} at least: it would be told by chance. Give photos of it with "
             "--images."
         )
-    share = float(shows_N.mean()) if shows_N.any() else usual_share(others_NC)
+    if shows_N.all():
+        raise DataError(
+            f"every photo of train shows '{name}', so that nothing tells it from others. Name a "
+            "folder with photos that do not with --data-dir."
+        )
+    share = usual_share(others_NC) if frequency is None else frequency
     weight_D, bias = place_label(
         text_D.numpy(), yes_KD, learned.train_ND[~shows_N], scale=scale, share=share, worth=worth
     )
