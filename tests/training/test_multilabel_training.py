@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from cliptune import Predictor, add_class, compare, evaluate, evaluate_multilabel, train
+from cliptune import Predictor, compare, evaluate, evaluate_multilabel, train
 from cliptune.config import load_settings
 from cliptune.data.multilabel import LABELS_FILE, write_labels
 from cliptune.errors import CliptuneError, DataError, SettingsError, UserError
@@ -247,7 +247,7 @@ def test_settings_of_one_label_are_refused_by_name(overrides: dict[str, Any], ha
 
 
 def test_what_does_not_know_several_labels_says_so(
-    run: Path, tiny_run: Path, halves: Path, photos: Path, tmp_path: Path
+    run: Path, tiny_run: Path, halves: Path, photos: Path
 ) -> None:
     refused: list[tuple[Any, type[CliptuneError], str]] = [
         (lambda: evaluate(run, output_dir=None), UserError, "any number of labels"),
@@ -257,10 +257,7 @@ def test_what_does_not_know_several_labels_says_so(
         (lambda: evaluate_multilabel(tiny_run, output_dir=None), UserError, "`evaluate`"),
         (lambda: compare([run, tiny_run], output_dir=None), UserError, "any number of labels"),
         (lambda: Predictor(run, prior="uniform"), UserError, "shares"),
-        (lambda: add_class(run, "red", images=photos / "train" / "blue", output=tmp_path / "more"),
-         UserError, "any number of labels"),
     ]  # fmt: skip
     for call, kind, words in refused:
         with pytest.raises(kind, match=words):
             call()
-    assert not (tmp_path / "more").exists()

@@ -43,7 +43,10 @@ def add_class(
     base_model: BaseModelName = None,
     debug: Debug = False,
 ) -> None:
-    """Make a new checkpoint that knows one class more, without training."""
+    """Make a new checkpoint that knows one class more, without training.
+
+    Where photos have several labels, photos of train whose labels name the class are its own, too.
+    """
     from cliptune.commands.screen import class_change_summary, quiet_libraries
     from cliptune.editing.change import add_class as run_addition
 

@@ -5,8 +5,9 @@ Shape suffixes: C classes, D feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ from cliptune.editing.classes import (
     write_changed,
 )
 from cliptune.editing.figures import ChangeFigures, figures_on_split, photos_to_measure
+from cliptune.editing.label_figures import LabelChangeFigures
+from cliptune.editing.label_photos import LabelPhotos, photos_to_add_by, photos_to_remove_by
+from cliptune.editing.labels import LabelAdded, add_label, figures_without
 from cliptune.editing.placing import place_class
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.files import user_path
@@ -47,7 +51,8 @@ from cliptune.text import counted
 class ClassChange:
     """A checkpoint with a class added or removed, and its figures.
 
-    `figures` is None where no photos were found to measure on; `unmeasured` then says why.
+    `figures` is None where no photos were found to measure on; `unmeasured` then says why. Where
+    photos have several labels, `label` says what the class was learned from.
     """
 
     checkpoint: Checkpoint
@@ -55,8 +60,9 @@ class ClassChange:
     class_name: str
     added: bool
     num_photos: int
-    figures: ChangeFigures | None
+    figures: ChangeFigures | LabelChangeFigures | None
     unmeasured: str
+    label: LabelAdded | None = None
 
 
 def add_class(
@@ -84,6 +90,9 @@ def add_class(
     `checkpoint`, which stays as it is. What the other classes lose is measured on `split` of
     `data_dir` (default: of the data it was trained on).
 
+    Where photos have several labels, other classes lose nothing: `cliptune.editing.labels` says
+    how a class is added there.
+
     Raises `UserError` for a name that is taken, `CheckpointError` for a linear head, where photos
     cannot be placed, and for an exported folder whose text tower is not at hand, `DataError`, and
     `ImageError` listing every photo it cannot read.
@@ -101,6 +110,14 @@ def add_class(
         device=resolve_device(device), batch_size=batch_size, num_workers=0,
         base_model=base_model, cache_dir=cache_dir, progress=progress,
     )  # fmt: skip
+    adding = partial(
+        with_class, parts, name,
+        display_name=display_name, prompt_names=prompt_names, parent=parent,
+    )  # fmt: skip
+    if found.record.task == "multilabel":
+        given = [] if images is None else photos_below(local_folder(images), "--images")
+        asked = photos_to_add_by(found, name, given, _folder(data_dir), split)
+        return _with_label(found, parts, name, prompt_names, asked, measuring, adding, target)
     paths = [] if images is None else _photos_of_class(local_folder(images), parts)
     photos = photos_to_measure(found, _folder(data_dir), split, added=name, used=paths)
 
@@ -110,10 +127,7 @@ def add_class(
     weight_D, mean_D = None, None
     if paths:
         weight_D, mean_D = _placed_by(paths, name, text_D, parts, found, classifier, measuring)
-    changed = with_class(
-        parts, name, text_D=text_D, weight_D=weight_D, mean_D=mean_D, num_photos=len(paths),
-        display_name=display_name, prompt_names=prompt_names, parent=parent,
-    )  # fmt: skip
+    changed = adding(text_D=text_D, weight_D=weight_D, mean_D=mean_D, num_photos=len(paths))
     classifier.head = head_of(changed).to(measuring.device)
     index = len(changed.record.class_names) - 1
     figures, why = figures_on_split(photos, changed, classifier, measuring, index=index, added=True)
@@ -152,6 +166,9 @@ def remove_class(
         device=resolve_device(device), batch_size=batch_size, num_workers=0,
         base_model=base_model, cache_dir=cache_dir, progress=progress,
     )  # fmt: skip
+    if found.record.task == "multilabel":
+        measured = photos_to_remove_by(found, _folder(data_dir), split)
+        return _without_label(found, parts, index, changed, measured, measuring, target)
     photos = photos_to_measure(found, _folder(data_dir), split)
     figures, why = None, photos.why_none
     if photos.samples:
@@ -162,6 +179,53 @@ def remove_class(
     return ClassChange(
         checkpoint=write_changed(target, found, changed), source=found.path, class_name=name,
         added=False, num_photos=0, figures=figures, unmeasured=why,
+    )  # fmt: skip
+
+
+def _with_label(
+    found: Checkpoint,
+    parts: ClassParts,
+    name: str,
+    prompt_names: Sequence[str],
+    photos: LabelPhotos,
+    measuring: Measuring,
+    adding: Callable[..., ClassParts],
+    target: Path,
+) -> ClassChange:
+    """`found` with a class more where photos have several labels, written to `target`."""
+    loaded = measuring.loaded(found)
+    text_D = _text_feature(loaded, name, prompt_names)
+    added = add_label(
+        parts, name, text_D, photos, loaded.tuned().to(measuring.device), measuring,
+        lambda weight_D, bias, threshold, count: adding(
+            text_D=text_D, weight_D=weight_D, bias=bias, threshold=threshold, num_photos=count
+        ),
+    )  # fmt: skip
+    return ClassChange(
+        checkpoint=write_changed(target, found, added.parts, placed_by=added.learned_from),
+        source=found.path, class_name=name, added=True, num_photos=added.num_photos,
+        figures=added.figures, unmeasured=photos.why_none, label=added,
+    )  # fmt: skip
+
+
+def _without_label(
+    found: Checkpoint,
+    parts: ClassParts,
+    index: int,
+    changed: ClassParts,
+    photos: LabelPhotos,
+    measuring: Measuring,
+    target: Path,
+) -> ClassChange:
+    """`changed`, which is `found` without a class where photos have several labels, written."""
+    figures = None
+    if photos.measured is not None:
+        classifier = measuring.loaded(found).tuned().to(measuring.device)
+        figures = figures_without(parts, photos, classifier, measuring, index)
+    return ClassChange(
+        checkpoint=write_changed(target, found, changed), source=found.path,
+        class_name=found.record.class_names[index], added=False, num_photos=0, figures=figures,
+        unmeasured=photos.why_none,
     )  # fmt: skip
 
 

@@ -42,7 +42,14 @@ from cliptune.model.classifier import Head, empty_head
 from cliptune.model.exported.about import EXPORTED
 from cliptune.model.exported.changing import write_with_head
 from cliptune.model.exported.classifier import GRAPH
-from cliptune.model.restore import load_answers, load_head, load_photo_sums, texts_say_nothing
+from cliptune.model.label_answers import LabelThreshold, usual_answers
+from cliptune.model.restore import (
+    load_answers,
+    load_head,
+    load_label_answers,
+    load_photo_sums,
+    texts_say_nothing,
+)
 from cliptune.text import command, counted, no_markup
 
 CARD = "README.md"
@@ -55,7 +62,8 @@ class ClassParts:
     """What of a checkpoint depends on its classes.
 
     `head` are the tensors of a head of `cliptune.model.classifier`, one row for each class in the
-    order of `record.class_names`; `means_CD` the directions of the classes' mean features, or None.
+    order of `record.class_names`; `means_CD` the directions of the classes' mean features, or None
+    (of several labels to a photo always: classes are not told from one another).
     """
 
     record: Record
@@ -65,8 +73,14 @@ class ClassParts:
 
 def read_parts(checkpoint: Checkpoint) -> ClassParts:
     """The parts of `checkpoint`. Raises `CheckpointError` when they are damaged."""
+    several = load_label_answers(checkpoint) is not None
+    if several and checkpoint.exported:
+        raise UserError(
+            f"{checkpoint.path}: it has any number of labels to a photo and was exported. Change "
+            "the classes of the checkpoint it was made from, and export that."
+        )
     head = load_head(checkpoint.path, checkpoint.record).state_dict()
-    return ClassParts(checkpoint.record, head, load_answers(checkpoint)[1])
+    return ClassParts(checkpoint.record, head, None if several else load_answers(checkpoint)[1])
 
 
 def head_of(parts: ClassParts) -> Head:
@@ -83,6 +97,8 @@ def with_class(
     *,
     text_D: torch.Tensor,
     weight_D: torch.Tensor | None = None,
+    bias: float = 0.0,
+    threshold: LabelThreshold | None = None,
     mean_D: NDArray[np.floating[Any]] | None = None,
     num_photos: int = 0,
     display_name: str | None = None,
@@ -92,7 +108,8 @@ def with_class(
     """`parts` with the class `name` as the last one; the rows of the others are as they were.
 
     `text_D` is the text feature of its prompts, of length 1. Its class weight is that, as in
-    zero-shot CLIP, or `weight_D`, placed by `num_photos` photos of mean direction `mean_D`.
+    zero-shot CLIP, or `weight_D`, placed by `num_photos` photos of mean direction `mean_D`. Where
+    photos have several labels it has a `bias`, too, and a `threshold`.
 
     Raises `CheckpointError` for a head without text features, `UserError` for a name that is
     taken or cannot be one.
@@ -118,7 +135,7 @@ def with_class(
             "no tokenizer of its own when it was trained, and a class that has one would not be "
             "told from them rightly. Train anew with the base model's tokenizer in its folder."
         )
-    head = _head_with(parts.head, text_D, weight_D)
+    head = _head_with(parts.head, text_D, weight_D, bias)
     means_CD = parts.means_CD
     if means_CD is not None:  # zeros: no photo of it is known
         row_D = np.zeros(means_CD.shape[1]) if mean_D is None else mean_D
@@ -132,14 +149,25 @@ def with_class(
         prompt_names=record.prompt_names | ({name: given} if given else {}),
         parents=record.parents | ({name: parent} if parent else {}),
         factors=_factors_with_mean,
+        thresholds=lambda thresholds: (*thresholds, threshold),
         prior=None,  # how frequent it is, no training has said
-        event=f"class '{name}' added from {source}",
+        event=f"class '{name}' added from {source}{_from_where(threshold)}",
     )
     return ClassParts(changed, head, means_CD)
 
 
+def _from_where(threshold: LabelThreshold | None) -> str:
+    """What is to be known of a threshold that no photo has measured."""
+    if threshold is None or threshold.photos:
+        return ""
+    return f", told from {threshold.value:.2f} on, which was not measured"
+
+
 def _head_with(
-    head: dict[str, torch.Tensor], text_D: torch.Tensor, weight_D: torch.Tensor | None
+    head: dict[str, torch.Tensor],
+    text_D: torch.Tensor,
+    weight_D: torch.Tensor | None,
+    bias: float,
 ) -> dict[str, torch.Tensor]:
     """The tensors of `head` with a row more, of class weight `weight_D`, or what the text gives."""
     from_text_D = head.get("share", torch.ones(())) * text_D
@@ -148,7 +176,7 @@ def _head_with(
     if "fitted" in head:
         rows = {
             "features": text_D, "fitted": learned_D, "offset": torch.zeros_like(text_D),
-            "bias": torch.zeros(()),
+            "bias": torch.tensor(bias),
         }  # fmt: skip
     return head | {key: _with_row(head[key], row) for key, row in rows.items()}
 
@@ -178,6 +206,7 @@ def without_class(parts: ClassParts, name: str) -> ClassParts:
         prompt_names={k: v for k, v in record.prompt_names.items() if k != name},
         parents={k: v for k, v in record.parents.items() if k != name},
         factors=lambda factors: factors[:index] + factors[index + 1 :],
+        thresholds=lambda thresholds: thresholds[:index] + thresholds[index + 1 :],
         prior=None if record.prior is None else record.prior[:index] + record.prior[index + 1 :],
         event=f"class '{name}' removed",
     )
@@ -291,6 +320,7 @@ def _changed(
     prompt_names: dict[str, list[str]],
     parents: dict[str, str],
     factors: Any,
+    thresholds: Any,
     prior: list[float] | None,
     event: str,
 ) -> Record:
@@ -308,6 +338,10 @@ def _changed(
                 "sure": None,
             }
         )
+    several = record.label_answers
+    if record.task == "multilabel":
+        several = several or usual_answers(len(record.class_names))
+        several = several.model_copy(update={"thresholds": thresholds(several.thresholds)})
     return Record.model_validate(
         record.model_dump()
         | {
@@ -318,6 +352,7 @@ def _changed(
             "metrics": {},
             "prior": prior,
             "answers": None if answers is None else Answers.model_dump(answers),
+            "label_answers": None if several is None else several.model_dump(),
             "history": [*record.history, event],
         }
     )

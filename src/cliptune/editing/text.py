@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from cliptune.editing.change import ClassChange
 from cliptune.editing.figures import ChangeFigures
+from cliptune.editing.label_figures import LabelChangeFigures
+from cliptune.editing.label_text import OTHERS, label_answers_text, label_figures_text
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import in_words, percent
 from cliptune.model.checkpoint import read_checkpoint
@@ -23,8 +25,16 @@ def change_text(change: ClassChange) -> str:
         reason = change.unmeasured.rstrip(".")
         lines.append(wrap(f"Accuracy was not measured: no photos to measure on. {reason}."))
         lines.append(wrap("Name a folder with the split in it with --data-dir to measure."))
+    elif isinstance(change.figures, LabelChangeFigures):
+        lines += label_figures_text(change.figures, name=change.class_name, added=change.added)
     else:
         lines += _figures(change, change.figures)
+    if change.checkpoint.record.task == "multilabel":
+        said = [OTHERS]
+        if change.label is not None:
+            split = None if change.figures is None else change.figures.split
+            said += label_answers_text(change.label, name=change.class_name, split=split)
+        lines += ["", *map(wrap, said)]
     answers = change.checkpoint.record.answers
     if answers is not None:
         lines += ["", wrap(_about_answers(change, scores_photos=answers.score == "photos"))]

@@ -257,8 +257,12 @@ def plot_search(
     *,
     default_loss: float | None,
     best: int | None,
+    what: str = "val loss",
+    unit: str = "nats",
 ) -> None:
     """Val loss of each trial (nats) in their order, then against each of `settings`.
+
+    Or `what` else is better the less it is, in a `unit`.
 
     Trials that are not `complete` are hollow, at the loss at which they were given up. `best` is
     the number of a trial.
@@ -286,7 +290,7 @@ def plot_search(
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelleft=setting is panels[0])
         first = np.ravel(grid)[0]
-        first.set_ylabel(f"val loss (nats{f', up to {top:.2g}' if max(losses) > top else ''})")
+        first.set_ylabel(f"{what} ({unit}{f', up to {top:.2g}' if max(losses) > top else ''})")
         first.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         handles = first.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cliptune.data.folder import Sample, Split
 from cliptune.data.groups import Groups
+from cliptune.data.multilabel import Targets, parted, targets_of
 from cliptune.errors import UserError
 from cliptune.training.head.mixture import grouped_folds
 
@@ -39,10 +41,10 @@ def make_parts(
 
     Raises `UserError` where a class has too few photos for `folds`, and without val and folds.
     """
-    set_apart = _dealt(val.samples, 2, seed=seed, groups_N=groups[1])[1]
-    apart = replace(val, samples=set_apart)
+    set_apart = _dealt(val, 2, seed=seed, groups_N=groups[1])[1]
+    apart = _of(val, set_apart)
     choosing_N = [sample not in set(set_apart) for sample in val.samples]
-    choosing = replace(val, samples=tuple(compress(val.samples, choosing_N)))
+    choosing = _of(val, tuple(compress(val.samples, choosing_N)))
     if folds is None:
         if not choosing.samples:
             raise UserError(
@@ -50,8 +52,10 @@ def make_parts(
                 "cross-validation over train: --folds 5."
             )
         return Parts(((train, choosing),), apart)
-    pool = train.samples + choosing.samples
-    counts = np.bincount([sample.label for sample in pool], minlength=len(train.class_names))
+    pool = replace(train, samples=train.samples + choosing.samples)
+    if train.several is not None:
+        pool = replace(pool, several=train.several + (choosing.several or ()))
+    counts = _counts(pool)
     if counts.min() < 2 or folds > counts.max():
         few = train.class_names[int(counts.argmin())]
         raise UserError(
@@ -64,26 +68,49 @@ def make_parts(
     if groups[0] is not None and groups[1] is not None:
         groups_N = np.concatenate([groups[0], groups[1][choosing_N]])
     for fold in _dealt(pool, folds, seed=seed, groups_N=groups_N):
-        if not fold:
+        held = set(fold)
+        learned = _of(pool, tuple(sample for sample in pool.samples if sample not in held))
+        if not fold or (pool.several is not None and not _counts(learned).all()):
+            why = "" if groups_N is None else " belong to groups that stay together, and those"
             raise UserError(
-                f"--folds {folds}: the photos belong to groups that stay together, and those make "
+                f"--folds {folds}: the photos{why} make "
                 f"no {folds} folds of which each leaves every class in the rest. Take fewer."
             )
-        held = set(fold)
-        learned = tuple(sample for sample in pool if sample not in held)
-        runs.append((replace(train, samples=learned), replace(val, samples=fold)))
+        runs.append((learned, replace(_of(pool, fold), name=val.name)))
     return Parts(tuple(runs), apart)
 
 
+def _of(split: Split, samples: tuple[Sample, ...]) -> Split:
+    """`split` with some of its samples, in their order, and the labels of each."""
+    if split.several is None:
+        return replace(split, samples=samples)
+    labels = dict(zip(split.samples, split.several, strict=True))
+    return replace(split, samples=samples, several=tuple(labels[sample] for sample in samples))
+
+
+def _counts(split: Split) -> NDArray[np.int64]:
+    """(C,) photos that show each class."""
+    if split.several is not None:
+        shown_C: NDArray[np.int64] = targets_of(split).sum(axis=0)
+        return shown_C
+    labels = [sample.label for sample in split.samples]
+    return np.bincount(labels, minlength=len(split.class_names))
+
+
 def _dealt(
-    samples: tuple[Sample, ...], hands: int, *, seed: int, groups_N: Groups | None = None
+    split: Split, hands: int, *, seed: int, groups_N: Groups | None = None
 ) -> list[tuple[Sample, ...]]:
-    """`samples` dealt out to `hands`, class by class: of a class no hand has two more than another.
+    """The samples of `split` dealt out to `hands`, class by class; none has two more of a class.
 
     Where the dealing of one class ends, that of the next begins. Who gets which photo is drawn by
     `seed` and the number of the class. Whole groups are dealt by scikit-learn, those that no hand
-    gets being a class's only ones.
+    gets being a class's only ones. Photos with several labels are dealt so that each class is
+    shared out as nearly as can be (`data.multilabel.parted`), groups as one photo with all theirs.
     """
+    samples = split.samples
+    if split.several is not None:
+        hand_N = _parted_groups(targets_of(split), groups_N, hands, seed=seed)
+        return [tuple(compress(samples, hand_N == hand)) for hand in range(hands)]
     if groups_N is not None:
         labels_N = np.array([sample.label for sample in samples], dtype=np.int64)
         order_N = np.arange(len(samples))
@@ -100,3 +127,15 @@ def _dealt(
             dealt[turn % hands].append(own[place])
             turn += 1
     return [tuple(sorted(hand, key=lambda sample: (sample.label, sample.path))) for hand in dealt]
+
+
+def _parted_groups(
+    targets_NC: Targets, groups_N: Groups | None, hands: int, *, seed: int
+) -> NDArray[np.int64]:
+    """(N,) the hand that each photo goes to, whole groups together."""
+    if groups_N is None:
+        groups_N = np.arange(len(targets_NC))
+    _, places_N = np.unique(groups_N, return_inverse=True)
+    of_groups_GC = np.zeros((int(places_N.max(initial=-1)) + 1, targets_NC.shape[1]), dtype=bool)
+    np.logical_or.at(of_groups_GC, places_N, targets_NC)
+    return parted(of_groups_GC, np.full(hands, 1 / hands), seed=seed)[places_N]

@@ -43,20 +43,31 @@ class TrialsBar:
         """An epoch of the trial `number` is done, with these figures, and `share` of the trial."""
         self._bar.set_description_str(f"trial {number}/{self.trials - 1}", refresh=False)
         loss = "–" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
+        if row.get("val_mean_ap") is not None:
+            loss = f"mAP {row['val_mean_ap']:.1%}"
         self._bar.set_postfix_str(f"epoch {row['epoch']:g}, val {loss}{self.best}", refresh=False)
         self._bar.update(self.done + share - self._bar.n)
 
     def finish(self, trial: Trial, best: Trial | None) -> None:
         """A trial is over; `best` is the best so far."""
         if best is not None:
-            self.best = f"; best {best.val_loss:.3f}, trial {best.number}"
+            self.best = f"; best {_figure(best)}, trial {best.number}"
         self.done += 1
         self._bar.update(self.done - self._bar.n)
         figures = "" if trial.val_loss is None else f"  val loss {trial.val_loss:.3f}"
-        if trial.val_accuracy is not None:
+        if trial.val_mean_ap is not None:
+            figures += f"  mAP {trial.val_mean_ap:.1%}"
+        elif trial.val_accuracy is not None:
             figures += f" {trial.val_accuracy:.1%}"
         spent = "" if trial.seconds is None else f"  {clock(trial.seconds)}"
         log.info(
             "trial %d/%d  %s%s%s%s", trial.number, self.trials - 1, trial.state, figures, spent,
             self.best,
         )  # fmt: skip
+
+
+def _figure(trial: Trial) -> str:
+    """What it is compared by."""
+    if trial.val_mean_ap is not None:
+        return f"mAP {trial.val_mean_ap:.1%}"
+    return f"{trial.val_loss:.3f}"

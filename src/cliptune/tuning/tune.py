@@ -20,13 +20,14 @@ from cliptune.locks import RunLock
 from cliptune.model.checkpoint import list_checkpoints
 from cliptune.storage import folder_here, local_folder
 from cliptune.training.loaders import groups_of_splits, load_photos
+from cliptune.training.multilabel import refuse_settings_of_one_label
 from cliptune.training.reporting import TrainResult
 from cliptune.training.resume import flat_settings, photo_digest
 from cliptune.training.start import check_folder
 from cliptune.training.stopping import stop_requests
 from cliptune.training.train import AfterEpoch, train
 from cliptune.tuning.parts import Parts, make_parts
-from cliptune.tuning.proof import prove
+from cliptune.tuning.proof import prove, prove_of_several
 from cliptune.tuning.showing import TrialsBar
 from cliptune.tuning.space import ranges
 from cliptune.tuning.study import JOURNAL, import_optuna, importances, next_trial, open_study
@@ -56,7 +57,8 @@ def tune(
 
     Trial 0 trains with `settings` as they are. The photos are those of train/ and val/ in
     `data.data_dir`; half of val is set apart and measures the best trial against the default at
-    the end. By `folds`, trials are compared out of fold, else on the other half of val. After
+    the end. By `folds`, trials are compared out of fold, else on the other half of val: by val
+    loss, or where photos have several labels by the mean average precision. After
     `minutes` no trial begins. `resume` goes on with the search in `output_dir`, in the middle of
     a trial, too; `overwrite` deletes it and begins anew.
 
@@ -79,10 +81,7 @@ def tune(
             settings.data, recipe=settings.training.recipe, seed=settings.seed, progress=progress
         )
         if train_split.several is not None:
-            raise UserError(
-                f"tune: {settings.data.data_dir} has any number of labels to a photo, which tune "
-                "does not know yet. Train with settings of your own: cliptune train."
-            )
+            refuse_settings_of_one_label(settings)
         groups = groups_of_splits(local_folder(settings.data.data_dir), train_split, val_split)
         parts = make_parts(train_split, val_split, folds=folds, seed=settings.seed, groups=groups)
         identity = {
@@ -92,8 +91,12 @@ def tune(
         } | {
             "searched": sorted(spaces),
             "folds": folds,
-            "photos": photo_digest(train_split.samples + val_split.samples).digest,
-        }
+            "photos": photo_digest(
+                train_split.samples + val_split.samples,
+                None if train_split.several is None or val_split.several is None
+                else train_split.several + val_split.several,
+            ).digest,
+        }  # fmt: skip
         tuning = Tuning(
             output_dir=output_dir,
             settings=settings,
@@ -103,6 +106,7 @@ def tune(
             num_apart=len(parts.apart),
             trials=(),
             importances={},
+            several=train_split.several is not None,
         )
         return _Search(tuning, parts, open_study(output_dir, identity)).run(
             trials, minutes=minutes, progress=progress
@@ -157,14 +161,15 @@ class _Search:
             share = (row["epoch"] or 0) / settings.training.num_epochs
             bar.advance(number, row, share=(len(done) + share) / len(self.parts.runs))
             if not several:  # by tenths of a run: trials have different numbers of epochs
-                self._report(trial, _loss(row), step=int(10 * share))
+                self._report(trial, self._cost(row), step=int(10 * share))
 
         try:
             for place in range(len(done), len(self.parts.runs)):
                 result = self._train(settings, number, place, after_epoch)
                 best = result.best
-                if best is None or _loss(best.record.metrics) is None:
-                    raise TrainingError("no epoch has a val loss that is a finite number")
+                if best is None or self._cost(best.record.metrics) is None:
+                    what = "mean average precision" if self.start.several else "loss"
+                    raise TrainingError(f"no epoch has a val {what} that is a finite number")
                 done = [
                     *done,
                     {
@@ -172,12 +177,13 @@ class _Search:
                         "val_loss": _loss(best.record.metrics),
                         "val_accuracy": best.val_accuracy,
                         "val_photos": len(self.parts.runs[place][1]),
-                    },
+                    }
+                    | self._mean_ap(best.record.metrics),
                 ]
                 trial.set_user_attr("runs", done)
                 if several and place + 1 < len(self.parts.runs):
-                    self._report(trial, _mean(done, "val_loss"), step=place + 1)
-            ended = {"values": _mean(done, "val_loss")}
+                    self._report(trial, self._mean_cost(done), step=place + 1)
+            ended = {"values": self._mean_cost(done)}
         except self.optuna.TrialPruned:
             ended = {"state": self.optuna.trial.TrialState.PRUNED}
         except TrainingError as error:
@@ -187,12 +193,26 @@ class _Search:
             trial.set_user_attr("seconds", before + time.monotonic() - began)
         self.study.tell(number, **ended)
 
-    def _report(self, trial: Any, loss: float | None, *, step: int) -> None:
-        """Tell the pruner of a loss; it may end the trial. The default is never given up."""
-        if loss is None:
+    def _cost(self, figures: Mapping[str, float | None]) -> float | None:
+        """`Tuning.cost` of the figures of an epoch."""
+        if not self.start.several:
+            return _loss(figures)
+        found = figures.get("val_mean_ap")
+        return None if found is None or not np.isfinite(found) else 1 - found
+
+    def _mean_ap(self, figures: Mapping[str, float | None]) -> dict[str, float | None]:
+        return {"val_mean_ap": figures["val_mean_ap"]} if self.start.several else {}
+
+    def _mean_cost(self, done: list[dict[str, Any]]) -> float:
+        """That of a trial's runs."""
+        return 1 - _mean(done, "val_mean_ap") if self.start.several else _mean(done, "val_loss")
+
+    def _report(self, trial: Any, cost: float | None, *, step: int) -> None:
+        """Tell the pruner of a cost; it may end the trial. The default is never given up."""
+        if cost is None:
             return
         if step not in self.study.trials[trial.number].intermediate_values:
-            trial.report(loss, step)
+            trial.report(cost, step)
         if trial.number and trial.should_prune():
             raise self.optuna.TrialPruned
 
@@ -226,7 +246,8 @@ class _Search:
 
     def found(self) -> Tuning:
         """What the study holds now."""
-        trials = tuple(map(_trial, self.study.get_trials(deepcopy=False)))
+        read = _trial_of_several if self.start.several else _trial
+        trials = tuple(map(read, self.study.get_trials(deepcopy=False)))
         return dataclasses.replace(self.start, trials=trials, importances=importances(self.study))
 
     def _clear(self, tuning: Tuning) -> None:
@@ -243,10 +264,12 @@ class _Search:
         best, default = tuning.best, tuning.default
         if best is None or default is None or best is default or not len(self.parts.apart):
             return None
-        return prove(
-            self._checkpoints(default), self._checkpoints(best), self.parts.apart.samples,
-            tuning.settings, progress=progress,
-        )  # fmt: skip
+        ours, theirs = self._checkpoints(default), self._checkpoints(best)
+        if tuning.several:
+            return prove_of_several(
+                ours, theirs, self.parts.apart, tuning.settings, progress=progress
+            )
+        return prove(ours, theirs, self.parts.apart.samples, tuning.settings, progress=progress)
 
     def _checkpoints(self, trial: Trial) -> list[Path]:
         runs = self.study.trials[trial.number].user_attrs["runs"]
@@ -266,6 +289,17 @@ def _trial(frozen: Any) -> Trial:
         val_accuracy=_mean(runs, "val_accuracy") if complete else None,
         seconds=frozen.user_attrs.get("seconds"),
         fault=frozen.user_attrs.get("fault"),
+    )
+
+
+def _trial_of_several(frozen: Any) -> Trial:
+    """A trial of Optuna's as ours where photos have several labels: its value is a cost."""
+    trial, runs = _trial(frozen), frozen.user_attrs.get("runs", [])
+    complete = trial.state == "complete"
+    return dataclasses.replace(
+        trial,
+        val_loss=_mean(runs, "val_loss") if complete else None,
+        val_mean_ap=None if trial.val_loss is None else 1 - trial.val_loss,
     )
 
 

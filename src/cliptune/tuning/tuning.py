@@ -21,6 +21,7 @@ class Trial:
 
     `val_loss` is that by which a run chooses among its epochs; after a fitted head, at the best
     temperature. Of a pruned trial it is that at which it was given up: none is compared by it.
+    `val_mean_ap`, a fraction, is known of photos with several labels, which it stands for there.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Trial:
     val_accuracy: float | None
     seconds: float | None
     fault: str | None = None
+    val_mean_ap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Proof:
     """The best trial against the default on photos that chose neither, each as it answers.
 
     `gain` is the mean loss of the default less that of the best, in nats; None for one photo.
+    Of photos with several labels it is the mean average precision of the best less that of the
+    default, which are known there; accuracies are shares of photos with all classes right.
     """
 
     num_photos: int
@@ -45,6 +49,8 @@ class Proof:
     default_accuracy: float
     best_accuracy: float
     gain: Estimate | None
+    default_mean_ap: float | None = None
+    best_mean_ap: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -56,7 +62,11 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """A search as far as it has come."""
+    """A search as far as it has come.
+
+    Trials are compared by val loss, or where photos have `several` labels by the mean average
+    precision on val.
+    """
 
     output_dir: Path
     settings: Settings  # the default, trial 0
@@ -67,15 +77,22 @@ class Tuning:
     trials: tuple[Trial, ...]
     importances: Mapping[str, float]  # of settings, by key, the most important first
     proof: Proof | None = None  # None before the end, and where the default is the best
+    several: bool = False
+
+    def cost(self, trial: Trial) -> float | None:
+        """What trials are compared by, less being better: val loss, or 1 less mean precision."""
+        if not self.several:
+            return trial.val_loss
+        return None if trial.val_mean_ap is None else 1 - trial.val_mean_ap
 
     @property
     def best(self) -> Trial | None:
-        """The complete trial of the lowest val loss, of equals the first; None before there is one.
+        """The complete trial of the least cost, of equals the first; None before there is one.
 
-        A loss that is not known comes last.
+        A cost that is not known comes last.
         """
-        complete = [t for t in self.trials if t.state == "complete" and t.val_loss is not None]
-        return min(complete, key=lambda t: (t.val_loss, t.number), default=None)
+        complete = [t for t in self.trials if t.state == "complete" and self.cost(t) is not None]
+        return min(complete, key=lambda t: (self.cost(t), t.number), default=None)
 
     @property
     def default(self) -> Trial | None:
@@ -100,10 +117,21 @@ class Tuning:
             "searched": {key: asdict(space) for key, space in self.spaces.items()},
             "importances": dict(self.importances),
             "best": None if best is None else best.number,
+            **({"compared_by": "val_mean_ap"} if self.several else {}),
             "out_of_sample": None
             if proof is None
-            else asdict(proof) | {"gain": estimate_dict(proof.gain), "verdict": proof.verdict},
-            "trials": [asdict(trial) | {"drawn": self.numbers_of(trial)} for trial in self.trials],
+            else self._dict(proof) | {"gain": estimate_dict(proof.gain), "verdict": proof.verdict},
+            "trials": [
+                self._dict(trial) | {"drawn": self.numbers_of(trial)} for trial in self.trials
+            ],
+        }
+
+    def _dict(self, part: Trial | Proof) -> dict[str, Any]:
+        """Without what is known of several labels alone, unless photos have them."""
+        return {
+            key: value
+            for key, value in asdict(part).items()
+            if self.several or not key.endswith("mean_ap")
         }
 
     def numbers_of(self, trial: Trial) -> dict[str, float]:

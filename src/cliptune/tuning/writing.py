@@ -22,14 +22,17 @@ def write_tuning(tuning: Tuning, *, picture: bool = False) -> None:
     if best is not None:
         values = tuning.settings_of(best).to_dict()
         config = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        head = f"# Trial {best.number} of {len(tuning.trials)}, val loss {best.val_loss:.4f}.\n"
+        figure = f"val loss {best.val_loss:.4f}"
+        if best.val_mean_ap is not None:
+            figure = f"mAP on val {best.val_mean_ap:.2%}"
+        head = f"# Trial {best.number} of {len(tuning.trials)}, {figure}.\n"
         write_text(folder / "best_config.yaml", head + config)
         if picture:
             _draw(tuning)
 
 
 def _draw(tuning: Tuning) -> None:
-    drawn = [trial for trial in tuning.trials if trial.val_loss is not None]
+    drawn = [trial for trial in tuning.trials if tuning.cost(trial) is not None]
     keys = [*tuning.importances, *(k for k in tuning.spaces if k not in tuning.importances)]
     numbers = [tuning.numbers_of(trial) for trial in drawn]
     settings = [
@@ -39,10 +42,11 @@ def _draw(tuning: Tuning) -> None:
     default, best = tuning.default, tuning.best
     plot_search(
         [trial.number for trial in drawn],
-        [trial.val_loss or 0.0 for trial in drawn],
+        [tuning.cost(trial) or 0.0 for trial in drawn],
         [trial.state == "complete" for trial in drawn],
         settings,
         tuning.output_dir / "tuning.png",
-        default_loss=None if default is None else default.val_loss,
+        default_loss=None if default is None else tuning.cost(default),
         best=None if best is None else best.number,
+        **({"what": "1 less mAP on val", "unit": "of 1"} if tuning.several else {}),
     )

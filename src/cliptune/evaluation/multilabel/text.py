@@ -52,15 +52,14 @@ def notes(evaluation: MultilabelEvaluation) -> list[str]:
         f"classes; a class is told from its own threshold on, fitted on "
         f"{counted(evaluation.answers.num_images, 'validation photo')}."
     )
-    if unsure := [
-        evaluation.display_names[name]
-        for name, threshold in zip(
-            evaluation.class_names, evaluation.answers.thresholds, strict=True
-        )
-        if threshold.photos == 0
-    ]:
+    unsure: dict[float, list[str]] = {}
+    for name, threshold in zip(evaluation.class_names, evaluation.answers.thresholds, strict=True):
+        if threshold.photos == 0:
+            unsure.setdefault(threshold.value, []).append(evaluation.display_names[name])
+    for value, names in unsure.items():  # other than one half: of classes added since
         texts.append(
-            f"No validation photo shows {', '.join(unsure)}: the threshold there is 0.5, unfitted."
+            f"No validation photo shows {', '.join(names)}: the threshold there is "
+            f"{value:.{1 if value == 0.5 else 2}f}, unfitted."
         )
     return texts
 

@@ -41,6 +41,11 @@ def fit_label_answers(logits_NC: Scores, targets_NC: Targets, *, seed: int = 0) 
     )
 
 
+def fit_one_threshold(scores_N: Floats, yes_N: Targets, *, seed: int = 0) -> LabelThreshold:
+    """That of one class by itself, as `fit_label_answers` has it of the same photos and `seed`."""
+    return fit_threshold(scores_N, yes_N, resampled(len(yes_N), seed=seed, draws=_DRAWS))
+
+
 def fit_label_temperature(logits_NC: Scores, targets_NC: Targets) -> float:
     """The temperature of least log loss, within `TEMPERATURES`, pulled to 1 as weakly as two nats
     for a factor e: a few photos without a mistake cannot tell it."""
