@@ -260,6 +260,21 @@ def tiny_run(clip_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small photos that show up to three of four classes."""
+    from halves import make_halves
+
+    return make_halves(tmp_path_factory.mktemp("halves"), {"train": 60, "val": 30, "test": 30})
+
+
+@pytest.fixture(scope="session")
+def label_run(clip_folder: Path, halves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on them, for tests that change nothing of it."""
+    more = {"training.batch_size": 16, "training.val_in_head": "never"}
+    return trained(tmp_path_factory.mktemp("several"), clip_folder, halves, **more)
+
+
+@pytest.fixture(scope="session")
 def server(tiny_run: Path) -> Iterator[Served]:
     """A server of it, with small limits."""
     with served(tiny_run, "--max-bytes", "200000", "--max-pixels", "10000000", "--max-photos", "3",

@@ -101,6 +101,40 @@ def test_three_nodes_answer_as_one_predictor_to_the_bit(
     assert done.errors == sum(row["error"] is not None for row in rows) > 0
 
 
+def test_nodes_tell_every_class_above_its_threshold_in_a_column_of_its_own(
+    label_run: Path, tiny_run: Path, halves: Path, listed: list[str], cluster: Nodes,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Joined by |, "" where none is told, null beside an error; else the schema of one label."""
+    shown_by_none = listed[5]  # the one that cannot be read
+    listed = [*map(str, sorted((halves / "val").glob("*.png"))), shown_by_none]
+    options: dict[str, Any] = {
+        "top_k": 2, "batch_size": 4, "ray_address": cluster.address, "progress": False,
+    }  # fmt: skip
+    manifest = manifest_of(tmp_path, listed, 40)
+    with pytest.raises(UserError, match="--prior uniform"):
+        predict(label_run, manifest, tmp_path / "out", prior="uniform", **options)
+    predict(label_run, manifest, tmp_path / "out", **options)
+    predict(tiny_run, manifest, tmp_path / "one", **options)
+    several, one = (pyarrow.dataset.dataset(tmp_path / name).schema for name in ("out", "one"))
+    assert several.remove(several.get_field_index("shown")).equals(one)
+    assert several.field("shown").type == pa.string()
+    found = table_of(tmp_path / "out")
+    told = [row.pop("shown") for row in found]
+    assert found == expected(label_run, listed, 40)
+    predictor = Predictor(label_run, device="cpu")
+    for row, shown in zip(found, told, strict=True):
+        if row["error"] is not None:
+            assert shown is None
+            continue
+        scores = predictor.predict(row["path"]).shown
+        assert scores is not None
+        assert shown == "|".join(score.label for score in scores)
+        assert row["known"] is (shown != "")
+    assert "" in told
+    assert any("|" in shown for shown in told if shown)
+
+
 def test_the_same_call_computes_only_what_is_missing(
     tiny_run: Path, listed: list[str], cluster: Nodes, tmp_path: Path
 ) -> None:

@@ -10,51 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from cliptune import Predictor, compare, evaluate, evaluate_multilabel, train
 from cliptune.config import load_settings
-from cliptune.data.multilabel import LABELS_FILE, write_labels
+from cliptune.data.multilabel import LABELS_FILE
 from cliptune.errors import CliptuneError, DataError, SettingsError, UserError
 from cliptune.inference.output import open_output
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.training.head.multilabel import fit_multilabel_head, fit_sigmoids
 from cliptune.training.multilabel import MultilabelLoss
-from conftest import COLORS, make_model, names, tensors, trained
-
-HALVES = {**COLORS, "green": (60, 160, 60)}
-
-
-def make_halves(folder: Path, counts: dict[str, int]) -> Path:
-    """Pictures of which up to three quarters have the colour of a class each."""
-    rng = np.random.default_rng(0)
-    for split, count in counts.items():
-        rows = {}
-        (folder / split).mkdir(parents=True)
-        for number in range(count):
-            labels = sorted(rng.permutation(list(HALVES))[: rng.integers(0, 4)].tolist())
-            pixels = np.full((48, 48, 3), 128.0)
-            for place, label in enumerate(labels):
-                top, left = 24 * (place // 2), 24 * (place % 2)
-                pixels[top : top + 24, left : left + 24] = HALVES[label]
-            pixels += rng.normal(0, 8, pixels.shape)
-            name = f"{number:03d}.png"
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / split / name)
-            rows[name] = labels
-        write_labels(folder / split / LABELS_FILE, rows)
-    return folder
+from conftest import make_model, names, tensors, trained
+from halves import HALVES, make_halves
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_halves(tmp_path_factory.mktemp("halves"), {"train": 60, "val": 30, "test": 30})
-
-
-@pytest.fixture(scope="module")
-def run(clip_folder: Path, halves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    more = {"training.batch_size": 16, "training.val_in_head": "never"}
-    return trained(tmp_path_factory.mktemp("several"), clip_folder, halves, **more)
+def run(label_run: Path) -> Path:
+    return label_run
 
 
 def test_each_class_is_scikit_learns_logistic_regression() -> None:

@@ -39,7 +39,8 @@ def export(
         typer.Option(
             min=0.01,
             max=100,
-            help="With --int8: points of accuracy that the 95 % interval of its loss may reach.",
+            help="With --int8: points of accuracy (of several labels: of mAP) that the 95 % "
+            "interval of its loss may reach.",
         ),
     ] = 1.0,
     base_model: BaseModelName = None,

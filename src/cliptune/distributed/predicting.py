@@ -22,7 +22,7 @@ from cliptune.files import SUMS
 from cliptune.locks import Lock
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.prior import Prior
-from cliptune.model.restore import load_preprocess
+from cliptune.model.restore import load_label_answers, load_preprocess
 from cliptune.storage import is_address, local_folder
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ def predict(
 
     `output` is a folder, or the address of one, that every node reaches: Parquet files with a row
     for each row of the manifest (`id`, `path`, `label`, `name`, `probability`, `labels` and
-    `probabilities` of the `top_k` best, `known`, `known_score`, `error`). A photo that cannot be
-    read is a row with its `error`. Killed at any moment, the same call goes on: what is written is
-    not computed again, and each id is there once.
+    `probabilities` of the `top_k` best, `known`, `known_score`, `error`, and those of
+    `Prediction.further` that the checkpoint tells, such as `shown` of several labels). A photo that
+    cannot be read is a row with its `error`. Killed at any moment, the same call goes on: what is
+    written is not computed again, and each id is there once.
 
     `checkpoint` and a base model in a folder are read on every node, by the same path or address.
     `device` is that of the actors that answer: "auto" takes the cluster's GPUs, one to an actor,
@@ -163,11 +164,7 @@ def _asked(
     )
 
     found = resolve_checkpoint(local_folder(checkpoint))
-    if found.record.task == "multilabel":
-        raise UserError(
-            f"{found.path}: it has any number of labels to a photo, which --engine ray does not "
-            "know yet. Predict without it."
-        )
+    load_label_answers(found, prior=settings["prior"])  # refuses a prior of several labels
     sums = found.path / SUMS
     if not sums.is_file():
         raise DataError(f"{found.path}: it has no {SUMS}; expected a checkpoint of this version.")

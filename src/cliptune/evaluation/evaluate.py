@@ -21,7 +21,7 @@ from cliptune.data.folder import Sample, Split
 from cliptune.data.groups import Groups, groups_of
 from cliptune.data.image_files import photos_below
 from cliptune.data.splits import check_split
-from cliptune.errors import ImageError, ModelError
+from cliptune.errors import ImageError
 from cliptune.evaluation.left_out import refuse_none_left, refuse_unreadable, say_mismatches
 from cliptune.evaluation.report import Evaluation, build_evaluation
 from cliptune.evaluation.report_page import PageExtras, worst_mistakes
@@ -30,6 +30,7 @@ from cliptune.evaluation.seen import seen_photos
 from cliptune.evaluation.statistics.metrics import similar_order
 from cliptune.evaluation.unknowns import NoneOfThese, none_of_these
 from cliptune.evaluation.writing import write_report
+from cliptune.evaluation.zero_shot import measured_classifiers
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import check_choice
@@ -42,7 +43,7 @@ from cliptune.model.answers import (
 )
 from cliptune.model.attention import has_class_token
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
-from cliptune.model.classifier import Classifier, Predictions
+from cliptune.model.classifier import Predictions
 from cliptune.model.device import resolve_device
 from cliptune.model.heat import HEAT_METHOD, evidence_pictures
 from cliptune.model.loaded import LoadedCheckpoint
@@ -159,16 +160,10 @@ def _predict(
     corruptions: bool,
 ) -> _Predicted:
     """Every pass over photos that the evaluation needs."""
-    if baseline and not loaded.has_base:
-        log.warning(
-            "%s: an exported folder is measured without zero-shot CLIP beside it, for which it "
-            "lacks the base model. Say where that lies with --base-model, or leave zero-shot out "
-            "with --no-baseline.",
-            loaded.checkpoint.path,
-        )
-        baseline = False
-    classifiers = [loaded.tuned(), *([_baseline(loaded)] if baseline else [])]
-    classifiers = [classifier.to(measuring.device) for classifier in classifiers]
+    classifiers = [
+        classifier.to(measuring.device)
+        for classifier in measured_classifiers(loaded, baseline=baseline)
+    ]
     started = time.perf_counter()
     known = measuring.predict(classifiers, photos.samples, f"evaluating {photos.name}")
     seconds = time.perf_counter() - started
@@ -301,12 +296,3 @@ def _known_or_not(
     where = None if unknown_dir is None else str(unknown_dir)
     rejection = none_of_these(answers, known_N, unknown_M, unknown_dir=where, groups_N=groups_N)
     return known_N[answers.score], rejection
-
-
-def _baseline(loaded: LoadedCheckpoint) -> Classifier:
-    try:
-        return loaded.zero_shot()
-    except ModelError as error:
-        raise ModelError(
-            f"{error}\nTo measure without zero-shot beside it: --no-baseline."
-        ) from None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cliptune.model.answers import Answered, Floats, Logits, Positive
+from cliptune.model.answers import Answered, Answers, Floats, Logits, Positive
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,6 +49,9 @@ class LabelAnswers(BaseModel):
     def thresholds_C(self) -> Floats:
         """(C,) the probabilities from which on classes are told."""
         return np.array([each.value for each in self.thresholds])
+
+
+AnyAnswers = Answers | LabelAnswers  # of one label to a photo, or of any number
 
 
 def usual_answers(num_classes: int) -> LabelAnswers:

@@ -27,6 +27,7 @@ from cliptune.evaluation.statistics.multilabel import (
     mean_ap_gain,
     multilabel_figures,
 )
+from cliptune.evaluation.zero_shot import measured_classifiers
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import check_choice
@@ -85,8 +86,10 @@ def evaluate_multilabel(
     _say_ignored(photos, folder)
     with memory_errors_in_words(batch_size):
         loaded = measuring.loaded(found)
-        classifiers = [loaded.tuned(), *([loaded.zero_shot()] if baseline else [])]
-        classifiers = [classifier.to(measuring.device) for classifier in classifiers]
+        classifiers = [
+            classifier.to(measuring.device)
+            for classifier in measured_classifiers(loaded, baseline=baseline)
+        ]
         started = time.perf_counter()
         said = measuring.predict(classifiers, photos.samples, f"evaluating {photos.name}")
         seconds = time.perf_counter() - started

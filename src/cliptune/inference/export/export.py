@@ -21,10 +21,10 @@ from cliptune.inference.export.for_transformers import CLASSIFIER, RUNNER, write
 from cliptune.inference.export.half import halve
 from cliptune.inference.export.int8 import Int8, int8_photos, put_answers, write_int8
 from cliptune.inference.export.licence import base_licence
+from cliptune.inference.export.programs import program
 from cliptune.inference.export.telling import base_name, readme, told_of
 from cliptune.inference.export.verify import FORMS, TOLERANCES, Verified, verify
 from cliptune.inference.predictor import Predictor
-from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import (
     HEAD,
     PHOTOS,
@@ -38,7 +38,13 @@ from cliptune.model.classifier import Classifier
 from cliptune.model.exported.about import EXPORTED
 from cliptune.model.exported.classifier import GRAPH
 from cliptune.model.exported.graph import AnswerGraph, import_onnx, write_onnx
-from cliptune.model.restore import load_answers, load_classifier, saved_settings
+from cliptune.model.label_answers import AnyAnswers, LabelAnswers
+from cliptune.model.restore import (
+    load_answers,
+    load_classifier,
+    load_label_answers,
+    saved_settings,
+)
 from cliptune.storage import folder_here, is_address, local_folder
 
 MOST_PHOTOS = 200  # that are answered for twice
@@ -79,11 +85,13 @@ def export(
     it. The graph takes uint8 pixels (B, 3, H, W) and gives the probabilities, features and, where
     the checkpoint holds a threshold, "none of these". `data` is a folder of photos on which its
     answers are proved to be the `Predictor`'s, up to 200 of them; None: those the checkpoint was
-    trained with, val before others. Nothing is left at `output` unless they are.
+    trained with, val before others. Nothing is left at `output` unless they are. Of several labels
+    to a photo, each class has a probability of its own, and the classes told are proved, too.
 
     `precision` is "float32"; "fp16", which keeps the weights so and may differ by 0.002; or "int8",
     which is calibrated on photos of train, answers as fitted again on val, and is refused where the
-    95 % interval of what it loses there ends above `max_loss` points: it answers otherwise than
+    95 % interval of what it loses there ends above `max_loss` points (of accuracy, or of mean
+    average precision where photos have several labels): it answers otherwise than
     the `Predictor` of the checkpoint, and is proved to answer as that of its own folder. Its `data`
     is a folder with splits.
 
@@ -105,7 +113,7 @@ def export(
     licence = base_licence(found, base_model=base_model, cache_dir=cache)
     classifier = load_classifier(found, base_model=base_model, cache_dir=cache, fast=False)
     with whole_folder(target) as folder:
-        answering, done = _Answering(*load_answers(found)), None
+        answering, done = _answering(found), None
         if ours is not None:
             done = write_int8(
                 folder, classifier, ours, answers=answering.answers, seed=settings.seed,
@@ -132,8 +140,19 @@ def export(
 class _Answering:
     """What makes answers of logits and features."""
 
-    answers: Answers | None
+    answers: AnyAnswers | None
     means_CD: NDArray[np.floating[Any]] | None
+
+    @property
+    def several(self) -> bool:
+        """Whether photos show any number of the classes."""
+        return isinstance(self.answers, LabelAnswers)
+
+
+def _answering(checkpoint: Checkpoint) -> _Answering:
+    if (answers := load_label_answers(checkpoint)) is not None:
+        return _Answering(answers, None)
+    return _Answering(*load_answers(checkpoint))
 
 
 def _write_form(
@@ -152,7 +171,7 @@ def _write_form(
     if form == "transformers":
         write_for_transformers(folder, source.path, classifier, answers, means_CD, about)
         return
-    changes: dict[str, object] = {"answers": answers}
+    changes: dict[str, object] = {"label_answers" if answering.several else "answers": answers}
     if int8 is not None:
         about |= {"int8": int8.to_dict()}
         put_answers(folder, classifier, int8, about)
@@ -165,6 +184,7 @@ def _write_form(
         )
     if about["precision"] == "fp16":
         halve(folder / GRAPH)
+    _write(folder / "run.py", program("runner.py", several=answering.several))
     _write_checkpoint(folder, source, changes, means_CD, about)
 
 
@@ -246,8 +266,6 @@ def _write_checkpoint(
 
     They go on to others with it, so that where things lay on this machine is left out of them.
     """
-    runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
-    _write(folder / "run.py", runner)
     _write(folder / EXPORTED, _json(about))
     write_means(folder, means_CD)
     for name in (HEAD, PHOTOS):

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from cliptune.files import SUMS
-from cliptune.model.answers import Answers
+from cliptune.inference.export.programs import program
 from cliptune.model.checkpoint import ADAPTER, HEAD, MEANS, PHOTOS, RECORD, write_tensors
 from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead
-from cliptune.model.exported.graph import AnswerHead
+from cliptune.model.exported.graph import answer_head
+from cliptune.model.label_answers import AnyAnswers, LabelAnswers
 
 CLASSIFIER = "classifier.json"
 RUNNER = "classify.py"
@@ -32,7 +33,7 @@ def write_for_transformers(
     folder: Path,
     checkpoint: Path,
     classifier: Classifier,
-    answers: Answers | None,
+    answers: AnyAnswers | None,
     means_CD: NDArray[np.floating[Any]] | None,
     about: dict[str, Any],
 ) -> None:
@@ -48,27 +49,32 @@ def write_for_transformers(
     for path in folder.glob("*.safetensors"):  # transformers keeps them from other users
         path.chmod((folder / "config.json").stat().st_mode)
     write_tensors(folder / HEAD, head_tensors(classifier.head, answers, means_CD))
+    score, threshold = (None, None) if answers is None else ("margin", 0.0)
+    if answers is not None and not isinstance(answers, LabelAnswers):
+        score, threshold = answers.score, answers.threshold
     told = about | {
         "cosine": not isinstance(classifier.head, LinearHead),
-        "score": None if answers is None else answers.score,
-        "threshold": None if answers is None else answers.threshold,
+        "score": score,
+        "threshold": threshold,
     }
     text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
     (folder / CLASSIFIER).write_text(text, encoding="utf-8", newline="\n")
-    runner = Path(__file__).with_name(RUNNER).read_text(encoding="utf-8")
+    runner = program(RUNNER, several=isinstance(answers, LabelAnswers))
     (folder / RUNNER).write_text(runner, encoding="utf-8", newline="\n")
 
 
 def head_tensors(
-    head: Head, answers: Answers | None, means_CD: NDArray[np.floating[Any]] | None
+    head: Head, answers: AnyAnswers | None, means_CD: NDArray[np.floating[Any]] | None
 ) -> dict[str, torch.Tensor]:
     """float32 `class_weights` (C, D), `logit_scale` (), `bias` (C,), `factors` (C,) and
     `directions` (K, D), by which a feature f becomes
 
     exp(logit_scale) · class_weights · f/|f| + bias (a linear head takes f itself), times factors;
-    the known-score of the cosine kinds is the largest of directions · f/|f|.
+    the known-score of the cosine kinds is the largest of directions · f/|f|. Of several labels,
+    `thresholds` (C,) are in the place of directions.
     """
-    whole = AnswerHead(head, answers, means_CD)
+    whole = answer_head(head, answers, means_CD)
+    last = "thresholds" if isinstance(answers, LabelAnswers) else "directions"
     weights_CD = whole.get_buffer("weights_CD")
     scale, bias = torch.zeros(()), torch.zeros(len(weights_CD))
     if isinstance(head, LinearHead):
@@ -81,13 +87,23 @@ def head_tensors(
         "logit_scale": scale,
         "bias": bias,
         "factors": whole.get_buffer("factors_C"),
-        "directions": whole.get_buffer("directions_KD"),
+        last: whole.get_buffer("thresholds_C" if last == "thresholds" else "directions_KD"),
     }
 
 
-def for_transformers_readme(num_classes: int, made: str) -> str:
-    """The first part of its README; `made` says of what and by whom."""
-    return f"""# {num_classes} classes, for transformers
+_BEST_OF_ONE = """chances = (logits * head["factors"]).softmax(dim=-1)
+    print(about["classes"][int(chances.argmax())]["label"], float(chances.max()))"""
+_ALL_SHOWN = """chances = (logits * head["factors"]).sigmoid()
+    for place in (chances >= head["thresholds"]).nonzero().flatten().tolist():
+        print(about["classes"][place]["label"], float(chances[place]))"""
+
+
+def for_transformers_readme(classes: str, made: str, *, several: bool) -> str:
+    """The first part of its README; `made` says of what and by whom, `classes` how many."""
+    tensors = "thresholds of\n  the classes" if several else "directions of the\n  known-score"
+    best, tells = (_ALL_SHOWN, "photos of none") if several else (_BEST_OF_ONE, "strangers")
+    thresholds = "thresholds" if several else "threshold"
+    return f"""# {classes}, for transformers
 
 {made}
 
@@ -111,12 +127,11 @@ Or by hand:
     if about["cosine"]:
         feature = feature / feature.norm()
     logits = head["logit_scale"].exp() * (head["class_weights"] @ feature) + head["bias"]
-    chances = (logits * head["factors"]).softmax(dim=-1)
-    print(about["classes"][int(chances.argmax())]["label"], float(chances.max()))
+    {best}
 
 - `model.safetensors`, `config.json`: the dual encoder, with what was learned in its weights.
-- `head.safetensors`: class weights, scale and bias, factors of the calibration, directions of the
-  known-score; `classifier.json`: the classes in their order, threshold, sums and versions.
-- `classify.py` also turns photos upright, puts transparency on white and tells strangers. Resizing
+- `head.safetensors`: class weights, scale and bias, factors of the calibration, {tensors}\
+; `classifier.json`: the classes in their order, {thresholds}, sums and versions.
+- `classify.py` also turns photos upright, puts transparency on white and tells {tells}. Resizing
   is Pillow's: another library's gives other pixels, and other answers.
 """

@@ -20,19 +20,30 @@ from cliptune.config import Settings
 from cliptune.data.folder import Sample
 from cliptune.data.groups import Groups, groups_of
 from cliptune.data.images import Preprocess
+from cliptune.data.multilabel import Targets, targets_of
 from cliptune.data.parents import Parents
 from cliptune.data.reading import read_image
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError, ImageError, UserError
 from cliptune.evaluation.statistics.answering import fit_answers
-from cliptune.inference.export.judging import Judged, Speeds, judged, refuse_too_few, timed
+from cliptune.evaluation.statistics.label_answering import fit_label_answers
+from cliptune.inference.export.judging import (
+    Judged,
+    JudgedLabels,
+    Speeds,
+    judged,
+    judged_labels,
+    refuse_too_few,
+    timed,
+)
 from cliptune.inference.export.quantise import Layer, Quantised, quantise
 from cliptune.model.answers import Answers, class_means, scaled_logits
 from cliptune.model.checkpoint import Checkpoint
-from cliptune.model.classifier import Classifier
+from cliptune.model.classifier import Classifier, Predictions
 from cliptune.model.exported.changing import put_on
 from cliptune.model.exported.classifier import GRAPH, ExportedClassifier
-from cliptune.model.exported.graph import AnswerGraph, AnswerHead, write_onnx
+from cliptune.model.exported.graph import AnswerGraph, answer_head, write_onnx
+from cliptune.model.label_answers import AnyAnswers, LabelAnswers, answered_labels
 from cliptune.model.measuring import Measuring, labelled_photos
 from cliptune.text import counted
 
@@ -48,16 +59,17 @@ class Int8Photos:
     calibrating: tuple[Sample, ...]
     judging: tuple[Sample, ...]
     groups_N: Groups | None = None  # of those that judge
+    targets_NC: Targets | None = None  # the classes those show, where that is any number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8:
     """The int8 graph's own answers, and what is known of it; sizes in bytes."""
 
-    answers: Answers | None
+    answers: AnyAnswers | None
     means_CD: NDArray[np.floating[Any]] | None
     quantised: Quantised
-    judged: Judged
+    judged: Judged | JudgedLabels
     max_loss: float
     speeds: Speeds
     float32_bytes: int
@@ -66,7 +78,7 @@ class Int8:
     @property
     def metrics(self) -> dict[str, float | int | None]:
         """What the record of a checkpoint holds of val: that of float32 is no longer its own."""
-        return {"val_accuracy": self.judged.int8_accuracy, "val_images": self.judged.photos}
+        return self.judged.metrics
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -96,7 +108,13 @@ def int8_photos(
             "Name the folder with the splits of training: --data FOLDER"
         )
     names = list(checkpoint.record.class_names)
-    train, val = (labelled_photos(settings, folder, split, names) for split in ("train", "val"))
+    several = checkpoint.record.task == "multilabel"
+    train, val = (
+        labelled_photos(settings, folder, split, names, several=several)
+        for split in ("train", "val")
+    )
+    if several and not targets_of(val).any():
+        raise DataError(f"{folder}: no photo of val shows any of the classes, so that none judges.")
     groups_N = groups_of(folder, [sample.path for sample in val.samples])
     if groups_N is None:
         refuse_too_few(len(val), max_loss)
@@ -106,7 +124,7 @@ def int8_photos(
     some = np.linspace(0, len(train) - 1, count, dtype=int)
     return Int8Photos(
         calibrating=tuple(train.samples[i] for i in some), judging=tuple(val.samples),
-        groups_N=groups_N,
+        groups_N=groups_N, targets_NC=targets_of(val) if several else None,
     )  # fmt: skip
 
 
@@ -115,7 +133,7 @@ def write_int8(
     classifier: Classifier,
     photos: Int8Photos,
     *,
-    answers: Answers | None,
+    answers: AnyAnswers | None,
     parents: Parents,
     seed: int,
     max_loss: float,
@@ -138,6 +156,39 @@ def write_int8(
     coarse = ExportedClassifier(folder, classifier.head, classifier.preprocess)
     measuring = Measuring(device=torch.device("cpu"), num_workers=0, progress=progress)
     said = measuring.predict([classifier, coarse], photos.judging, "judging int8")
+    fitted = (
+        _fitted_labels(said, photos, answers, seed=seed)
+        if isinstance(answers, LabelAnswers)
+        else _fitted(said, photos, classifier, answers, parents=parents, seed=seed)
+    )
+    if fitted.judged.loss.high > max_loss:
+        raise UserError(_refusal(fitted.judged, quantised, max_loss))
+    return Int8(
+        answers=fitted.answers, means_CD=fitted.means_CD, quantised=quantised,
+        judged=fitted.judged, max_loss=max_loss, speeds=speeds, float32_bytes=float32_bytes,
+        int8_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What makes answers of the int8 graph, and what is lost by them."""
+
+    answers: AnyAnswers | None
+    means_CD: NDArray[np.floating[Any]] | None
+    judged: Judged | JudgedLabels
+
+
+def _fitted(
+    said: Predictions,
+    photos: Int8Photos,
+    classifier: Classifier,
+    answers: Answers | None,
+    *,
+    parents: Parents,
+    seed: int,
+) -> _Fitted:
+    """Of what float32, which answers by `answers`, and int8 say, in this order."""
     means_CD, fitted = None, None
     features_ND, labels_N = said.features[1], said.labels
     groups_N = None if photos.groups_N is None else photos.groups_N[said.indices]
@@ -154,13 +205,22 @@ def write_int8(
         scaled_logits(answers, said.logits[0]), scaled_logits(fitted, said.logits[1]), labels_N,
         groups_N=groups_N,
     )  # fmt: skip
-    if found.loss.high > max_loss:
-        raise UserError(_refusal(found, quantised, max_loss))
-    return Int8(
-        answers=fitted, means_CD=means_CD, quantised=quantised, judged=found, max_loss=max_loss,
-        speeds=speeds, float32_bytes=float32_bytes,
-        int8_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+    return _Fitted(fitted, means_CD, found)
+
+
+def _fitted_labels(
+    said: Predictions, photos: Int8Photos, answers: LabelAnswers, *, seed: int
+) -> _Fitted:
+    """The same where photos may show any of the classes."""
+    assert photos.targets_NC is not None
+    targets_NC = photos.targets_NC[said.indices]
+    fitted = fit_label_answers(said.logits[1], targets_NC, seed=seed)
+    found = judged_labels(
+        answered_labels(answers, said.logits[0]), answered_labels(fitted, said.logits[1]),
+        targets_NC, seed=seed,
+        groups_N=None if photos.groups_N is None else photos.groups_N[said.indices],
     )  # fmt: skip
+    return _Fitted(fitted, None, found)
 
 
 def put_answers(folder: Path, classifier: Classifier, done: Int8, about: dict[str, Any]) -> None:
@@ -168,23 +228,19 @@ def put_answers(folder: Path, classifier: Classifier, done: Int8, about: dict[st
     import onnx
 
     model = onnx.load(folder / GRAPH, load_external_data=False)
-    put_on(model, AnswerHead(classifier.head, done.answers, done.means_CD))
+    put_on(model, answer_head(classifier.head, done.answers, done.means_CD))
     onnx.helper.set_model_props(model, {"cliptune": json.dumps(about, ensure_ascii=False)})
     onnx.save(model, folder / GRAPH)
 
 
 def int8_text(done: Int8) -> str:
     """What int8 costs and what it gains, in a few lines."""
-    found, speeds, of_both = done.judged, done.speeds, (done.int8_bytes, done.float32_bytes)
+    speeds, of_both = done.speeds, (done.int8_bytes, done.float32_bytes)
     lines = [
         f"{len(done.quantised.layers)} layers in int8, calibrated on "
         f"{counted(done.quantised.photos, 'photo')} of train; left in float32: "
         f"{_named(done.quantised.left) or 'none'}",
-        f"accuracy on the {found.photos} photos of val: {found.int8_accuracy:.1%}, float32 "
-        f"{found.float32_accuracy:.1%}; points lost: {found.loss.value:.1f}, by the 95 % interval\n"
-        f"{found.loss.low:.1f} to {found.loss.high:.1f} (allowed: {done.max_loss:g}); right in "
-        f"float32 alone {found.only_float32_right}, in int8 alone {found.only_int8_right}, "
-        f"p {found.p:.2g};\n{counted(found.other_labels, 'other label')}",
+        done.judged.words(done.max_loss),
         "size: {:.1f} MB, float32 {:.1f} MB".format(*(size / 1e6 for size in of_both)),
         f"speed: {speeds.int8:.1f} images/s, float32 {speeds.float32:.1f}, in turns, "
         f"{speeds.batch} at a time, on\n{speeds.processor}",
@@ -205,13 +261,12 @@ def _crops(samples: Sequence[Sample], preprocess: Preprocess) -> list[NDArray[np
     return crops
 
 
-def _refusal(found: Judged, quantised: Quantised, max_loss: float) -> str:
+def _refusal(found: Judged | JudgedLabels, quantised: Quantised, max_loss: float) -> str:
     loss = found.loss
     return (
-        f"int8 loses {loss.value:.1f} points on the {found.photos} photos of val, by the 95 % "
-        f"interval {loss.low:.1f} to {loss.high:.1f}, and --max-loss is {max_loss:g}; nothing was "
-        f"written. McNemar's p is {found.p:.2g}: {found.only_float32_right} photos are right in "
-        f"float32 alone, {found.only_int8_right} in int8 alone. The layers whose outputs it "
+        f"int8 loses {loss.value:.1f} {found.unit} on the {found.photos} photos of val, by the "
+        f"95 % interval {loss.low:.1f} to {loss.high:.1f}, and --max-loss is {max_loss:g}; nothing "
+        f"was written. {found.beside_the_loss} The layers whose outputs it "
         f"changes most: {_named(quantised.layers[:_NAMED])}. More photos in val narrow the "
         "interval; --max-loss says how much could be borne; --fp16 halves the file and answers "
         "the same."

@@ -10,18 +10,22 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.data.multilabel import Targets
 from cliptune.errors import UserError
 from cliptune.evaluation.statistics.grouped import Groups, difference_of, mcnemar_of
 from cliptune.evaluation.statistics.intervals import Z95, Estimate
 from cliptune.evaluation.statistics.metrics import Labels
+from cliptune.evaluation.statistics.multilabel import mean_ap_gain, mean_average_precision
 from cliptune.model.exported.runtime import session_of
+from cliptune.model.label_answers import AnsweredLabels
+from cliptune.text import counted
 
 _SECONDS = 3.0  # that each graph is timed for, or three turns
 _UNITS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -31,6 +35,7 @@ _UNITS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 class Judged:
     """What int8 lost on the photos of val, of the answers right. `loss` in points, not a share."""
 
+    unit: ClassVar[str] = "points"
     photos: int
     float32_accuracy: float
     int8_accuracy: float
@@ -41,6 +46,28 @@ class Judged:
     method: str
     other_labels: int
 
+    @property
+    def metrics(self) -> dict[str, float | int | None]:
+        """What the record of a checkpoint holds of val: that of float32 is no longer its own."""
+        return {"val_accuracy": self.int8_accuracy, "val_images": self.photos}
+
+    def words(self, max_loss: float) -> str:
+        """What it loses, in a few lines, where `max_loss` points are allowed."""
+        return (
+            f"accuracy on the {self.photos} photos of val: {self.int8_accuracy:.1%}, float32 "
+            f"{self.float32_accuracy:.1%}; {_lost(self.loss, max_loss)}; right in "
+            f"float32 alone {self.only_float32_right}, in int8 alone {self.only_int8_right}, "
+            f"p {self.p:.2g};\n{counted(self.other_labels, 'other label')}"
+        )
+
+    @property
+    def beside_the_loss(self) -> str:
+        """What a refusal says besides."""
+        return (
+            f"McNemar's p is {self.p:.2g}: {self.only_float32_right} photos are right in "
+            f"float32 alone, {self.only_int8_right} in int8 alone."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -48,13 +75,81 @@ class Judged:
             "accuracy": {"float32": self.float32_accuracy, "int8": self.int8_accuracy},
             "only_float32_right": self.only_float32_right,
             "only_int8_right": self.only_int8_right,
-            "points_lost": {
-                "value": self.loss.value, "low": self.loss.low, "high": self.loss.high
-            },
+            "points_lost": asdict(self.loss),
             "mcnemar_p": self.p,
             "mcnemar_method": self.method,
             "other_labels": self.other_labels,
         }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedLabels:
+    """What int8 lost on photos of val that may show any of the classes: of the mean average
+    precision, over the `classes` that one of them shows. `loss` in points, not a share.
+
+    Beside it stand the photos whose classes are all told rightly by one alone, and how many are
+    told other classes.
+    """
+
+    unit: ClassVar[str] = "points of mAP"
+    photos: int
+    classes: int
+    float32_mean_ap: float
+    int8_mean_ap: float
+    int8_all_right: float  # share of photos
+    only_float32_right: int
+    only_int8_right: int
+    loss: Estimate
+    p: float  # McNemar's, of the photos all right
+    method: str
+    other_shown: int
+
+    @property
+    def metrics(self) -> dict[str, float | int | None]:
+        """As of `Judged`."""
+        return {
+            "val_accuracy": self.int8_all_right, "val_mean_ap": self.int8_mean_ap,
+            "val_images": self.photos,
+        }  # fmt: skip
+
+    def words(self, max_loss: float) -> str:
+        """As of `Judged`."""
+        return (
+            f"mAP of {self.classes} classes on the {self.photos} photos of val: "
+            f"{self.int8_mean_ap:.1%}, float32 {self.float32_mean_ap:.1%};\n"
+            f"{_lost(self.loss, max_loss)};\nall classes right in float32 alone "
+            f"{self.only_float32_right}, in int8 alone {self.only_int8_right}, p {self.p:.2g};\n"
+            f"{counted(self.other_shown, 'photo')} told other classes, by the thresholds of each"
+        )
+
+    @property
+    def beside_the_loss(self) -> str:
+        """As of `Judged`."""
+        return (
+            f"{counted(self.other_shown, 'photo')} would be told other classes; all are right in "
+            f"float32 alone on {self.only_float32_right}, in int8 alone on {self.only_int8_right}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "photos": self.photos,
+            "classes": self.classes,
+            "mean_ap": {"float32": self.float32_mean_ap, "int8": self.int8_mean_ap},
+            "points_of_mean_ap_lost": asdict(self.loss),
+            "only_float32_all_right": self.only_float32_right,
+            "only_int8_all_right": self.only_int8_right,
+            "mcnemar_p": self.p,
+            "mcnemar_method": self.method,
+            "other_shown": self.other_shown,
+        }
+
+
+def _lost(loss: Estimate, max_loss: float) -> str:
+    return (
+        f"points lost: {loss.value:.1f}, by the 95 % interval\n"
+        f"{loss.low:.1f} to {loss.high:.1f} (allowed: {max_loss:g})"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +189,44 @@ def judged(
         p=test.p,
         method=test.method,
         other_labels=int((float32_N != int8_N).sum()),
+    )
+
+
+def judged_labels(
+    float32: AnsweredLabels,
+    int8: AnsweredLabels,
+    targets_NC: Targets,
+    *,
+    seed: int,
+    groups_N: Groups | None = None,
+) -> JudgedLabels:
+    """The difference of the mean average precisions, by resampling photos, and of what is told.
+
+    Photos drawn anew say nothing of those that never were: where no rank changed, the interval
+    would end at 0 on however few. So it ends no sooner than `least_end` of as many photos does, or
+    groups of them by `groups_N`, as where one label is right or wrong.
+    """
+    scores = float32.scaled_NC, int8.scaled_NC
+    gain = mean_ap_gain(*scores, targets_NC, seed=seed)
+    independent = len(targets_NC) if groups_N is None else len(np.unique(groups_N))
+    all_right = [(each.shown_NC == targets_NC).all(axis=1) for each in (float32, int8)]
+    only_float32_N, only_int8_N = all_right[0] & ~all_right[1], all_right[1] & ~all_right[0]
+    test = mcnemar_of(only_float32_N, only_int8_N, groups_N)
+    float32_ap, int8_ap = (mean_average_precision(targets_NC, each) for each in scores)
+    return JudgedLabels(
+        photos=len(targets_NC),
+        classes=int(targets_NC.any(axis=0).sum()),
+        float32_mean_ap=float32_ap,
+        int8_mean_ap=int8_ap,
+        int8_all_right=float(all_right[1].mean()),
+        only_float32_right=int(only_float32_N.sum()),
+        only_int8_right=int(only_int8_N.sum()),
+        loss=Estimate(
+            100 * gain.value, 100 * gain.low, max(100 * gain.high, least_end(independent))
+        ),
+        p=test.p,
+        method=test.method,
+        other_shown=int((float32.shown_NC != int8.shown_NC).any(axis=1).sum()),
     )
 
 

@@ -13,9 +13,9 @@ from cliptune.files import SUMS
 from cliptune.inference.export.for_transformers import for_transformers_readme
 from cliptune.inference.export.int8 import Int8, int8_text
 from cliptune.inference.export.verify import Verified
-from cliptune.model.answers import Answers
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.exported.about import FORMAT, classes_told
+from cliptune.model.label_answers import AnyAnswers
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "Pillow")
 
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "Pillow")
 def told_of(
     checkpoint: Checkpoint,
     preprocess: Preprocess,
-    answers: Answers | None,
+    answers: AnyAnswers | None,
     precision: str,
     licence: str | None,
 ) -> dict[str, Any]:
@@ -64,16 +64,18 @@ def readme(
     checkpoint: Checkpoint, verified: Verified, about: dict[str, Any], done: Int8 | None
 ) -> str:
     """README.md, whose first part says how the folder is used."""
-    classes, licence = len(checkpoint.record.class_names), about["base_model"]["licence"]
+    licence, several = about["base_model"]["licence"], checkpoint.record.task == "multilabel"
+    classes = f"{len(checkpoint.record.class_names)} classes"
+    classes += ", any number to a photo" if several else ""
     terms = f"licence {licence}, which holds" if licence else (
         "its licence is not told where it lies: look it up, since it holds")  # fmt: skip
     made = (
         f"Made by cliptune {__version__} from the checkpoint `{checkpoint.path.name}`.\n"
         f"Base model: `{base_name(checkpoint)}`; {terms} for these weights, too."
     )
-    use = _for_onnx(classes, made, about["precision"])
+    use = _for_onnx(classes, made, about["precision"], several=several)
     if "cosine" in about:
-        use = for_transformers_readme(classes, made)
+        use = for_transformers_readme(classes, made, several=several)
     beside = "cliptune's own answers in float32" if done is None else "cliptune's by the same graph"
     return f"""{use}
 Proved on {verified.photos} photos beside {beside}: the largest difference
@@ -82,8 +84,19 @@ of a probability is {verified.largest_difference:.1e} ({verified.tolerance:g} al
 {"" if done is None else _of_int8(done)}"""
 
 
-def _for_onnx(num_classes: int, made: str, precision: str) -> str:
-    return f"""# {num_classes} classes, as ONNX
+_OUTPUTS = """\
+  calibrated; `features` (B, D); and, where the checkpoint tells strangers, `known_score` and
+  `known` (B,)."""
+_LABEL_OUTPUTS = """\
+  calibrated, each class by itself; `features` (B, D); `shown` (B, C), which classes reach their
+  thresholds; `known` (B,), whether any does, and `known_score` (B,), how far above the surest
+  is."""
+
+
+def _for_onnx(classes: str, made: str, precision: str, *, several: bool) -> str:
+    outputs = _LABEL_OUTPUTS if several else _OUTPUTS
+    thresholds = "thresholds" if several else "threshold"
+    return f"""# {classes}, as ONNX
 
 {made}
 
@@ -91,9 +104,8 @@ def _for_onnx(num_classes: int, made: str, precision: str) -> str:
     python run.py photo.jpg
 
 - `model.onnx`: uint8 pixels (B, 3, H, W), any B -> `logits` (B, C); `probabilities` (B, C),
-  calibrated; `features` (B, D); and, where the checkpoint tells strangers, `known_score` and
-  `known` (B,). In {precision}. A `model.onnx.data` beside it belongs to it.
-- `export.json`: the classes in the order of C, how a photo is brought to size, threshold and
+{outputs} In {precision}. A `model.onnx.data` beside it belongs to it.
+- `export.json`: the classes in the order of C, how a photo is brought to size, {thresholds} and
   temperature, sums and versions.
 - `run.py`: photos to answers with numpy, Pillow and onnxruntime; import `Exported` from it.
   Resizing is Pillow's: another library's gives other pixels, and other answers.

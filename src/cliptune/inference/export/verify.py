@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from cliptune.errors import UserError
 from cliptune.inference.prediction import Prediction
 from cliptune.inference.predictor import Predictor
 from cliptune.model.answers import Answers
+from cliptune.model.label_answers import LabelAnswers
 
 FORMS = ("onnx", "transformers")  # what is exported
 # How far a probability may be from the `Predictor`'s. The same label and the same "known" are asked
-# for, but where two classes are as near to one another, or a score as near to the threshold.
+# for, but where two classes are as near to one another, or a score as near to the threshold; of
+# several labels the same set of classes, but where one is as near to its threshold.
 TOLERANCE = 1e-5
 # Of fp16: weights so rounded moved none of 300 by more than 0.0009. In int8: of its own answers.
 TOLERANCES = {"float32": TOLERANCE, "fp16": 2e-3, "int8": TOLERANCE}
@@ -35,10 +38,16 @@ class Verified:
     tolerance: float = TOLERANCE
     other_sets: int | None = None  # None without prediction sets
     other_sure: int | None = None  # None without parents of classes
+    other_shown: int | None = None  # None of one label to a photo
 
     @property
     def others(self) -> str:
         """How many answers are other ones, in words."""
+        if self.other_shown is not None:
+            return (
+                "each class's probability was compared, and each photo's set of classes that\n"
+                f"reach their thresholds: {self.other_shown} other sets"
+            )
         words = f'{self.other_labels} other labels, {self.other_known} other "known"'
         for count, what in ((self.other_sets, "sets"), (self.other_sure, '"sure of"')):
             words += "" if count is None else f", {count} other {what}"
@@ -54,7 +63,10 @@ class Verified:
             "other_labels": self.other_labels,
             "other_known": self.other_known,
         }
-        later = {"other_sets": self.other_sets, "other_sure_of": self.other_sure}
+        later = {
+            "other_sets": self.other_sets, "other_sure_of": self.other_sure,
+            "other_shown": self.other_shown,
+        }  # fmt: skip
         return values | {key: count for key, count in later.items() if count is not None}
 
 
@@ -65,9 +77,10 @@ class _Difference:
     probability: float
     other_label: bool
     other_known: bool
-    other_set: bool
-    other_sure: bool
     within: bool
+    other_set: bool = False
+    other_sure: bool = False
+    other_shown: bool = False
 
 
 def verify(
@@ -83,7 +96,8 @@ def verify(
 
     Raises `UserError` where an answer differs by more than `tolerance`, or no photo can be read.
     """
-    exported, every_class = _runner(form)(folder), len(predictor.class_names)
+    of_labels, every_class = predictor.label_answers, len(predictor.class_names)
+    exported = _runner(form, several=of_labels is not None)(folder)
     further = predictor.engine.further
     found: list[_Difference] = []
     left_out: list[str] = []
@@ -98,7 +112,11 @@ def verify(
         if isinstance(ours, Unreadable):
             left_out.append(str(ours))
             continue
-        found.append(_difference(ours, theirs, predictor.answers, tolerance))
+        found.append(
+            _difference(ours, theirs, predictor.answers, tolerance)
+            if of_labels is None
+            else _label_difference(ours, theirs, _thresholds(predictor, of_labels), tolerance)
+        )
         if not found[-1].within:
             faults.append(f"{path}, by {found[-1].probability:.2g}")
     if faults:
@@ -121,18 +139,15 @@ def verify(
         tolerance=tolerance,
         other_sets=sum(each.other_set for each in found) if "prediction_set" in further else None,
         other_sure=sum(each.other_sure for each in found) if "sure_of" in further else None,
+        other_shown=sum(each.other_shown for each in found) if "shown" in further else None,
     )
 
 
-def _runner(form: str) -> Any:
+def _runner(form: str, *, several: bool) -> Any:
     """The class that answers for folders of that form: what is in the folder's own program."""
-    if form == "onnx":
-        from cliptune.inference.export.runner import Exported
-
-        return Exported
-    from cliptune.inference.export import classify
-
-    return classify.Exported
+    program = "runner" if form == "onnx" else "classify"
+    name = f"label_{program}" if several else program
+    return importlib.import_module(f"cliptune.inference.export.{name}").Exported
 
 
 def _difference(
@@ -161,6 +176,29 @@ def _difference(
         and (at_threshold or not other_known)
         and (at_limit or not other_set)
         and (at_sure or not other_sure or ours.label != theirs["label"]),
+    )
+
+
+def _thresholds(predictor: Predictor, answers: LabelAnswers) -> dict[str, float]:
+    """Class -> the probability from which on it is told."""
+    return dict(zip(predictor.class_names, answers.thresholds_C.tolist(), strict=True))
+
+
+def _label_difference(
+    ours: Prediction, theirs: dict[str, Any], thresholds: Mapping[str, float], tolerance: float
+) -> _Difference:
+    """Of a photo that may show any of the classes."""
+    chances = {score.label: score.probability for score in ours.scores}
+    apart = max(abs(each["probability"] - chances[each["label"]]) for each in theirs["scores"])
+    told = {each["label"] for each in theirs["shown"]}
+    others = told.symmetric_difference(score.label for score in ours.shown or ())
+    at_threshold = all(abs(chances[label] - thresholds[label]) <= tolerance for label in others)
+    return _Difference(
+        probability=apart,
+        other_label=ours.label != theirs["label"],
+        other_known=ours.known is not theirs["known"],
+        other_shown=bool(others),
+        within=apart <= tolerance and at_threshold and theirs["known"] is bool(told),
     )
 
 

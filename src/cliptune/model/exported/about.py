@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError
-from cliptune.model.answers import Answers
+from cliptune.model.label_answers import AnyAnswers, LabelAnswers
 
 EXPORTED = "export.json"  # it tells an exported folder from the checkpoint it was made from
 FORMAT = 2
@@ -31,13 +31,15 @@ class About(BaseModel):
 
 
 def classes_told(
-    tree: Parents, names: Mapping[str, str], answers: Answers | None
+    tree: Parents, names: Mapping[str, str], answers: AnyAnswers | None
 ) -> dict[str, Any]:
     """What the file says of the classes of `tree`, in order; `names` has those to show."""
     told: dict[str, Any] = {
         "classes": [{"label": label, "name": names[label]} for label in tree.class_names],
         "answers": None if answers is None else answers.model_dump(mode="json"),
     }
+    if isinstance(answers, LabelAnswers):  # thresholds stand in the order of the classes
+        told = {"task": "multilabel"} | told
     if tree:  # of each class its parents, the nearest first
         told["parents"] = [{"label": label, "name": names[label]} for label in tree.names]
         for label, each in enumerate(told["classes"]):

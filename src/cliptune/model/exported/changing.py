@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from cliptune.data.images import Preprocess
 from cliptune.data.parents import Parents
 from cliptune.errors import CheckpointError
-from cliptune.model.answers import Answers
 from cliptune.model.classifier import Head
 from cliptune.model.exported.about import EXPORTED, classes_told
 from cliptune.model.exported.classifier import GRAPH, ExportedClassifier
-from cliptune.model.exported.graph import AnswerHead, to_onnx
+from cliptune.model.exported.graph import AnswerHead, LabelAnswerHead, answer_head, to_onnx
+from cliptune.model.label_answers import AnyAnswers
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -38,7 +38,7 @@ def write_with_head(
     *,
     tree: Parents,
     names: Mapping[str, str],
-    answers: Answers | None,
+    answers: AnyAnswers | None,
     means_CD: NDArray[np.floating[Any]] | None,
 ) -> None:
     """Write the graph of the exported folder `source` with `head` on it, and its export.json.
@@ -54,7 +54,7 @@ def write_with_head(
     about |= classes_told(tree, names, answers)
     about |= {key: None for key in ("verified", "int8") if key in about}  # of other classes
     model = onnx.load(source / GRAPH, load_external_data=False)
-    put_on(model, AnswerHead(head, answers, means_CD))
+    put_on(model, answer_head(head, answers, means_CD))
     (told,) = [each for each in model.metadata_props if each.key == "cliptune"]
     told.value = json.dumps(about, ensure_ascii=False)
     onnx.save(model, folder / GRAPH)
@@ -63,7 +63,7 @@ def write_with_head(
     _prove(folder, head, Preprocess.from_dict(about["preprocess"]))
 
 
-def put_on(model: ModelProto, head: AnswerHead) -> None:
+def put_on(model: ModelProto, head: AnswerHead | LabelAnswerHead) -> None:
     """Let `head` stand in `model` in the place of all that is made of its features."""
     from onnx.compose import add_prefix
 

@@ -1,8 +1,8 @@
 """From uint8 pixels to a checkpoint's answers as one graph of torch, and that as ONNX.
 
-`answered` is the reference: what is said here of scaling, scores and thresholds is what
-`cliptune.model.answers` computes in float64. Shape suffixes: B images, C classes, D feature,
-K directions.
+`answered` is the reference, and `answered_labels` where photos show any number of classes: what is
+said here of scaling, scores and thresholds is what they compute in float64. Shape suffixes: B
+images, C classes, D feature, K directions.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from torch.nn.functional import normalize
 from cliptune.errors import MissingExtra
 from cliptune.model.answers import Answers
 from cliptune.model.classifier import Classifier, Head
+from cliptune.model.label_answers import AnyAnswers, LabelAnswers
 
 OUTPUTS = ("features", "logits", "probabilities", "known_score", "known")
+LABEL_OUTPUTS = (*OUTPUTS, "shown")
 
 
 class AnswerHead(nn.Module):
@@ -73,21 +75,60 @@ class AnswerHead(nn.Module):
         return (normalize(features_BD, dim=-1) @ directions_KD.T).amax(dim=-1)
 
 
+class LabelAnswerHead(nn.Module):
+    """The same where a photo may show any of the classes: each is a yes or no of its own."""
+
+    outputs = LABEL_OUTPUTS[1:]
+
+    def __init__(self, head: Head, answers: LabelAnswers) -> None:
+        super().__init__()
+        self.head = head
+        weights_CD = head.weights().detach().float()
+        self.register_buffer("weights_CD", weights_CD)
+        self.register_buffer("factors_C", torch.full((len(weights_CD),), 1 / answers.temperature))
+        self.register_buffer("thresholds_C", torch.from_numpy(_rounded_up(answers.thresholds_C)))
+
+    def forward(self, features_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Those of `outputs`, of image features (B, D)."""
+        logits_BC = self.head(features_BD, self.get_buffer("weights_CD"))
+        chances_BC = torch.sigmoid(logits_BC * self.get_buffer("factors_C"))
+        thresholds_C = self.get_buffer("thresholds_C")
+        shown_BC = chances_BC >= thresholds_C
+        scores_B = (chances_BC - thresholds_C).amax(dim=-1)
+        return logits_BC, chances_BC, scores_B, shown_BC.any(dim=-1), shown_BC
+
+
+def _rounded_up(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The least of float32 that is no less: a number of float32 reaches both or neither."""
+    nearest = values.astype(np.float32)
+    above: NDArray[np.float32] = np.nextafter(nearest, np.float32(np.inf))
+    return np.where(nearest < values, above, nearest)
+
+
+def answer_head(
+    head: Head, answers: AnyAnswers | None, means_CD: NDArray[np.floating[Any]] | None
+) -> AnswerHead | LabelAnswerHead:
+    """What makes of features what `answers` says, with class means `means_CD` where it asks."""
+    if isinstance(answers, LabelAnswers):
+        return LabelAnswerHead(head, answers)
+    return AnswerHead(head, answers, means_CD)
+
+
 class AnswerGraph(nn.Module):
     """`classifier`, merged and unfused, and what `answers` makes of its logits."""
 
     def __init__(
         self,
         classifier: Classifier,
-        answers: Answers | None,
+        answers: AnyAnswers | None,
         means_CD: NDArray[np.floating[Any]] | None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self.head = AnswerHead(classifier.head, answers, means_CD)
+        self.head = answer_head(classifier.head, answers, means_CD)
 
     def forward(self, pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Those of `OUTPUTS` that there are, of uint8 pixels (B, 3, H, W)."""
+        """Those of `OUTPUTS` (`LABEL_OUTPUTS`) that there are, of uint8 pixels (B, 3, H, W)."""
         features_BD = self.classifier.image_features(pixels_BCHW).float()
         return features_BD, *self.head(features_BD)
 
