@@ -260,3 +260,12 @@ def test_a_photo_that_crashes_its_decoder_is_a_row(
     assert {row["path"] for row in crashed} == {str(tmp_path / "crash.png")}
     assert len(found) == 60
     assert sum(row["error"] is None for row in found) >= 40
+
+
+def test_what_runs_on_nodes_keeps_few_heaps(cluster: Nodes) -> None:
+    """Each has holes of its own, and a process with many grows for millions of photos."""
+    from cliptune.distributed.engine import ray_running
+
+    with ray_running(cluster.address) as ray:
+        heaps = ray.remote(lambda: os.environ.get("MALLOC_ARENA_MAX"))
+        assert ray.get(heaps.remote()) == "2"
