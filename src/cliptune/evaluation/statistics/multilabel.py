@@ -144,6 +144,22 @@ class MultilabelFigures:
     reliability: tuple[tuple[float, float, int], ...]  # mean probability, share of yes, answers
 
 
+@dataclass(frozen=True)
+class LabelDraws:
+    """The same figures of each of B resamples of the photos; NaN where a resample tells none.
+
+    Models measured on the same photos with the same seed share the resamples.
+    """
+
+    mean_ap_B: Floats
+    micro_f1_B: Floats
+    macro_f1_B: Floats
+    exact_B: Floats
+    hamming_B: Floats
+    average_precision_BC: Floats
+    f1_BC: Floats
+
+
 def multilabel_figures(
     probabilities_NC: Floats, shown_NC: Targets, targets_NC: Targets, *, seed: int,
     draws: int = DRAWS,
@@ -152,6 +168,14 @@ def multilabel_figures(
 
     Raises `ValueError` when there is no photo.
     """
+    return figures_and_draws(probabilities_NC, shown_NC, targets_NC, seed=seed, draws=draws)[0]
+
+
+def figures_and_draws(
+    probabilities_NC: Floats, shown_NC: Targets, targets_NC: Targets, *, seed: int,
+    draws: int = DRAWS,
+) -> tuple[MultilabelFigures, LabelDraws]:  # fmt: skip
+    """`multilabel_figures` with the resamples that its intervals are of."""
     if not len(targets_NC):
         raise ValueError("there is no photo to measure")
     counts_BN = resampled(len(targets_NC), seed=seed, draws=draws)
@@ -166,23 +190,34 @@ def multilabel_figures(
     exact_N, hamming_N = ~wrong_NC.any(axis=1), wrong_NC.mean(axis=1)
     mean_BC = counts_BN / len(targets_NC)
     reliability = _reliability(probabilities_NC, targets_NC)
-    return MultilabelFigures(
-        mean_ap=_around(np.nanmean(ap_C), np.nanmean(ap_BC, axis=1)),
-        micro_f1=_around(_micro_f1(*sums_C), _micro_f1(*drawn_BC)),
-        macro_f1=_around(_macro_f1(*sums_C), _macro_f1(*drawn_BC)),
-        exact=_around(exact_N.mean(), mean_BC @ exact_N),
-        hamming=_around(hamming_N.mean(), mean_BC @ hamming_N),
+    drawn = LabelDraws(
+        mean_ap_B=np.nanmean(ap_BC, axis=1),
+        micro_f1_B=_micro_f1(*drawn_BC),
+        macro_f1_B=_macro_f1(*drawn_BC),
+        exact_B=mean_BC @ exact_N,
+        hamming_B=mean_BC @ hamming_N,
+        average_precision_BC=ap_BC,
+        f1_BC=_f1(*drawn_BC),
+    )
+    figures = MultilabelFigures(
+        mean_ap=resampled_interval(np.nanmean(ap_C), drawn.mean_ap_B),
+        micro_f1=resampled_interval(_micro_f1(*sums_C), drawn.micro_f1_B),
+        macro_f1=resampled_interval(_macro_f1(*sums_C), drawn.macro_f1_B),
+        exact=resampled_interval(exact_N.mean(), drawn.exact_B),
+        hamming=resampled_interval(hamming_N.mean(), drawn.hamming_B),
         calibration_error=sum(n * abs(p - y) for p, y, n in reliability) / targets_NC.size,
         classes=tuple(
             ClassFigures(
                 int(sums_C[2][label]), int(sums_C[1][label]), int(sums_C[0][label]),
-                None if np.isnan(ap_C[label]) else _around(ap_C[label], ap_BC[:, label]),
+                None if np.isnan(ap_C[label])
+                else resampled_interval(ap_C[label], ap_BC[:, label]),
             )
             for label in range(targets_NC.shape[1])
         ),
         together_CC=targets_NC.astype(np.int64).T @ shown_NC.astype(np.int64),
         reliability=reliability,
     )  # fmt: skip
+    return figures, drawn
 
 
 def mean_ap_gain(
@@ -193,7 +228,7 @@ def mean_ap_gain(
     gains_B = np.nanmean(drawn_average_precisions(targets_NC, a_NC, counts_BN), axis=1)
     gains_B -= np.nanmean(drawn_average_precisions(targets_NC, b_NC, counts_BN), axis=1)
     value = mean_average_precision(targets_NC, a_NC) - mean_average_precision(targets_NC, b_NC)
-    return _around(value, gains_B, least=-1.0)
+    return resampled_interval(value, gains_B, least=-1.0)
 
 
 def resampled(photos: int, *, seed: int, draws: int) -> Floats:
@@ -205,7 +240,9 @@ def resampled(photos: int, *, seed: int, draws: int) -> Floats:
     return counts_BN
 
 
-def _around(value: float | np.floating[Any], drawn_B: Floats, *, least: float = 0.0) -> Estimate:
+def resampled_interval(
+    value: float | np.floating[Any], drawn_B: Floats, *, least: float = 0.0
+) -> Estimate:
     """`value` with the middle 95 % of what was drawn, less its bias; it lies within.
 
     A photo drawn twice ranks with itself, so that average precision rises in draws.
@@ -228,6 +265,13 @@ def _macro_f1(right_C: Scores, told_C: Scores, photos_C: Scores) -> Any:
     counts_C = both_C > 0
     f1_C = 2 * right_C / np.where(counts_C, both_C, 1)
     return (f1_C * counts_C).sum(axis=-1) / np.maximum(counts_C.sum(axis=-1), 1)
+
+
+def _f1(right_BC: Floats, told_BC: Floats, photos_BC: Floats) -> Floats:
+    """(B, C) F1 of each class; NaN where a resample neither shows nor is answered it."""
+    both_BC = told_BC + photos_BC
+    f1_BC: Floats = np.where(both_BC > 0, 2 * right_BC / np.maximum(both_BC, 1), np.nan)
+    return f1_BC
 
 
 def _reliability(
