@@ -122,6 +122,11 @@ def labels_in(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def joined_labels(names: Sequence[str], which_C: NDArray[np.bool_]) -> str:
+    """The cell of those `names` that are true in `which_C`."""
+    return SEPARATOR.join(name for name, there in zip(names, which_C, strict=True) if there)
+
+
 def write_labels(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
     """Write `LABELS_FILE` at `path`: paths from its folder, with the labels of each."""
     with path.open("w", encoding="utf-8", newline="") as file:

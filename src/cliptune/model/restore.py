@@ -147,8 +147,8 @@ def load_answers(
     path, answers = checkpoint.path, checkpoint.record.answers
     if checkpoint.record.task == "multilabel":
         raise UserError(
-            f"{path}: it has any number of labels to a photo. train, evaluate and predict know "
-            "such checkpoints; the other commands do not yet."
+            f"{path}: it has any number of labels to a photo. train, evaluate, predict and "
+            "compare know such checkpoints; the other commands do not yet."
         )
     count = len(checkpoint.record.class_names)
     if answers is not None and answers.factors is not None and len(answers.factors) != count:

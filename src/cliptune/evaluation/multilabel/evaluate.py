@@ -5,7 +5,6 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from cliptune.data.multilabel import targets_of
 from cliptune.data.naming import display_names
 from cliptune.data.splits import check_split
 from cliptune.errors import CheckpointError, DataError, UserError
-from cliptune.evaluation.left_out import refuse_unreadable
+from cliptune.evaluation.left_out import refuse_unreadable, say_unmatched_labels
 from cliptune.evaluation.multilabel.measured import MultilabelEvaluation, MultilabelPhotos
 from cliptune.evaluation.multilabel.writing import write_multilabel_report
 from cliptune.evaluation.report import SEED, refuse_not_finite
@@ -37,8 +36,6 @@ from cliptune.model.label_answers import answered_labels
 from cliptune.model.measuring import Measuring, is_of_training, labelled_photos, measured_folder
 from cliptune.model.restore import load_label_answers, load_photo_sums, saved_settings
 from cliptune.storage import check_output_folder, output_folder
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_multilabel(
@@ -82,7 +79,7 @@ def evaluate_multilabel(
     settings = saved_settings(found)
     folder = measured_folder(found, settings, data_dir)
     photos = labelled_photos(settings, folder, split, found.record.class_names, several=True)
-    _say_ignored(photos, folder)
+    say_unmatched_labels(photos, folder)
     with memory_errors_in_words(batch_size):
         loaded = measuring.loaded(found)
         classifiers = [loaded.tuned(), *([loaded.zero_shot()] if baseline else [])]
@@ -145,12 +142,3 @@ def _evaluation(
             load_photo_sums(found), paths, split=photos.name, of_training=of_training
         ),
     )  # fmt: skip
-
-
-def _say_ignored(photos: Split, folder: Path) -> None:
-    for what, names in (
-        ("labels that the model does not know, left out", photos.extra_classes),
-        ("no photo shows", photos.missing_classes),
-    ):
-        if names:
-            log.warning("%s, %s: %s: %s", folder, photos.name, what, ", ".join(names))
