@@ -131,7 +131,7 @@ def test_p_is_below_a_twentieth_where_the_interval_leaves_0_out() -> None:
             measured(a_NC, targets_NC, draws=399), measured(b_NC, targets_NC, draws=399)
         )
         outside = found.mean_ap.low > 0 or found.mean_ap.high < 0
-        if abs(found.mean_ap_p - 0.05) > 0.011:  # a draw or two more decide nearer to it
+        if abs(found.mean_ap_p - 0.05) > 0.006:  # a draw more decides nearer to it
             assert outside == (found.mean_ap_p < 0.05)
         sides.add(outside)
     assert sides == {True, False}

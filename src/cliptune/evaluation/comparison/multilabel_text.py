@@ -24,6 +24,7 @@ from cliptune.evaluation.comparison.text import (
 from cliptune.evaluation.multilabel.text import ROWS
 from cliptune.evaluation.statistics.few_photos import OF_A_LABEL
 from cliptune.evaluation.statistics.intervals import Estimate
+from cliptune.evaluation.statistics.multilabel import DRAWS
 from cliptune.evaluation.statistics.words import in_words, percent, points
 from cliptune.text import counted, fit, one_line, wrap
 
@@ -104,7 +105,8 @@ def multilabel_caveats(comparison: MultilabelComparison) -> list[str]:
         f"Of wrong answers, less is better. On better photos more of the answers, yes or no for "
         f"each class, are right than with {first}; on worse ones fewer.",
         "p is of mAP, from the resamples that make its interval: twice the share of them with the "
-        "difference on the other side of 0. Nothing is said of other training runs: another seed "
+        f"difference on the other side of 0, which {DRAWS:,} of them tell down to "
+        f"{2 / (DRAWS + 1):.3f}. Nothing is said of other training runs: another seed "
         "may turn the order around.",
     ]
     few = [

@@ -80,15 +80,14 @@ def resampled_p(value: float, drawn_B: Floats) -> float:
     """The two-sided p-value of a difference `value`, of resamples in which it was `drawn_B`.
 
     Twice the share of resamples on the other side of 0, or on it, their bias taken out as for the
-    interval: it is below 0.05 where that leaves 0 out. Never 0, since another draw might lie
-    there: (1 + number) / (1 + draws), Davison & Hinkley (1997), Bootstrap Methods, eq. 4.11.
+    interval: where that just reaches 0, p is 0.05. Where none lies there, p is as if one did.
     """
     known_B = drawn_B[~np.isnan(drawn_B)]
     if not len(known_B):
         return 1.0
     around_B = known_B - known_B.mean() + value
     beyond = min(int((around_B <= 0).sum()), int((around_B >= 0).sum()))
-    return min(1.0, 2 * (1 + beyond) / (1 + len(known_B)))
+    return min(1.0, 2 * max(1, beyond) / (1 + len(known_B)))
 
 
 def _average_precisions(figures: MultilabelFigures) -> list[float | None]:
