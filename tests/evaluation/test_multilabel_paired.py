@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -19,7 +19,11 @@ from cliptune.evaluation.statistics.multilabel import (
     multilabel_figures,
     resampled,
 )
-from cliptune.evaluation.statistics.multilabel_paired import compare_paired_labels, resampled_p
+from cliptune.evaluation.statistics.multilabel_paired import (
+    PairedLabels,
+    compare_paired_labels,
+    resampled_p,
+)
 from cliptune.model.label_answers import sigmoid
 
 FIGURES = ("mean_ap", "micro_f1", "macro_f1", "exact", "hamming")
@@ -160,5 +164,39 @@ def test_figures_with_their_draws_are_the_figures_without() -> None:
     assert [getattr(figures, name) for name in FIGURES] == [
         getattr(alone, name) for name in FIGURES
     ]
-    assert {len(getattr(draws, field.name)) for field in fields(draws)} == {200}
-    assert np.isfinite(np.concatenate([x.ravel() for x in astuple(draws)])).all()
+    assert draws.units_C.tolist() == targets_NC.sum(axis=0).tolist()
+    drawn = [getattr(draws, field.name) for field in fields(draws) if "_B" in field.name]
+    assert {len(each) for each in drawn} == {200}
+    assert all(np.isfinite(each).all() for each in drawn)
+
+
+def test_photos_in_groups_of_one_are_photos_without_groups() -> None:
+    targets_NC, a_NC, _ = two_models(80)
+    given = sigmoid(a_NC), a_NC > 0.5, targets_NC
+    alone = multilabel_figures(*given, seed=7, draws=200, groups_N=np.arange(80))
+    without = multilabel_figures(*given, seed=7, draws=200)
+    for name in FIGURES:
+        assert ends(getattr(alone, name)) == pytest.approx(ends(getattr(without, name)))
+
+
+def test_copies_of_photos_tell_no_more_than_the_photos() -> None:
+    targets_NC, a_NC, b_NC = two_models(80, better=0.3)
+    groups_N = np.repeat(np.arange(80), 5)
+    copies = [np.repeat(each, 5, axis=0) for each in (a_NC, b_NC, targets_NC)]
+
+    def found(groups_N: np.ndarray | None, scores: list[np.ndarray]) -> PairedLabels:
+        targets = scores[2]
+        both = [
+            figures_and_draws(sigmoid(x), x > 0.5, targets, seed=7, groups_N=groups_N)
+            for x in scores[:2]
+        ]
+        return compare_paired_labels(both[0], both[1])
+
+    photos = found(None, [a_NC, b_NC, targets_NC])
+    in_groups, counted_each = found(groups_N, copies), found(None, copies)
+    for name in FIGURES:
+        assert ends(getattr(in_groups, name)) == pytest.approx(ends(getattr(photos, name)))
+        of_photos, of_copies = (getattr(each, name) for each in (photos, counted_each))
+        narrower = (of_copies.high - of_copies.low) / (of_photos.high - of_photos.low)
+        assert narrower == pytest.approx(5**-0.5, rel=0.15)
+    assert in_groups.mean_ap_p == photos.mean_ap_p

@@ -39,6 +39,7 @@ from cliptune.evaluation.left_out import (
 )
 from cliptune.evaluation.report import SEED, refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
+from cliptune.evaluation.statistics.grouped import num_groups
 from cliptune.evaluation.statistics.multilabel import figures_and_draws
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
@@ -179,6 +180,7 @@ def _measured_labels(
     """The same where photos have any number of labels."""
     targets_NC = targets_of(photos)[predictions.indices]
     paths = _paths(predictions, photos)
+    groups_N = groups_of(folder, paths)
     measured, draws = [], []
     for model, logits_NC in zip(models, predictions.logits, strict=True):
         refuse_not_finite(logits_NC, str(model.checkpoint.path))
@@ -187,7 +189,7 @@ def _measured_labels(
         answers = reordered_label_answers(model.label_answers, order_C)
         answered = answered_labels(answers, logits_NC[:, order_C])
         figures, own = figures_and_draws(
-            answered.probabilities_NC, answered.shown_NC, targets_NC, seed=SEED
+            answered.probabilities_NC, answered.shown_NC, targets_NC, seed=SEED, groups_N=groups_N
         )
         draws.append(own)
         measured.append(
@@ -203,6 +205,7 @@ def _measured_labels(
         models=tuple(measured),
         differences=build_label_differences(measured, draws, targets_NC),
         targets_NC=targets_NC,
+        num_groups=num_groups(groups_N),
         **_shared(models[0], predictions, photos, folder, seconds),
     )
 

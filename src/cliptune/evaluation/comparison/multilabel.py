@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliptune.evaluation.comparison.compared import Compared, NamedModel
 from cliptune.evaluation.multilabel.measured import FIGURES, UNITS, class_dict
-from cliptune.evaluation.report_json import estimate_dict, versions
+from cliptune.evaluation.report_json import estimate_dict, groups_dict, versions
 from cliptune.evaluation.statistics.intervals import Estimate, holm
 from cliptune.evaluation.statistics.multilabel import (
     Floats,
@@ -67,6 +67,7 @@ class MultilabelComparison(Compared[ComparedLabelModel]):
 
     differences: tuple[LabelDifference, ...]  # of the others, in their order
     targets_NC: Targets
+    num_groups: int | None = None  # of photos that belong together; None where none do
 
     @property
     def photos_of_class(self) -> list[int]:
@@ -82,6 +83,7 @@ class MultilabelComparison(Compared[ComparedLabelModel]):
             "data_dir": self.data_dir,
             "split": self.split,
             "num_images": len(self.paths),
+            **groups_dict(self.num_groups),
             **self.classes_dict(),
             "models": [self._model_dict(model) for model in self.models],
             "differences": [self._difference_dict(found) for found in self.differences],

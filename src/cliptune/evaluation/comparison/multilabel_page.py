@@ -16,10 +16,9 @@ from cliptune.evaluation.comparison.multilabel_text import (
     average_precision,
     counts_of,
     multilabel_caveats,
-    photos_in_words,
 )
 from cliptune.evaluation.comparison.page import CHANGED, Bar, bar_of, reach_of
-from cliptune.evaluation.multilabel.text import ROWS
+from cliptune.evaluation.multilabel.text import ROWS, intervals_in_words, photos_in_words
 from cliptune.evaluation.report_page import pictures_of
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import in_words, percent
@@ -95,7 +94,8 @@ def multilabel_comparison_page(comparison: MultilabelComparison, command: str | 
         letters=[model.letter for model in comparison.models],
         others=[found.model.letter for found in comparison.differences],
         several=several,
-        photos=photos_in_words(comparison),
+        photos=photos_in_words(len(comparison.paths), comparison.num_groups),
+        intervals=intervals_in_words(comparison.num_groups),
         rows=_rows(comparison),
         counts=counts_of(comparison.differences, several=several),
         caveats=multilabel_caveats(comparison),

@@ -21,7 +21,7 @@ from cliptune.evaluation.comparison.text import (
     listed_photos,
     short_p,
 )
-from cliptune.evaluation.multilabel.text import ROWS
+from cliptune.evaluation.multilabel.text import ROWS, intervals_in_words, photos_in_words
 from cliptune.evaluation.statistics.few_photos import OF_A_LABEL
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.multilabel import DRAWS
@@ -33,7 +33,8 @@ def multilabel_comparison_summary(comparison: MultilabelComparison) -> str:
     """The figures of each model and their differences, for a terminal."""
     models, differences = comparison.models, comparison.differences
     lines = [
-        f"{photos_in_words(comparison)} of the {comparison.split} split, "
+        f"{photos_in_words(len(comparison.paths), comparison.num_groups)} of the "
+        f"{comparison.split} split, "
         f"{counted(len(comparison.class_names), 'class')}, any number to a photo",
         "",
         *(f"  {model.letter}  {one_line(model.checkpoint)}" for model in models),
@@ -42,7 +43,7 @@ def multilabel_comparison_summary(comparison: MultilabelComparison) -> str:
     for start in range(0, len(models), BESIDE):
         lines += [*_figures_table(models[start : start + BESIDE]), ""]
     lines += [
-        "In brackets: 95 % intervals by resampling photos, of other photos like these.",
+        wrap(intervals_in_words(comparison.num_groups)),
         "",
         wrap(f"Each less {comparison.reference.letter}, on the same photos, in points:"),
     ]
@@ -59,11 +60,6 @@ def multilabel_comparison_text(comparison: MultilabelComparison) -> str:
     for found in comparison.differences:
         lines += _changes(comparison, found)
     return "\n".join([*lines, *left_out(comparison)]) + "\n"
-
-
-def photos_in_words(comparison: MultilabelComparison) -> str:
-    """What the figures rest on."""
-    return counted(len(comparison.paths), "photo")
 
 
 def _figures_table(models: Sequence[ComparedLabelModel]) -> list[str]:
@@ -113,10 +109,11 @@ def multilabel_caveats(comparison: MultilabelComparison) -> list[str]:
         x for found in comparison.differences for x in found.paired.average_precision
         if x is not None and math.isinf(x.high)
     ]  # fmt: skip
+    units = "photos" if comparison.num_groups is None else "groups"
     if few:
         texts.append(
-            f"(?): fewer than {OF_A_LABEL} photos show the class, too few for an interval of the "
-            "difference."
+            f"(?): fewer than {OF_A_LABEL} {units} show the class, too few for an interval of "
+            "the difference."
         )
     return texts + caveats_of_all(comparison)
 

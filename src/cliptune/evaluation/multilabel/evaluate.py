@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from cliptune.data.folder import Split
+from cliptune.data.groups import groups_of
 from cliptune.data.multilabel import targets_of
 from cliptune.data.naming import display_names
 from cliptune.data.splits import check_split
@@ -21,6 +22,7 @@ from cliptune.evaluation.multilabel.measured import MultilabelEvaluation, Multil
 from cliptune.evaluation.multilabel.writing import write_multilabel_report
 from cliptune.evaluation.report import SEED, refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
+from cliptune.evaluation.statistics.grouped import num_groups
 from cliptune.evaluation.statistics.multilabel import (
     binary_log_losses,
     mean_ap_gain,
@@ -106,15 +108,18 @@ def _evaluation(
         raise CheckpointError(f"{found.path}: it says nothing of several labels.")
     targets_NC = targets_of(photos)[said.indices]
     answered = answered_labels(answers, said.logits[0])
+    paths = tuple(photos.samples[place].path for place in said.indices)
+    groups_N = groups_of(folder, paths)
     figures = multilabel_figures(
-        answered.probabilities_NC, answered.shown_NC, targets_NC, seed=SEED
+        answered.probabilities_NC, answered.shown_NC, targets_NC, seed=SEED, groups_N=groups_N
     )
     zero_NC = said.logits[1] if len(said.logits) > 1 else None
     zero = None
     if zero_NC is not None:  # its figures by threshold would be of thresholds that it lacks
         nothing_NC = np.zeros_like(targets_NC)
-        zero = multilabel_figures(zero_NC.astype(np.float64), nothing_NC, targets_NC, seed=SEED)
-    paths = tuple(photos.samples[place].path for place in said.indices)
+        zero = multilabel_figures(
+            zero_NC.astype(np.float64), nothing_NC, targets_NC, seed=SEED, groups_N=groups_N
+        )
     of_training = is_of_training(found, saved_settings(found), folder)
     record = found.record
     return MultilabelEvaluation(
@@ -128,7 +133,9 @@ def _evaluation(
         baseline=None if zero is None else zero.mean_ap,
         gain=None
         if zero_NC is None
-        else mean_ap_gain(answered.scaled_NC, zero_NC, targets_NC, seed=SEED),
+        else mean_ap_gain(
+            answered.scaled_NC, zero_NC, targets_NC, seed=SEED, groups_N=groups_N
+        ),
         baseline_classes=tuple(
             None if zero is None else each.average_precision
             for each in (figures if zero is None else zero).classes
@@ -138,6 +145,7 @@ def _evaluation(
             paths, targets_NC, answered.probabilities_NC, answered.shown_NC
         ),
         seconds=seconds,
+        num_groups=num_groups(groups_N),
         seen=seen_photos(
             load_photo_sums(found), paths, split=photos.name, of_training=of_training
         ),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cliptune.evaluation.report_json import FORMAT_VERSION, estimate_dict, versions
+from cliptune.evaluation.report_json import FORMAT_VERSION, estimate_dict, groups_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.multilabel import (
@@ -62,6 +62,7 @@ class MultilabelEvaluation:
     photos: MultilabelPhotos
     seconds: float
     seen: SeenPhotos | None = None
+    num_groups: int | None = None  # of photos that belong together; None where none do
 
     @property
     def num_images(self) -> int:
@@ -81,6 +82,7 @@ class MultilabelEvaluation:
             "task": "multilabel",
             "units": UNITS,
             "num_images": self.num_images,
+            **groups_dict(self.num_groups),
             "loss": self.loss,
             "figures": {name: estimate_dict(getattr(figures, name)) for name in FIGURES}
             | {"calibration_error": figures.calibration_error},

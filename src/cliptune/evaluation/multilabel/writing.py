@@ -14,7 +14,12 @@ from cliptune.data.multilabel import joined_labels
 from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError
 from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
-from cliptune.evaluation.multilabel.text import ROWS, multilabel_report_text, notes
+from cliptune.evaluation.multilabel.text import (
+    ROWS,
+    multilabel_report_text,
+    notes,
+    photos_in_words,
+)
 from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.statistics.words import in_words, percent
 from cliptune.evaluation.writing import write_text
@@ -78,6 +83,7 @@ def multilabel_page(evaluation: MultilabelEvaluation, *, command: str) -> str:
     return render(
         "multilabel.html",
         evaluation=evaluation,
+        photos=photos_in_words(evaluation.num_images, evaluation.num_groups),
         rows=rows,
         notes=notes(evaluation),
         seen=seen_in_words(evaluation.seen, split=evaluation.split),

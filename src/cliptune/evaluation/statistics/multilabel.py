@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.evaluation.statistics.grouped import Groups
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import SplitMetrics
 
@@ -158,27 +159,31 @@ class LabelDraws:
     hamming_B: Floats
     average_precision_BC: Floats
     f1_BC: Floats
+    units_C: NDArray[np.int64]  # photos that show each class, or groups of them
 
 
 def multilabel_figures(
     probabilities_NC: Floats, shown_NC: Targets, targets_NC: Targets, *, seed: int,
-    draws: int = DRAWS,
+    draws: int = DRAWS, groups_N: Groups | None = None,
 ) -> MultilabelFigures:  # fmt: skip
     """The figures of probabilities, and of the answers `shown_NC` made of them.
 
-    Raises `ValueError` when there is no photo.
+    Photos of one number in `groups_N` belong together, and intervals are of other groups. Raises
+    `ValueError` when there is no photo.
     """
-    return figures_and_draws(probabilities_NC, shown_NC, targets_NC, seed=seed, draws=draws)[0]
+    return figures_and_draws(
+        probabilities_NC, shown_NC, targets_NC, seed=seed, draws=draws, groups_N=groups_N
+    )[0]
 
 
 def figures_and_draws(
     probabilities_NC: Floats, shown_NC: Targets, targets_NC: Targets, *, seed: int,
-    draws: int = DRAWS,
+    draws: int = DRAWS, groups_N: Groups | None = None,
 ) -> tuple[MultilabelFigures, LabelDraws]:  # fmt: skip
     """`multilabel_figures` with the resamples that its intervals are of."""
     if not len(targets_NC):
         raise ValueError("there is no photo to measure")
-    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws)
+    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws, groups_N=groups_N)
     ap_BC = drawn_average_precisions(targets_NC, probabilities_NC, counts_BN)
     ap_C = average_precisions(targets_NC, probabilities_NC)
     drawn_BC = [
@@ -188,16 +193,17 @@ def figures_and_draws(
     sums_C = [each.sum(axis=0) for each in (shown_NC & targets_NC, shown_NC, targets_NC)]
     wrong_NC = shown_NC != targets_NC
     exact_N, hamming_N = ~wrong_NC.any(axis=1), wrong_NC.mean(axis=1)
-    mean_BC = counts_BN / len(targets_NC)
+    mean_BN = counts_BN / counts_BN.sum(axis=1, keepdims=True)
     reliability = _reliability(probabilities_NC, targets_NC)
     drawn = LabelDraws(
         mean_ap_B=np.nanmean(ap_BC, axis=1),
         micro_f1_B=_micro_f1(*drawn_BC),
         macro_f1_B=_macro_f1(*drawn_BC),
-        exact_B=mean_BC @ exact_N,
-        hamming_B=mean_BC @ hamming_N,
+        exact_B=mean_BN @ exact_N,
+        hamming_B=mean_BN @ hamming_N,
         average_precision_BC=ap_BC,
         f1_BC=_f1(*drawn_BC),
+        units_C=_units_of_classes(targets_NC, groups_N),
     )
     figures = MultilabelFigures(
         mean_ap=resampled_interval(np.nanmean(ap_C), drawn.mean_ap_B),
@@ -221,23 +227,36 @@ def figures_and_draws(
 
 
 def mean_ap_gain(
-    a_NC: Scores, b_NC: Scores, targets_NC: Targets, *, seed: int, draws: int = DRAWS
-) -> Estimate:
+    a_NC: Scores, b_NC: Scores, targets_NC: Targets, *, seed: int, draws: int = DRAWS,
+    groups_N: Groups | None = None,
+) -> Estimate:  # fmt: skip
     """Mean average precision of A less that of B on the same photos, resampled together."""
-    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws)
+    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws, groups_N=groups_N)
     gains_B = np.nanmean(drawn_average_precisions(targets_NC, a_NC, counts_BN), axis=1)
     gains_B -= np.nanmean(drawn_average_precisions(targets_NC, b_NC, counts_BN), axis=1)
     value = mean_average_precision(targets_NC, a_NC) - mean_average_precision(targets_NC, b_NC)
     return resampled_interval(value, gains_B, least=-1.0)
 
 
-def resampled(photos: int, *, seed: int, draws: int) -> Floats:
-    """(B, N) how often each photo comes up when `photos` of them are drawn with replacement."""
+def resampled(photos: int, *, seed: int, draws: int, groups_N: Groups | None = None) -> Floats:
+    """(B, N) how often each photo comes up when `photos` of them are drawn with replacement.
+
+    With `groups_N` groups are drawn, as many as there are, and each brings all its photos.
+    """
     rng = np.random.default_rng(seed)
-    counts_BN: Floats = rng.multinomial(photos, np.full(photos, 1 / photos), size=draws).astype(
-        np.float64
-    )
+    units, place_N = photos, np.arange(photos)
+    if groups_N is not None:
+        numbers, place_N = np.unique(groups_N, return_inverse=True)
+        units = len(numbers)
+    counts_BU = rng.multinomial(units, np.full(units, 1 / units), size=draws).astype(np.float64)
+    counts_BN: Floats = counts_BU if groups_N is None else counts_BU[:, place_N]
     return counts_BN
+
+
+def _units_of_classes(targets_NC: Targets, groups_N: Groups | None) -> NDArray[np.int64]:
+    """(C,) how many photos show each class, or how many groups hold such a photo."""
+    places_N = np.arange(len(targets_NC)) if groups_N is None else groups_N
+    return np.array([len(np.unique(places_N[shown_N])) for shown_N in targets_NC.T])
 
 
 def resampled_interval(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cliptune.evaluation.statistics.few_photos import OF_A_LABEL
 from cliptune.evaluation.statistics.intervals import Estimate
@@ -27,7 +28,7 @@ class PairedLabels:
     Both are measured on the same resamples of the photos, so that intervals are of the difference.
     Positive differences are in favour of A, but for `hamming`, the share of wrong answers.
     `average_precision` and `f1` have one for each class: None where one of the two has no figure,
-    without an interval where fewer than `OF_A_LABEL` photos show it.
+    without an interval where fewer than `OF_A_LABEL` photos, or groups of them, show it.
     """
 
     mean_ap: Estimate
@@ -50,7 +51,6 @@ def compare_paired_labels(
         value = getattr(a_figures, name).value - getattr(b_figures, name).value
         return _difference(value, getattr(a_draws, f"{name}_B") - getattr(b_draws, f"{name}_B"))
 
-    photos_C = [each.photos for each in a_figures.classes]
     return PairedLabels(
         mean_ap=less("mean_ap"),
         micro_f1=less("micro_f1"),
@@ -65,13 +65,13 @@ def compare_paired_labels(
             _average_precisions(a_figures),
             _average_precisions(b_figures),
             a_draws.average_precision_BC - b_draws.average_precision_BC,
-            photos_C,
+            a_draws.units_C,
         ),
         f1=_by_class(
             [each.f1 for each in a_figures.classes],
             [each.f1 for each in b_figures.classes],
             a_draws.f1_BC - b_draws.f1_BC,
-            photos_C,
+            a_draws.units_C,
         ),
     )
 
@@ -99,13 +99,13 @@ def _by_class(
     a_C: Sequence[float | None],
     b_C: Sequence[float | None],
     drawn_BC: Floats,
-    photos_C: Sequence[int],
+    units_C: NDArray[np.int64],
 ) -> tuple[Estimate | None, ...]:
     found: list[Estimate | None] = []
-    for of_a, of_b, drawn_B, photos in zip(a_C, b_C, drawn_BC.T, photos_C, strict=True):
+    for of_a, of_b, drawn_B, units in zip(a_C, b_C, drawn_BC.T, units_C, strict=True):
         if of_a is None or of_b is None:
             found.append(None)
-        elif photos < OF_A_LABEL:
+        elif units < OF_A_LABEL:
             found.append(Estimate(of_a - of_b, -np.inf, np.inf))
         else:
             found.append(_difference(of_a - of_b, drawn_B))
