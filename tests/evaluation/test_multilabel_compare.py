@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score
 import cliptune
 from browser import browser, wider_than_window
 from cliptune.cli import main
+from cliptune.data.manifest import MANIFEST
 from cliptune.data.multilabel import LABELS_FILE, write_labels
 from cliptune.errors import DataError, ImageError, UserError
 from cliptune.evaluation.comparison.multilabel import (
@@ -251,6 +252,35 @@ def test_models_of_other_base_models_see_the_same_photos(
     plain = [each.paired.mean_ap_p for each in found.differences]
     assert tuple(each.holm_p for each in found.differences) == holm(plain)
     assert "2 comparisons are made" in multilabel_comparison_text(found)
+
+
+def test_figures_and_differences_rest_on_groups_where_photos_belong_together(
+    pair: tuple[Path, Path], halves: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(halves, tmp_path / "data")
+    record = {
+        "cliptune": "1", "source": {"name": "x", "kind": "list", "splits": "random"},
+        "options": {}, "seed": 42, "counts": {}, "files": {},
+        "groups": {f"test/{i:03d}.png": f"group {i // 4}" for i in range(40)},
+    }  # fmt: skip
+    (data / MANIFEST).write_text(json.dumps(record), encoding="utf-8")
+    free, found = compared(pair, halves), compared(pair, data, output_dir=tmp_path / "out")
+    assert (free.num_groups, found.num_groups) == (None, 10)
+    assert "num_groups" not in free.to_dict()
+    alone = cliptune.evaluate_multilabel(
+        pair[0], data_dir=data, output_dir=tmp_path / "alone", baseline=True, **QUIET
+    )
+    assert found.models[0].figures.mean_ap == alone.figures.mean_ap
+    one, other = (each.models[0].figures.mean_ap for each in (free, found))
+    assert one.value == other.value
+    assert (one.low, one.high) != (other.low, other.high)
+    for path in ("out/comparison.txt", "out/comparison.html", "alone/evaluation_report.txt",
+                 "alone/report.html"):  # fmt: skip
+        text = " ".join((tmp_path / path).read_text(encoding="utf-8").split())
+        assert "40 photos in 10 independent groups" in text
+        assert "by resampling groups of photos, of other groups of photos like these" in text
+    for path in ("out/comparison.json", "alone/evaluation_results.json"):
+        assert json.loads((tmp_path / path).read_text(encoding="utf-8"))["num_groups"] == 10
 
 
 # -- what is refused ----------------------------------------------------------------------------
