@@ -318,6 +318,12 @@ def test_splits_of_a_source_that_part_groups_of_several_labels_are_refused(tmp_p
     with pytest.raises(DataError, match="no column is called so"):
         prepare_multilabel(tmp_path / "out", table, group="zoo", progress=False)
     few = several(tmp_path / "few")
+    again = few.read_text(encoding="utf-8").splitlines()[1].rpartition(",")[0] + ",another"
+    twice = few.with_name("twice.csv")
+    text = few.read_text(encoding="utf-8") + again + "\n"
+    twice.write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=r"its group is 'another' here, 'akita00' earlier"):
+        prepare_multilabel(tmp_path / "out", twice, group="animal", progress=False)
     with pytest.raises(DataError, match=r"--group: 2 groups: .*Expected 3 or more"):
         prepare_multilabel(tmp_path / "out", few, group="akita|jpg", progress=False)
     assert not (tmp_path / "out").exists()

@@ -101,9 +101,8 @@ def multilabel_caveats(comparison: MultilabelComparison) -> list[str]:
         f"Of wrong answers, less is better. On better photos more of the answers, yes or no for "
         f"each class, are right than with {first}; on worse ones fewer.",
         "p is of mAP, from the resamples that make its interval: twice the share of them with the "
-        f"difference on the other side of 0, which {DRAWS:,} of them tell down to "
-        f"{2 / (DRAWS + 1):.3f}. Nothing is said of other training runs: another seed "
-        "may turn the order around.",
+        f"difference on the other side of 0; of {DRAWS:,} it is {2 / (DRAWS + 1):.3f} at least. "
+        "Nothing is said of other training runs: another seed may turn the order around.",
     ]
     few = [
         x for found in comparison.differences for x in found.paired.average_precision
