@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cliptune.errors import CliptuneError, UserError
     from cliptune.evaluation.comparison.compare import compare
     from cliptune.evaluation.comparison.comparison import Comparison
+    from cliptune.evaluation.comparison.multilabel import MultilabelComparison
     from cliptune.evaluation.evaluate import evaluate
     from cliptune.evaluation.multilabel.evaluate import evaluate_multilabel
     from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
@@ -41,6 +42,7 @@ __all__ = [
     "CliptuneError",
     "Comparison",
     "Evaluation",
+    "MultilabelComparison",
     "MultilabelEvaluation",
     "Prediction",
     "Predictor",
@@ -67,6 +69,7 @@ _HOMES = {
     "CliptuneError": "cliptune.errors",
     "Comparison": "cliptune.evaluation.comparison.comparison",
     "Evaluation": "cliptune.evaluation.report",
+    "MultilabelComparison": "cliptune.evaluation.comparison.multilabel",
     "MultilabelEvaluation": "cliptune.evaluation.multilabel.measured",
     "Prediction": "cliptune.inference.prediction",
     "Predictor": "cliptune.inference.predictor",

@@ -111,6 +111,29 @@ def test_parts_take_each_class_as_evenly_as_counts_allow() -> None:
     assert np.ptp(np.bincount(parts_N[rarest], minlength=5)) <= 1
 
 
+def test_groups_go_to_one_part_whole_and_classes_are_shared_out_as_they_allow() -> None:
+    rng = np.random.default_rng(0)
+    groups_N = rng.integers(0, 150, 900)
+    targets_NC = rng.random((150, 6))[groups_N] < np.linspace(0.1, 0.5, 6)
+    shares_P = np.array([0.7, 0.15, 0.15])
+    parts_N = parted(targets_NC, shares_P, seed=0, groups_N=groups_N)
+    assert all(len(set(parts_N[groups_N == group])) == 1 for group in set(groups_N))
+    of_parts = np.stack([targets_NC[parts_N == part].sum(axis=0) for part in range(3)])
+    assert np.abs(of_parts / of_parts.sum(axis=0) - shares_P[:, None]).max() < 0.05
+    # By chance alone, whole groups go astray further.
+    by_chance = rng.choice(3, 150, p=shares_P)[groups_N]
+    astray = np.stack([targets_NC[by_chance == part].sum(axis=0) for part in range(3)])
+    assert np.abs(astray / astray.sum(axis=0) - shares_P[:, None]).max() > 0.05
+
+
+def test_groups_of_one_photo_are_no_groups_whatever_their_numbers() -> None:
+    rng = np.random.default_rng(1)
+    targets_NC = rng.random((97, 5)) < 0.3
+    shares_P = np.full(4, 0.25)
+    expected_N = parted(targets_NC, shares_P, seed=3)
+    assert (parted(targets_NC, shares_P, seed=3, groups_N=rng.permutation(97)) == expected_N).all()
+
+
 def test_a_label_the_model_does_not_know_is_listed_and_counts_for_nothing(tmp_path: Path) -> None:
     write_split(tmp_path / "test", {"1.jpg": ["a", "z"], "2.jpg": ["z"]})
     split = load_multilabel_split(tmp_path, "test", class_names=["a", "b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cliptune.checking.check import check
 from cliptune.cli import app
 from cliptune.data.manifest import MANIFEST, read_manifest
+from cliptune.data.multilabel import load_multilabel_training
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError
 from cliptune.preparing.grouping import share_out_groups
+from cliptune.preparing.multilabel import prepare_multilabel
 from cliptune.preparing.splitting import Shares
 from sources import make, placed, write
 
@@ -251,11 +255,85 @@ def test_the_command_line_takes_a_column_and_shows_the_option(tmp_path: Path) ->
     assert "--group: made with animal, now the default" in str(again.exception)
 
 
-def test_groups_of_photos_with_several_labels_are_refused_not_forgotten(tmp_path: Path) -> None:
-    table = listed(animals(tmp_path / "photos"), "animal")
+def several(folder: Path, *, column: str = "animal", splits: bool = False) -> Path:
+    """A list of photos with one or two labels each, and the animal of each in `column`."""
+    path = animals(folder) / "several.csv"
+    rows = []
+    for number, photo in enumerate(sorted(folder.rglob("*.jpg"))):
+        labels = {photo.parent.name, BREEDS[number % 2]}
+        animal = photo.name.partition("_")[0]
+        split = SPLITS[int(photo.stem[-1]) % 3]
+        row = [photo.relative_to(folder).as_posix(), "|".join(sorted(labels)), animal]
+        rows.append([*row, split] if splits else row)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "labels", column, *(["split"] if splits else [])])
+        writer.writerows(rows)
+    return path
+
+
+def test_photos_with_several_labels_keep_animals_together_by_column_and_expression(
+    tmp_path: Path,
+) -> None:
+    table = several(tmp_path / "photos")
+    for name, group in (("column", "animal"), ("path", r"[a-z]+\d+(?=_)")):
+        out = tmp_path / name
+        run = CliRunner().invoke(
+            app, ["prepare", "--source", str(table), "--output-dir", str(out),
+                  "--multilabel", "--group", group],
+        )  # fmt: skip
+        assert run.exit_code == 0, run.output
+        assert "Groups: 30, none of them in two splits:" in words(run.output)
+        assert parted(out) == set()
+        assert all(animals_in(out).values())
+        manifest = read_manifest(out)
+        assert manifest is not None
+        assert manifest.options.group == group
+        assert manifest.groups.keys() == manifest.files.keys()
+        for photo, animal in manifest.groups.items():
+            assert PurePosixPath(photo).name.startswith(f"{animal}_")
+        assert "groups_across_splits" not in check(out).counts
+    by_column, by_path = (animals_in(tmp_path / name) for name in ("column", "path"))
+    assert by_column == by_path
+    prepare_multilabel(tmp_path / "without", table, progress=False)
+    assert parted(tmp_path / "without")
+
+
+def test_val_taken_from_train_and_check_know_the_groups_of_several_labels(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare_multilabel(out, several(tmp_path / "photos"), group="animal", progress=False)
+    shutil.move(out / "val", tmp_path / "val")
+    train, val = load_multilabel_training(out, val_ratio=0.3, seed=0)
+    own = [{s.path.name.partition("_")[0] for s in split.samples} for split in (train, val)]
+    assert all(own)
+    assert not own[0] & own[1]
+
+
+def test_splits_of_a_source_that_part_groups_of_several_labels_are_refused(tmp_path: Path) -> None:
+    table = several(tmp_path / "photos", splits=True)
+    with pytest.raises(DataError, match=r"30 groups lie across the source's own splits") as caught:
+        prepare_multilabel(tmp_path / "out", table, group="animal", progress=False)
+    assert "Leave --group out to take the splits as they are" in words(str(caught.value))
+    assert "--splits" not in str(caught.value)
+    with pytest.raises(DataError, match="no column is called so"):
+        prepare_multilabel(tmp_path / "out", table, group="zoo", progress=False)
+    few = several(tmp_path / "few")
+    again = few.read_text(encoding="utf-8").splitlines()[1].rpartition(",")[0] + ",another"
+    twice = few.with_name("twice.csv")
+    text = few.read_text(encoding="utf-8") + again + "\n"
+    twice.write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=r"its group is 'another' here, 'akita00' earlier"):
+        prepare_multilabel(tmp_path / "out", twice, group="animal", progress=False)
+    with pytest.raises(DataError, match=r"--group: 2 groups: .*Expected 3 or more"):
+        prepare_multilabel(tmp_path / "out", few, group="akita|jpg", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_known_beside_several_labels_is_refused_not_forgotten(tmp_path: Path) -> None:
+    table = several(tmp_path / "photos")
     run = CliRunner().invoke(
         app, ["prepare", "--source", str(table), "--output-dir", str(tmp_path / "out"),
-              "--multilabel", "--group", "animal", "--rename", "pug=mops"],
+              "--multilabel", "--shots", "2", "--rename", "pug=mops"],
     )  # fmt: skip
-    assert "--group, --rename: not known beside --multilabel" in str(run.exception)
+    assert "--shots, --rename: not known beside --multilabel" in str(run.exception)
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,10 @@ def test_lists_of_a_dataset_are_labels_by_their_names(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     names = ["bird", "cat", "dog"]
     kind = datasets.ClassLabel(names=names) if named else datasets.Value("string")
-    features = datasets.Features({"image": datasets.Image(), "objects": datasets.List(kind)})
+    features = datasets.Features({
+        "image": datasets.Image(), "objects": datasets.List(kind),
+        "camera": datasets.Value("int64"),
+    })  # fmt: skip
     source = tmp_path / "parquet"
     source.mkdir()
     for split, chosen in (("train", list(LABELS)[:7]), ("validation", list(LABELS)[7:])):
@@ -218,6 +222,7 @@ def test_lists_of_a_dataset_are_labels_by_their_names(
                       for name in chosen],
             "objects": [[names.index(label) if named else label for label in LABELS[name]]
                         for name in chosen],
+            "camera": [int(name[1]) // 4 + 10 * (split == "validation") for name in chosen],
         }  # fmt: skip
         table = datasets.Dataset.from_dict(cells, features=features)
         table.to_parquet(str(source / f"{split}.parquet"))
@@ -228,6 +233,11 @@ def test_lists_of_a_dataset_are_labels_by_their_names(
         assert [sorted(own) for own in told.values()] == [LABELS[name] for name in chosen]
         same = [path.read_bytes() for path in told]
         assert same == [(pictures / f"{name}.jpg").read_bytes() for name in chosen]
+    prepare_multilabel(tmp_path / "grouped", source, group="camera", progress=False)
+    manifest = read_manifest(tmp_path / "grouped")
+    assert manifest is not None
+    assert list(manifest.groups) == list(manifest.files)
+    assert Counter(manifest.groups.values()) == {"0": 4, "1": 3, "11": 1, "12": 2}
 
 
 def test_a_dataset_of_one_label_is_told_to_be_one(

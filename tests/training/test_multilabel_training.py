@@ -61,6 +61,27 @@ def test_a_head_answers_for_photos_it_has_not_seen() -> None:
     assert logits_NC == pytest.approx(fit.held_out.logits_NC, abs=1e-8)
 
 
+def test_folds_of_a_head_keep_groups_together() -> None:
+    rng = np.random.default_rng(2)
+    groups_N = np.repeat(rng.permutation(30), 4)
+    features_ND, text_CD = rng.normal(size=(120, 8)), rng.normal(size=(3, 8))
+    targets_NC = rng.random((120, 3)) < 0.4
+    for groups, most in ((groups_N, 30), (groups_N // 10, 3)):
+        fit = fit_multilabel_head(
+            features_ND, targets_NC, text_CD, 10.0, seed=0, class_names=list("abc"),
+            groups_N=groups,
+        )  # fmt: skip
+        assert fit.without_folds is not None
+        folds_N = fit.without_folds.folds_N
+        assert all(len(set(folds_N[groups == group])) == 1 for group in set(groups))
+        assert 2 <= fit.held_out.folds <= most
+    one = np.zeros(120, dtype=np.int64)  # nothing can be held out of a single group
+    fit = fit_multilabel_head(
+        features_ND, targets_NC, text_CD, 10.0, seed=0, class_names=list("abc"), groups_N=one
+    )
+    assert fit.held_out.folds == 0
+
+
 def test_the_loss_is_torchs_summed_over_photos() -> None:
     logits_BC, targets_BC = torch.randn(7, 3), (torch.rand(7, 3) > 0.5).float()
     expected = torch.nn.BCEWithLogitsLoss()(logits_BC, targets_BC) * 7

@@ -141,7 +141,7 @@ def prepare(
         beside = {
             "num-classes": num_classes, "classes": classes, "exclude": exclude,
             "min-photos": min_photos, "shots": shots, "leave-out": leave_out,
-            "group": group, "rename": rename, "merge": merge, "relabel": relabel,
+            "rename": rename, "merge": merge, "relabel": relabel,
             "layout": layout if layout != "auto" else None,
             "splits": splits if splits != "auto" else None,
         }  # fmt: skip
@@ -151,7 +151,8 @@ def prepare(
             raise UserError("--multilabel: name the list, .json or folder with --source.")
         prepared = prepare_multilabel(
             output_dir, source, root=root, image_column=image_column, label_column=label_column,
-            train_ratio=train_ratio, val_ratio=val_ratio, link=link, resize=resize, seed=seed,
+            group=group, train_ratio=train_ratio, val_ratio=val_ratio, link=link, resize=resize,
+            seed=seed,
         )  # fmt: skip
         print(prepared.summary())
         return

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cliptune.doctor import Finding
     from cliptune.editing.change import ClassChange
     from cliptune.evaluation.comparison.comparison import Comparison
+    from cliptune.evaluation.comparison.multilabel import MultilabelComparison
     from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
     from cliptune.evaluation.report import Evaluation
     from cliptune.inference.export.export import Export
@@ -130,11 +131,16 @@ def place_of(path: Path) -> Path | str:
     return address_of(path) or path
 
 
-def comparison_to_screen(comparison: Comparison, output_dir: Path) -> None:
+def comparison_to_screen(comparison: Comparison | MultilabelComparison, output_dir: Path) -> None:
     """The figures beside one another, the differences, and where the page lies."""
+    from cliptune.evaluation.comparison.comparison import Comparison
+    from cliptune.evaluation.comparison.multilabel_text import multilabel_comparison_summary
     from cliptune.evaluation.comparison.text import comparison_summary
 
-    print(comparison_summary(comparison))
+    if isinstance(comparison, Comparison):
+        print(comparison_summary(comparison))
+    else:
+        print(multilabel_comparison_summary(comparison))
     page = below(output_dir, "comparison.html")
     print(f"\nReport: {page}, and its text and table of photos beside it")
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.data.folder import Sample, Split
+from cliptune.data.groups import Groups, groups_of
 from cliptune.data.image_files import IMAGE_SUFFIXES, find_images
 from cliptune.data.naming import clean_name
 from cliptune.data.splits import split_folder, split_folders
@@ -122,6 +123,11 @@ def labels_in(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def joined_labels(names: Sequence[str], which_C: NDArray[np.bool_]) -> str:
+    """The cell of those `names` that are true in `which_C`."""
+    return SEPARATOR.join(name for name, there in zip(names, which_C, strict=True) if there)
+
+
 def write_labels(path: Path, rows: Mapping[str, Sequence[str]]) -> None:
     """Write `LABELS_FILE` at `path`: paths from its folder, with the labels of each."""
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -143,7 +149,8 @@ def load_multilabel_training(data_dir: Path, *, val_ratio: float, seed: int) -> 
     """The train and val splits of `data_dir`; as `folder.load_training_splits`, with `several`.
 
     Classes are the labels of train. Without a val/ folder, `val_ratio` of train becomes val, so
-    that each class has its share there as nearly as can be (`parted`).
+    that each class has its share there as nearly as can be (`parted`), and groups of
+    `dataset.json` stay together.
 
     Raises `DataError` with every fault found.
     """
@@ -196,7 +203,8 @@ def _without_val(
 ) -> tuple[Split, Split]:
     whole = _split("train", class_names, photos)
     shares = np.array([1 - val_ratio, val_ratio])
-    parts_N = parted(targets_of(whole), shares, seed=seed)
+    groups_N = groups_of(data_dir, list(photos))
+    parts_N = parted(targets_of(whole), shares, seed=seed, groups_N=groups_N)
     train, val = (
         {path: photos[path] for path, part in zip(photos, parts_N, strict=True) if part == own}
         for own in (0, 1)
@@ -226,29 +234,51 @@ def _split(name: str, class_names: tuple[str, ...], photos: Labelled) -> Split:
     )
 
 
-def parted(targets_NC: Targets, shares_P: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]:
+def parted(
+    targets_NC: Targets, shares_P: NDArray[np.float64], *, seed: int, groups_N: Groups | None = None
+) -> NDArray[np.int64]:
     """(N,) the part each photo goes to, so that each class is shared out as `shares_P` say.
 
     From the rarest class to the most frequent, each of its photos goes to the part that still
     wants most of that class, then to the one that wants most photos: the iterative
     stratification of Sechidis, Tsoumakas & Vlahavas (ECML PKDD 2011), algorithm 1. Photos without
-    labels come last. Chance, by `seed`, goes through photos in their order.
+    labels come last. Chance, by `seed`, goes through photos in their order. Photos of one number
+    in `groups_N` go together, groups that hold most of the class first.
     """
     rng = np.random.default_rng(seed)
+    unit_N = np.arange(len(targets_NC)) if groups_N is None else _in_order(groups_N)
+    sizes_U = np.bincount(unit_N)
+    photos_UC = np.zeros((len(sizes_U), targets_NC.shape[1]), dtype=np.int64)
+    np.add.at(photos_UC, unit_N, targets_NC)
     wanted_P = shares_P * len(targets_NC)
     wanted_CP = targets_NC.sum(axis=0)[:, None] * shares_P
-    parts_N = np.full(len(targets_NC), -1)
-    left_NC = targets_NC.copy()
-    while (counts_C := left_NC.sum(axis=0)).any():
-        rarest = int(np.where(counts_C > 0, counts_C, len(targets_NC) + 1).argmin())
-        for place in rng.permutation(np.flatnonzero(left_NC[:, rarest])):
+    parts_U = np.full(len(sizes_U), -1)
+    left_UC = photos_UC.copy()
+    while (counts_C := (left_UC > 0).sum(axis=0)).any():
+        rarest = int(np.where(counts_C > 0, counts_C, len(sizes_U) + 1).argmin())
+        for unit in _largest_first(left_UC[:, rarest], rng):
             part = max(range(len(shares_P)), key=lambda p: (wanted_CP[rarest, p], wanted_P[p]))
-            parts_N[place] = part
-            wanted_CP[targets_NC[place], part] -= 1
-            wanted_P[part] -= 1
-            left_NC[place] = False
-    for place in rng.permutation(np.flatnonzero(parts_N < 0)):
+            parts_U[unit] = part
+            wanted_CP[:, part] -= photos_UC[unit]
+            wanted_P[part] -= sizes_U[unit]
+            left_UC[unit] = 0
+    for unit in _largest_first(np.where(parts_U < 0, sizes_U, 0), rng):
         part = int(wanted_P.argmax())
-        parts_N[place] = part
-        wanted_P[part] -= 1
-    return parts_N
+        parts_U[unit] = part
+        wanted_P[part] -= sizes_U[unit]
+    return parts_U[unit_N]
+
+
+def _in_order(groups_N: Groups) -> NDArray[np.int64]:
+    """`groups_N` numbered from 0 on in the order in which they come up."""
+    _, first_U, place_N = np.unique(groups_N, return_index=True, return_inverse=True)
+    number_U = np.empty(len(first_U), dtype=np.int64)
+    number_U[np.argsort(first_U)] = np.arange(len(first_U))
+    numbers_N: NDArray[np.int64] = number_U[place_N]
+    return numbers_N
+
+
+def _largest_first(sizes_U: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The places that are not 0, those of one size in an order by chance."""
+    units = rng.permutation(np.flatnonzero(sizes_U))
+    return units[np.argsort(-sizes_U[units], kind="stable")]

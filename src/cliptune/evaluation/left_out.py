@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cliptune.data.folder import Split
+from cliptune.data.multilabel import LABELS_FILE
 from cliptune.data.reading import Unreadable
 from cliptune.data.splits import split_folder
-from cliptune.errors import ImageError, listing
+from cliptune.errors import DataError, ImageError, listing, named
 from cliptune.hints import nearest
 from cliptune.model.classifier import Predictions
 from cliptune.text import counted
@@ -32,6 +33,25 @@ def say_mismatches(photos: Split, data_dir: Path) -> None:
             split_dir,
             ", ".join(_with_hint(name, photos.missing_classes) for name in photos.extra_classes),
         )  # fmt: skip
+
+
+def say_unmatched_labels(photos: Split, data_dir: Path) -> None:
+    """The same where photos have any number of labels: classes on no photo, and unknown labels.
+
+    Raises `DataError` where no photo shows a class that the model knows.
+    """
+    if not any(photos.several or ()):
+        raise DataError(
+            f"{data_dir}: no photo of {photos.name} shows one of the classes: "
+            f"{named(list(photos.class_names))}. Without one nothing can be measured: see "
+            f"{LABELS_FILE} there."
+        )
+    for what, names in (
+        ("labels that the model does not know, left out", photos.extra_classes),
+        ("no photo shows", photos.missing_classes),
+    ):
+        if names:
+            log.warning("%s, %s: %s: %s", data_dir, photos.name, what, ", ".join(names))
 
 
 def _with_hint(name: str, missing: Sequence[str]) -> str:

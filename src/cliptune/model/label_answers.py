@@ -62,6 +62,12 @@ def usual_answers(num_classes: int) -> LabelAnswers:
     )  # fmt: skip
 
 
+def reordered_label_answers(answers: LabelAnswers, order_C: Sequence[int]) -> LabelAnswers:
+    """The same where class c is the one that was at `order_C[c]`."""
+    thresholds = tuple(answers.thresholds[place] for place in order_C)
+    return answers.model_copy(update={"thresholds": thresholds})
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnsweredLabels(Answered):
     """What a checkpoint answers for N photos, each class by itself.

@@ -147,8 +147,8 @@ def load_answers(
     path, answers = checkpoint.path, checkpoint.record.answers
     if checkpoint.record.task == "multilabel":
         raise UserError(
-            f"{path}: it has any number of labels to a photo. train, evaluate, predict, "
-            "add-class, remove-class and tune know such checkpoints; the other commands do not yet."
+            f"{path}: it has any number of labels to a photo, and one label is expected here. In "
+            "Python, `evaluate_multilabel` measures it; `cliptune select` does not know it yet."
         )
     count = len(checkpoint.record.class_names)
     if answers is not None and answers.factors is not None and len(answers.factors) != count:

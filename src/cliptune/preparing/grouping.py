@@ -35,7 +35,9 @@ def share_out_groups(
     and for a class that no whole groups bring to every split.
     """
     if splits:
-        _refuse_parted(classes, splits, groups, where=where)
+        every = [photo for own in classes.values() for photo in own]
+        mend = "Deal anew with --splits random, which keeps groups together, or leave"
+        refuse_parted(every, splits, groups, where=where, mend=mend)
     missing = [split for split in ("val", "test") if split not in set(splits.values())]
     _refuse_few(classes, splits, groups, shares, needed=1 + len(missing), where=where)
     split_of = dict(splits)
@@ -88,17 +90,18 @@ def _some_groups(
     return set(order[: shares.shots])
 
 
-def _refuse_parted(
-    classes: Mapping[str, Photos],
+def refuse_parted(
+    photos: Photos,
     splits: Mapping[PurePosixPath, str],
     groups: Mapping[PurePosixPath, str],
     *,
     where: object,
+    mend: str,
 ) -> None:
+    """Raise `DataError` where splits that are given part a group; `mend` says how else to split."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for photos in classes.values():
-        for photo in photos:
-            found[groups[photo]][splits[photo]] += 1
+    for photo in photos:
+        found[groups[photo]][splits[photo]] += 1
     parted = [
         f"{group}: " + ", ".join(f"{count[split]} in {split}" for split in SPLITS if count[split])
         for group, count in sorted(found.items())
@@ -109,8 +112,7 @@ def _refuse_parted(
         raise DataError(
             f"{where}: --group: {len(parted):,} {lies} across the source's own splits:\n"
             f"{listing(parted)}\nA test on photos whose group was learned from tests too little. "
-            "Deal anew with --splits random, which keeps groups together, or leave --group out to "
-            "take the splits as they are."
+            f"{mend} --group out to take the splits as they are."
         )
 
 
@@ -155,6 +157,16 @@ def _refuse_lacking(
         )
 
 
+def numbers_in_words(photos: Mapping[str, Photos], groups: Mapping[PurePosixPath, str]) -> str:
+    """How many groups each split holds, given its photos."""
+    numbers = {split: len({groups[photo] for photo in photos[split]}) for split in SPLITS}
+    return (
+        f"Groups: {sum(numbers.values()):,}, none of them in two splits: "
+        + ", ".join(f"{numbers[split]:,} in {split}" for split in SPLITS)
+        + "."
+    )
+
+
 def groups_in_words(
     dealt: Mapping[str, Parts[PurePosixPath]],
     groups: Mapping[PurePosixPath, str],
@@ -164,12 +176,7 @@ def groups_in_words(
 ) -> str:
     """How many groups each split holds, and how near the shares came to what was asked for."""
     photos = {split: [p for parts in dealt.values() for p in parts[split]] for split in SPLITS}
-    numbers = {split: len({groups[photo] for photo in photos[split]}) for split in SPLITS}
-    text = (
-        f"Groups: {sum(numbers.values()):,}, none of them in two splits: "
-        + ", ".join(f"{numbers[split]:,} in {split}" for split in SPLITS)
-        + "."
-    )
+    text = numbers_in_words(photos, groups)
     if shares.shots is not None:
         return f"{text} --shots counts groups here: all photos of {shares.shots} a class."
     if given:

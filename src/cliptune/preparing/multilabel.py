@@ -27,10 +27,11 @@ from cliptune.preparing.building import (
     write_manifest,
 )
 from cliptune.preparing.download import ELSEWHERE
+from cliptune.preparing.grouping import numbers_in_words, refuse_parted
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX
 from cliptune.preparing.sources.several_labels import SeveralLabels, photos_with_labels
 from cliptune.preparing.splitting import Shares
-from cliptune.text import counted
+from cliptune.text import counted, wrap
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class MultilabelPrepared:
     photos: dict[str, int]
     counts: dict[str, dict[str, int]]
     without: int  # photos that show none of the classes
+    note: str = ""  # on groups, where there are some
 
     def summary(self) -> str:
         """A few lines for people."""
@@ -50,6 +52,7 @@ class MultilabelPrepared:
         return (
             f"{self.output_dir}: {counted(sum(self.photos.values()), 'photo')} ({shared}), "
             f"{counted(len(classes), 'class')}, any number to a photo{none}"
+            + (f"\n{wrap(self.note)}" if self.note else "")
         )
 
 
@@ -60,6 +63,7 @@ def prepare_multilabel(
     root: Path | str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    group: str | None = None,
     train_ratio: float = 0.7,
     val_ratio: float | None = None,
     link: bool = False,
@@ -71,8 +75,11 @@ def prepare_multilabel(
 
     Splits of the source are kept, if it has them for all photos; otherwise each class is shared out
     as nearly as can be, by `train_ratio`, `val_ratio` and `seed` (`data.multilabel.parted`).
+    `group`, a column or an expression as for `prepare`, keeps photos that belong together in one
+    split, and `dataset.json` holds their groups.
 
-    Raises `DataError` for a source with faults, and for an `output_dir` that holds photos.
+    Raises `DataError` for a source with faults, whose own splits part a group, or of too few
+    groups for the splits, and for an `output_dir` that holds photos.
     """
     output_dir = user_path(output_dir)
     if not str(source).startswith(HUB_PREFIX):
@@ -80,16 +87,18 @@ def prepare_multilabel(
     shares = Shares(train_ratio=train_ratio, val_ratio=val_ratio, seed=seed)
     options = PrepareOptions(
         image_column=image_column, label_column=label_column, train_ratio=train_ratio,
-        val_ratio=val_ratio, link=link, resize=resize, multilabel=True,
+        val_ratio=val_ratio, link=link, resize=resize, multilabel=True, group=group,
     )  # fmt: skip
     if isinstance(source, Path) and not source.exists():
         raise DataError(f"--source {source}: nothing is there. Expected a list or a folder.")
     check_apart(source, output_dir)
     found = photos_with_labels(
         source, root=user_path(root) if root else None, image_column=image_column,
-        label_column=label_column,
+        label_column=label_column, group=group,
     )  # fmt: skip
-    splits = found.splits or _shared_out(found, shares)
+    if found.groups and found.splits:
+        refuse_parted(list(found.labels), found.splits, found.groups, where=source, mend="Leave")
+    splits = found.splits or _shared_out(found, shares, where=source)
     _refuse_missing(found, splits, source)
     with disk_errors(output_dir, then=ELSEWHERE), alone(output_dir):
         finish_or_clear(output_dir)
@@ -103,13 +112,15 @@ def prepare_multilabel(
                 if rows:
                     write_labels(work / split / LABELS_FILE, rows)
             counts = _counts(found, splits)
+            named_groups = {plan[photo].as_posix(): g for photo, g in found.groups.items()}
+            groups = {name: named_groups[name] for name in files} if named_groups else {}
             manifest = Manifest(
                 cliptune=__version__,
                 source=SourceRecord(
                     name=source.name if isinstance(source, Path) else source, kind=found.kind,
                     splits="source" if found.splits else "random",
                 ),
-                options=options, seed=seed, counts=counts, files=files,
+                options=options, seed=seed, counts=counts, files=files, groups=groups,
             )  # fmt: skip
             write_manifest(manifest, work)
             place_tree(work, output_dir)
@@ -118,17 +129,31 @@ def prepare_multilabel(
             raise
     photos = {split: list(splits.values()).count(split) for split in SPLITS}
     without = sum(not labels for labels in found.labels.values())
-    return MultilabelPrepared(output_dir, photos, counts, without)
+    note = ""
+    if found.groups:
+        own = {split: [p for p in found.labels if splits[p] == split] for split in SPLITS}
+        note = numbers_in_words(own, found.groups)
+    return MultilabelPrepared(output_dir, photos, counts, without, note)
 
 
-def _shared_out(found: SeveralLabels, shares: Shares) -> dict[PurePosixPath, str]:
-    """A split for each photo: a question of their paths, their labels and the seed alone."""
+def _shared_out(found: SeveralLabels, shares: Shares, *, where: object) -> dict[PurePosixPath, str]:
+    """A split for each photo: a question of their paths, labels, groups and the seed alone."""
     photos = sorted(found.labels)
     names = sorted({name for labels in found.labels.values() for name in labels})
     targets_NC = np.array([[name in found.labels[photo] for name in names] for photo in photos])
     val = (1 - shares.train_ratio) / 2 if shares.val_ratio is None else shares.val_ratio
     of_each = np.array([shares.train_ratio, val, 1 - shares.train_ratio - val])
-    parts_N = parted(targets_NC.reshape(len(photos), -1), of_each, seed=shares.seed)
+    groups_N = None
+    if found.groups:
+        numbers = {group: i for i, group in enumerate(dict.fromkeys(found.groups.values()))}
+        if len(numbers) < len(SPLITS):
+            raise DataError(
+                f"{where}: --group: {counted(len(numbers), 'group')}: {named(sorted(numbers))}. "
+                f"Expected {len(SPLITS)} or more, one for each of train, val and test."
+            )
+        groups_N = np.array([numbers[found.groups[photo]] for photo in photos])
+    targets_NC = targets_NC.reshape(len(photos), -1)
+    parts_N = parted(targets_NC, of_each, seed=shares.seed, groups_N=groups_N)
     return {photo: SPLITS[part] for photo, part in zip(photos, parts_N, strict=True)}
 
 

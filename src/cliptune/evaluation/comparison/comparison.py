@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.data.splits import SPLIT_NAMES
+from cliptune.evaluation.comparison.compared import Compared, NamedModel
 from cliptune.evaluation.report import SEED
 from cliptune.evaluation.report_json import estimate_dict, figures_dict, groups_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
@@ -32,17 +31,12 @@ from cliptune.model.answers import Answers, Floats, softmax
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedModel:
-    """One of the models; `letter` is what it is called beside the others: A, B and so on."""
+class ComparedModel(NamedModel):
+    """One of the models, measured."""
 
-    letter: str
-    checkpoint: str
-    base_model: str
-    training_data: str | None  # the folder it was trained on; None where that is not told
     answers: Answers | None
     figures: FullMetrics
     probabilities_NC: Floats
-    seen: SeenPhotos | None = None  # of the photos measured, those of its training
 
     @property
     def predicted_N(self) -> NDArray[np.integer[Any]]:
@@ -67,41 +61,11 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Models measured on the same photos of one split. Classes go by name, in the first's order."""
+class Comparison(Compared[ComparedModel]):
+    """Models of one label to a photo, measured."""
 
-    models: tuple[ComparedModel, ...]  # the first is the reference
     differences: tuple[Difference, ...]  # of the others, in their order
-    class_names: tuple[str, ...]
-    display_names: dict[str, str]  # class name -> the name shown
-    data_dir: str
-    split: str
-    missing_classes: tuple[str, ...]  # known classes without a photo in the split
-    ignored_classes: tuple[str, ...]  # class folders the models do not know
-    skipped_images: tuple[str, ...]
-    paths: tuple[Path, ...]  # (N,)
     labels_N: Labels
-    seconds: float
-
-    @property
-    def reference(self) -> ComparedModel:
-        """The first model."""
-        return self.models[0]
-
-    @property
-    def training_folders_differ(self) -> bool:
-        """Whether photos measured here may have been learned from by one model alone."""
-        told = {model.training_data for model in self.models if model.training_data is not None}
-        return len(told) > 1
-
-    def short_path(self, index: int) -> str:
-        """The path of a photo below the split's folder, where it lies there."""
-        path, folder = self.paths[index], Path(self.data_dir)
-        if path.is_relative_to(folder):
-            first, *rest = path.relative_to(folder).parts
-            if SPLIT_NAMES.get(first.lower()) == self.split:
-                return Path(*rest).as_posix()
-        return str(path)
 
     def to_dict(self) -> dict[str, Any]:
         """What `comparison.json` holds: fractions and nats; differences are less the first."""
@@ -111,11 +75,7 @@ class Comparison:
             "split": self.split,
             "num_images": len(self.paths),
             **groups_dict(self.reference.figures.num_groups),
-            "class_names": list(self.class_names),
-            "display_names": self.display_names,
-            "missing_classes": list(self.missing_classes),
-            "ignored_classes": list(self.ignored_classes),
-            "skipped_images": list(self.skipped_images),
+            **self.classes_dict(),
             "models": [self._model_dict(model) for model in self.models],
             "differences": [self._difference_dict(found) for found in self.differences],
             "seconds": self.seconds,
@@ -124,11 +84,7 @@ class Comparison:
 
     def _model_dict(self, model: ComparedModel) -> dict[str, Any]:
         return {
-            "letter": model.letter,
-            "checkpoint": model.checkpoint,
-            "base_model": model.base_model,
-            "training_data": model.training_data,
-            "seen_photos": None if model.seen is None else model.seen.to_dict(),
+            **model.name_dict(),
             "scaling": None if model.answers is None else model.answers.model_dump(mode="json"),
             "figures": figures_dict(model.figures),
             "recall": self._by_class(model.figures.recall),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class Bar:
     right: float  # from the right, where the interval ends
     side: str
     text: str
+    drawn: bool = True  # not, where the interval is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +148,12 @@ def _differences(comparison: Comparison) -> list[DifferenceRow]:
     found = [
         (d.paired.accuracy_difference, d.paired.macro_f1_difference) for d in comparison.differences
     ]
-    reach = _reach([estimate for pair in found for estimate in pair])
+    reach = reach_of([estimate for pair in found for estimate in pair])
     return [
         DifferenceRow(
             letter=difference.model.letter,
             bars=[
-                _bar(x, reach, grey=difference.paired.mcnemar_p is None)
+                bar_of(x, reach, grey=difference.paired.mcnemar_p is None)
                 for x in (accuracy, macro_f1)
             ],
             only_first=difference.paired.only_b_right,
@@ -163,18 +165,25 @@ def _differences(comparison: Comparison) -> list[DifferenceRow]:
     ]
 
 
-def _reach(estimates: Sequence[Estimate]) -> float:
+def reach_of(estimates: Sequence[Estimate]) -> float:
     """How far from zero a drawing of `estimates` must reach; at least a point."""
-    return max([0.01, *(max(abs(x.low), abs(x.high)) for x in estimates)])
+    ends = [max(abs(x.low), abs(x.high)) for x in estimates]
+    return max([0.01, *(end for end in ends if math.isfinite(end))])
 
 
-def _bar(estimate: Estimate, reach: float, *, grey: bool = False) -> Bar:
+def bar_of(
+    estimate: Estimate, reach: float, *, grey: bool = False, less_is_better: bool = False
+) -> Bar:
     """An interval around zero, of a width from -`reach` to +`reach`.
 
     It is `grey` where too few photos differ to tell.
     """
+    if math.isinf(estimate.high):
+        return Bar(value=0, low=0, right=0, side="", text=points(estimate), drawn=False)
     value, low, high = (50 + 50 * x / reach for x in (estimate.value, estimate.low, estimate.high))
     side = "better" if estimate.low > 0 else "worse" if estimate.high < 0 else ""
+    if less_is_better:
+        side = {"better": "worse", "worse": "better"}.get(side, side)
     side = "" if grey else side
     return Bar(value=value, low=low, right=100 - high, side=side, text=points(estimate))
 
@@ -183,14 +192,14 @@ def _classes(comparison: Comparison, names: Sequence[str]) -> list[ClassRow]:
     """Recall of every class with each model, the biggest changes first."""
     first, differences = comparison.reference, comparison.differences
     count_C = np.bincount(comparison.labels_N, minlength=len(names))
-    reach = _reach([x for found in differences for x in found.recall if x is not None])
+    reach = reach_of([x for found in differences for x in found.recall if x is not None])
     rows = []
     for label in most_changed(differences):
         cells = []
         for found in differences:
             change = found.recall[label]
             assert change is not None  # the class has photos
-            cells.append(ClassCell(recall=_recall(found.model, label), bar=_bar(change, reach)))
+            cells.append(ClassCell(recall=_recall(found.model, label), bar=bar_of(change, reach)))
         rows.append(
             ClassRow(
                 name=names[label],

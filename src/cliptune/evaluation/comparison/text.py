@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cliptune._version import __version__
+from cliptune.evaluation.comparison.compared import Compared
 from cliptune.evaluation.comparison.comparison import (
     ComparedModel,
     Comparison,
@@ -41,16 +43,26 @@ def comparison_summary(comparison: Comparison) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     """`comparison.txt`, at 80 columns but for paths of checkpoints and data."""
-    lines = [
-        "Comparison",
-        "==========",
+    lines = [*heading("Comparison", comparison), comparison_summary(comparison)]
+    for difference in comparison.differences:
+        lines += _changes(comparison, difference)
+    return "\n".join([*lines, *left_out(comparison)]) + "\n"
+
+
+def heading(title: str, comparison: Compared[Any]) -> list[str]:
+    """The first lines of `comparison.txt`."""
+    return [
+        title,
+        "=" * len(title),
         f"data        {one_line(comparison.data_dir)}, split {comparison.split}",
         f"cliptune    {__version__}",
         "",
-        comparison_summary(comparison),
     ]
-    for difference in comparison.differences:
-        lines += _changes(comparison, difference)
+
+
+def left_out(comparison: Compared[Any]) -> list[str]:
+    """The last lines: classes and photos that the figures are without."""
+    lines = []
     for title, names in (
         ("Known classes without a photo in this split:", comparison.missing_classes),
         ("Left out, since the models do not know these classes:", comparison.ignored_classes),
@@ -58,7 +70,7 @@ def comparison_text(comparison: Comparison) -> str:
     ):
         if names:
             lines += ["", title, *(f"  {shorten(name, 76)}" for name in names)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _figures_table(models: Sequence[ComparedModel]) -> list[str]:
@@ -115,7 +127,13 @@ def caveats(comparison: Comparison) -> list[str]:
             f"Without p: fewer than {DISCORDANT} {_units(comparison)} are right with one of the "
             "two alone, too few to tell whether that is chance."
         )
-    if (count := len(comparison.differences)) > 1:
+    return texts + caveats_of_all(comparison)
+
+
+def caveats_of_all(comparison: Compared[Any]) -> list[str]:
+    """Those of every comparison: how many there are, and what the models were trained on."""
+    texts = []
+    if (count := len(comparison.models) - 1) > 1:
         texts.append(
             f"{count} comparisons are made: the more, the likelier one of them looks real by "
             "chance. Holm's p takes that into account; the intervals are each for its own "
@@ -141,7 +159,7 @@ def _units(comparison: Comparison) -> str:
     return "photos" if comparison.reference.figures.num_groups is None else "groups"
 
 
-def _seen(comparison: Comparison) -> list[str]:
+def _seen(comparison: Compared[Any]) -> list[str]:
     """Which models know photos measured here from their training."""
     seen = {m.letter: seen_in_words(m.seen, split=comparison.split) for m in comparison.models}
     if len(set(seen.values())) == 1:
@@ -161,10 +179,16 @@ def _changes(comparison: Comparison, found: Difference) -> list[str]:
     if rows:
         lines += ["Recall changed most, %:", *rows[:CLASSES]]
     for who, indices in ((letter, found.paired.gained), (first.letter, found.paired.lost)):
-        lines += ["", f"Right only with {who}: {len(indices)}"]
-        lines += [f"  {shorten(comparison.short_path(i), 76)}" for i in indices[:PHOTOS]]
-        if len(indices) > PHOTOS:
-            lines.append(f"  … and {len(indices) - PHOTOS} more, in comparison_photos.csv")
+        lines += listed_photos(f"Right only with {who}", comparison, indices)
+    return lines
+
+
+def listed_photos(title: str, comparison: Compared[Any], indices: Sequence[int]) -> list[str]:
+    """How many photos there are, and the first of them."""
+    lines = ["", f"{title}: {len(indices)}"]
+    lines += [f"  {shorten(comparison.short_path(i), 76)}" for i in indices[:PHOTOS]]
+    if len(indices) > PHOTOS:
+        lines.append(f"  … and {len(indices) - PHOTOS} more, in comparison_photos.csv")
     return lines
 
 

@@ -5,7 +5,6 @@ Shape suffixes: N photos, C classes.
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Literal
@@ -13,15 +12,17 @@ from typing import Literal
 import numpy as np
 
 from cliptune.data.folder import Split
+from cliptune.data.groups import groups_of
 from cliptune.data.multilabel import targets_of
 from cliptune.data.naming import display_names
 from cliptune.data.splits import check_split
 from cliptune.errors import CheckpointError, DataError, UserError
-from cliptune.evaluation.left_out import refuse_unreadable
+from cliptune.evaluation.left_out import refuse_unreadable, say_unmatched_labels
 from cliptune.evaluation.multilabel.measured import MultilabelEvaluation, MultilabelPhotos
 from cliptune.evaluation.multilabel.writing import write_multilabel_report
 from cliptune.evaluation.report import SEED, refuse_not_finite
 from cliptune.evaluation.seen import seen_photos
+from cliptune.evaluation.statistics.grouped import num_groups
 from cliptune.evaluation.statistics.multilabel import (
     binary_log_losses,
     mean_ap_gain,
@@ -38,8 +39,6 @@ from cliptune.model.label_answers import answered_labels
 from cliptune.model.measuring import Measuring, is_of_training, labelled_photos, measured_folder
 from cliptune.model.restore import load_label_answers, load_photo_sums, saved_settings
 from cliptune.storage import check_output_folder, output_folder
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_multilabel(
@@ -83,7 +82,7 @@ def evaluate_multilabel(
     settings = saved_settings(found)
     folder = measured_folder(found, settings, data_dir)
     photos = labelled_photos(settings, folder, split, found.record.class_names, several=True)
-    _say_ignored(photos, folder)
+    say_unmatched_labels(photos, folder)
     with memory_errors_in_words(batch_size):
         loaded = measuring.loaded(found)
         classifiers = [
@@ -112,15 +111,18 @@ def _evaluation(
         raise CheckpointError(f"{found.path}: it says nothing of several labels.")
     targets_NC = targets_of(photos)[said.indices]
     answered = answered_labels(answers, said.logits[0])
+    paths = tuple(photos.samples[place].path for place in said.indices)
+    groups_N = groups_of(folder, paths)
     figures = multilabel_figures(
-        answered.probabilities_NC, answered.shown_NC, targets_NC, seed=SEED
+        answered.probabilities_NC, answered.shown_NC, targets_NC, seed=SEED, groups_N=groups_N
     )
     zero_NC = said.logits[1] if len(said.logits) > 1 else None
     zero = None
     if zero_NC is not None:  # its figures by threshold would be of thresholds that it lacks
         nothing_NC = np.zeros_like(targets_NC)
-        zero = multilabel_figures(zero_NC.astype(np.float64), nothing_NC, targets_NC, seed=SEED)
-    paths = tuple(photos.samples[place].path for place in said.indices)
+        zero = multilabel_figures(
+            zero_NC.astype(np.float64), nothing_NC, targets_NC, seed=SEED, groups_N=groups_N
+        )
     of_training = is_of_training(found, saved_settings(found), folder)
     record = found.record
     return MultilabelEvaluation(
@@ -134,7 +136,9 @@ def _evaluation(
         baseline=None if zero is None else zero.mean_ap,
         gain=None
         if zero_NC is None
-        else mean_ap_gain(answered.scaled_NC, zero_NC, targets_NC, seed=SEED),
+        else mean_ap_gain(
+            answered.scaled_NC, zero_NC, targets_NC, seed=SEED, groups_N=groups_N
+        ),
         baseline_classes=tuple(
             None if zero is None else each.average_precision
             for each in (figures if zero is None else zero).classes
@@ -144,16 +148,8 @@ def _evaluation(
             paths, targets_NC, answered.probabilities_NC, answered.shown_NC
         ),
         seconds=seconds,
+        num_groups=num_groups(groups_N),
         seen=seen_photos(
             load_photo_sums(found), paths, split=photos.name, of_training=of_training
         ),
     )  # fmt: skip
-
-
-def _say_ignored(photos: Split, folder: Path) -> None:
-    for what, names in (
-        ("labels that the model does not know, left out", photos.extra_classes),
-        ("no photo shows", photos.missing_classes),
-    ):
-        if names:
-            log.warning("%s, %s: %s: %s", folder, photos.name, what, ", ".join(names))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cliptune.evaluation.report_json import FORMAT_VERSION, estimate_dict, versions
+from cliptune.evaluation.report_json import FORMAT_VERSION, estimate_dict, groups_dict, versions
 from cliptune.evaluation.seen import SeenPhotos
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.multilabel import (
@@ -20,6 +20,8 @@ from cliptune.evaluation.statistics.multilabel import (
 )
 from cliptune.model.label_answers import LabelAnswers
 
+# Of `MultilabelFigures`, those with an interval, in the order in which they are shown.
+FIGURES = ("mean_ap", "micro_f1", "macro_f1", "exact", "hamming")
 UNITS = "shares are fractions of 1; loss is in nats, its mean over photos and classes"
 
 
@@ -60,6 +62,7 @@ class MultilabelEvaluation:
     photos: MultilabelPhotos
     seconds: float
     seen: SeenPhotos | None = None
+    num_groups: int | None = None  # of photos that belong together; None where none do
 
     @property
     def num_images(self) -> int:
@@ -74,19 +77,20 @@ class MultilabelEvaluation:
     def to_dict(self) -> dict[str, Any]:
         """What `evaluation_results.json` holds of several labels."""
         figures = self.figures
-        names = ("mean_ap", "micro_f1", "macro_f1", "exact", "hamming")
         return {
             "format_version": FORMAT_VERSION,
             "task": "multilabel",
             "units": UNITS,
             "num_images": self.num_images,
+            **groups_dict(self.num_groups),
             "loss": self.loss,
-            "figures": {name: estimate_dict(getattr(figures, name)) for name in names}
+            "figures": {name: estimate_dict(getattr(figures, name)) for name in FIGURES}
             | {"calibration_error": figures.calibration_error},
             "baseline": {"mean_ap": estimate_dict(self.baseline)},
             "gain": {"mean_ap": estimate_dict(self.gain)},
             "per_class": {
-                name: _class_dict(each, zero_shot) | {"threshold": threshold.model_dump()}
+                name: class_dict(each, zero_shot_average_precision=estimate_dict(zero_shot))
+                | {"threshold": threshold.model_dump()}
                 for name, each, zero_shot, threshold in zip(
                     self.class_names, figures.classes, self.baseline_classes,
                     self.answers.thresholds, strict=True,
@@ -113,11 +117,12 @@ class MultilabelEvaluation:
         }  # fmt: skip
 
 
-def _class_dict(figures: ClassFigures, zero_shot: Estimate | None) -> dict[str, Any]:
+def class_dict(figures: ClassFigures, **beside: Any) -> dict[str, Any]:
+    """JSON of the figures of one class; what is `beside` stands after its average precision."""
     counts = {key: value for key, value in asdict(figures).items() if isinstance(value, int)}
     return counts | {
         "average_precision": estimate_dict(figures.average_precision),
-        "zero_shot_average_precision": estimate_dict(zero_shot),
+        **beside,
         "precision": figures.precision,
         "recall": figures.recall,
         "f1": figures.f1,

@@ -23,7 +23,8 @@ def multilabel_summary(evaluation: MultilabelEvaluation) -> str:
     """The figures with their intervals, and zero-shot CLIP's beside them."""
     seen = seen_in_words(evaluation.seen, split=evaluation.split)
     lines = [
-        f"{counted(evaluation.num_images, 'photo')} of the {evaluation.split} split, "
+        f"{photos_in_words(evaluation.num_images, evaluation.num_groups)} of the "
+        f"{evaluation.split} split, "
         f"{counted(len(evaluation.class_names), 'class')}, any number to a photo",
         *([wrap(seen)] if seen else []),
         "",
@@ -38,11 +39,23 @@ def multilabel_summary(evaluation: MultilabelEvaluation) -> str:
     return "\n".join(lines)
 
 
+def photos_in_words(photos: int, groups: int | None) -> str:
+    """What figures rest on: "200 photos", "200 photos in 40 independent groups"."""
+    text = counted(photos, "photo")
+    return text if groups is None else f"{text} in {counted(groups, 'independent group')}"
+
+
+def intervals_in_words(groups: int | None) -> str:
+    """Of what the intervals are."""
+    units = "photos" if groups is None else "groups of photos"
+    return f"In brackets: 95 % intervals by resampling {units}, of other {units} like these."
+
+
 def notes(evaluation: MultilabelEvaluation) -> list[str]:
     """What is to be known beside the figures, in sentences."""
     texts = [
-        "In brackets: 95 % intervals by resampling photos, of other photos like these. Zero-shot "
-        "CLIP ranks photos and has no threshold, so that it has no other figure."
+        f"{intervals_in_words(evaluation.num_groups)} Zero-shot CLIP ranks photos and has no "
+        "threshold, so that it has no other figure."
     ]
     if evaluation.gain is not None:
         texts.append(f"Gain in mAP over zero-shot: {points(evaluation.gain)} points.")

@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliptune.data.multilabel import SEPARATOR
+from cliptune.data.multilabel import joined_labels
 from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError
 from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
-from cliptune.evaluation.multilabel.text import ROWS, multilabel_report_text, notes
+from cliptune.evaluation.multilabel.text import (
+    ROWS,
+    multilabel_report_text,
+    notes,
+    photos_in_words,
+)
 from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.statistics.words import in_words, percent
 from cliptune.evaluation.writing import write_text
@@ -52,7 +57,9 @@ def predictions_csv(evaluation: MultilabelEvaluation) -> str:
     writer.writerow(map(no_formula, ["image", "labels", "told", "all_right", *names]))
     for place, path in enumerate(photos.paths):
         cells = [
-            path, _joined(names, photos.targets_NC[place]), _joined(names, photos.shown_NC[place]),
+            path,
+            joined_labels(names, photos.targets_NC[place]),
+            joined_labels(names, photos.shown_NC[place]),
             str(right_N[place]).lower(),
             *(f"{value:.6f}" for value in photos.probabilities_NC[place]),
         ]  # fmt: skip
@@ -76,6 +83,7 @@ def multilabel_page(evaluation: MultilabelEvaluation, *, command: str) -> str:
     return render(
         "multilabel.html",
         evaluation=evaluation,
+        photos=photos_in_words(evaluation.num_images, evaluation.num_groups),
         rows=rows,
         notes=notes(evaluation),
         seen=seen_in_words(evaluation.seen, split=evaluation.split),
@@ -133,7 +141,3 @@ def _thumbnail(path: Path) -> str:
     except ImageError:
         return ""
     return picture(Image.fromarray(pixels), edge=_EDGE)
-
-
-def _joined(names: tuple[str, ...], which: np.ndarray) -> str:
-    return SEPARATOR.join(name for name, there in zip(names, which, strict=True) if there)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.evaluation.statistics.grouped import Groups
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import SplitMetrics
 
@@ -144,17 +145,45 @@ class MultilabelFigures:
     reliability: tuple[tuple[float, float, int], ...]  # mean probability, share of yes, answers
 
 
+@dataclass(frozen=True)
+class LabelDraws:
+    """The same figures of each of B resamples of the photos; NaN where a resample tells none.
+
+    Models measured on the same photos with the same seed share the resamples.
+    """
+
+    mean_ap_B: Floats
+    micro_f1_B: Floats
+    macro_f1_B: Floats
+    exact_B: Floats
+    hamming_B: Floats
+    average_precision_BC: Floats
+    f1_BC: Floats
+    units_C: NDArray[np.int64]  # photos that show each class, or groups of them
+
+
 def multilabel_figures(
     probabilities_NC: Floats, shown_NC: Targets, targets_NC: Targets, *, seed: int,
-    draws: int = DRAWS,
+    draws: int = DRAWS, groups_N: Groups | None = None,
 ) -> MultilabelFigures:  # fmt: skip
     """The figures of probabilities, and of the answers `shown_NC` made of them.
 
-    Raises `ValueError` when there is no photo.
+    Photos of one number in `groups_N` belong together, and intervals are of other groups. Raises
+    `ValueError` when there is no photo.
     """
+    return figures_and_draws(
+        probabilities_NC, shown_NC, targets_NC, seed=seed, draws=draws, groups_N=groups_N
+    )[0]
+
+
+def figures_and_draws(
+    probabilities_NC: Floats, shown_NC: Targets, targets_NC: Targets, *, seed: int,
+    draws: int = DRAWS, groups_N: Groups | None = None,
+) -> tuple[MultilabelFigures, LabelDraws]:  # fmt: skip
+    """`multilabel_figures` with the resamples that its intervals are of."""
     if not len(targets_NC):
         raise ValueError("there is no photo to measure")
-    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws)
+    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws, groups_N=groups_N)
     ap_BC = drawn_average_precisions(targets_NC, probabilities_NC, counts_BN)
     ap_C = average_precisions(targets_NC, probabilities_NC)
     drawn_BC = [
@@ -164,48 +193,75 @@ def multilabel_figures(
     sums_C = [each.sum(axis=0) for each in (shown_NC & targets_NC, shown_NC, targets_NC)]
     wrong_NC = shown_NC != targets_NC
     exact_N, hamming_N = ~wrong_NC.any(axis=1), wrong_NC.mean(axis=1)
-    mean_BC = counts_BN / len(targets_NC)
+    mean_BN = counts_BN / counts_BN.sum(axis=1, keepdims=True)
     reliability = _reliability(probabilities_NC, targets_NC)
-    return MultilabelFigures(
-        mean_ap=_around(np.nanmean(ap_C), np.nanmean(ap_BC, axis=1)),
-        micro_f1=_around(_micro_f1(*sums_C), _micro_f1(*drawn_BC)),
-        macro_f1=_around(_macro_f1(*sums_C), _macro_f1(*drawn_BC)),
-        exact=_around(exact_N.mean(), mean_BC @ exact_N),
-        hamming=_around(hamming_N.mean(), mean_BC @ hamming_N),
+    drawn = LabelDraws(
+        mean_ap_B=np.nanmean(ap_BC, axis=1),
+        micro_f1_B=_micro_f1(*drawn_BC),
+        macro_f1_B=_macro_f1(*drawn_BC),
+        exact_B=mean_BN @ exact_N,
+        hamming_B=mean_BN @ hamming_N,
+        average_precision_BC=ap_BC,
+        f1_BC=_f1(*drawn_BC),
+        units_C=_units_of_classes(targets_NC, groups_N),
+    )
+    figures = MultilabelFigures(
+        mean_ap=resampled_interval(np.nanmean(ap_C), drawn.mean_ap_B),
+        micro_f1=resampled_interval(_micro_f1(*sums_C), drawn.micro_f1_B),
+        macro_f1=resampled_interval(_macro_f1(*sums_C), drawn.macro_f1_B),
+        exact=resampled_interval(exact_N.mean(), drawn.exact_B),
+        hamming=resampled_interval(hamming_N.mean(), drawn.hamming_B),
         calibration_error=sum(n * abs(p - y) for p, y, n in reliability) / targets_NC.size,
         classes=tuple(
             ClassFigures(
                 int(sums_C[2][label]), int(sums_C[1][label]), int(sums_C[0][label]),
-                None if np.isnan(ap_C[label]) else _around(ap_C[label], ap_BC[:, label]),
+                None if np.isnan(ap_C[label])
+                else resampled_interval(ap_C[label], ap_BC[:, label]),
             )
             for label in range(targets_NC.shape[1])
         ),
         together_CC=targets_NC.astype(np.int64).T @ shown_NC.astype(np.int64),
         reliability=reliability,
     )  # fmt: skip
+    return figures, drawn
 
 
 def mean_ap_gain(
-    a_NC: Scores, b_NC: Scores, targets_NC: Targets, *, seed: int, draws: int = DRAWS
-) -> Estimate:
+    a_NC: Scores, b_NC: Scores, targets_NC: Targets, *, seed: int, draws: int = DRAWS,
+    groups_N: Groups | None = None,
+) -> Estimate:  # fmt: skip
     """Mean average precision of A less that of B on the same photos, resampled together."""
-    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws)
+    counts_BN = resampled(len(targets_NC), seed=seed, draws=draws, groups_N=groups_N)
     gains_B = np.nanmean(drawn_average_precisions(targets_NC, a_NC, counts_BN), axis=1)
     gains_B -= np.nanmean(drawn_average_precisions(targets_NC, b_NC, counts_BN), axis=1)
     value = mean_average_precision(targets_NC, a_NC) - mean_average_precision(targets_NC, b_NC)
-    return _around(value, gains_B, least=-1.0)
+    return resampled_interval(value, gains_B, least=-1.0)
 
 
-def resampled(photos: int, *, seed: int, draws: int) -> Floats:
-    """(B, N) how often each photo comes up when `photos` of them are drawn with replacement."""
+def resampled(photos: int, *, seed: int, draws: int, groups_N: Groups | None = None) -> Floats:
+    """(B, N) how often each photo comes up when `photos` of them are drawn with replacement.
+
+    With `groups_N` groups are drawn, as many as there are, and each brings all its photos.
+    """
     rng = np.random.default_rng(seed)
-    counts_BN: Floats = rng.multinomial(photos, np.full(photos, 1 / photos), size=draws).astype(
-        np.float64
-    )
+    units, place_N = photos, np.arange(photos)
+    if groups_N is not None:
+        numbers, place_N = np.unique(groups_N, return_inverse=True)
+        units = len(numbers)
+    counts_BU = rng.multinomial(units, np.full(units, 1 / units), size=draws).astype(np.float64)
+    counts_BN: Floats = counts_BU if groups_N is None else counts_BU[:, place_N]
     return counts_BN
 
 
-def _around(value: float | np.floating[Any], drawn_B: Floats, *, least: float = 0.0) -> Estimate:
+def _units_of_classes(targets_NC: Targets, groups_N: Groups | None) -> NDArray[np.int64]:
+    """(C,) how many photos show each class, or how many groups hold such a photo."""
+    places_N = np.arange(len(targets_NC)) if groups_N is None else groups_N
+    return np.array([len(np.unique(places_N[shown_N])) for shown_N in targets_NC.T])
+
+
+def resampled_interval(
+    value: float | np.floating[Any], drawn_B: Floats, *, least: float = 0.0
+) -> Estimate:
     """`value` with the middle 95 % of what was drawn, less its bias; it lies within.
 
     A photo drawn twice ranks with itself, so that average precision rises in draws.
@@ -228,6 +284,13 @@ def _macro_f1(right_C: Scores, told_C: Scores, photos_C: Scores) -> Any:
     counts_C = both_C > 0
     f1_C = 2 * right_C / np.where(counts_C, both_C, 1)
     return (f1_C * counts_C).sum(axis=-1) / np.maximum(counts_C.sum(axis=-1), 1)
+
+
+def _f1(right_BC: Floats, told_BC: Floats, photos_BC: Floats) -> Floats:
+    """(B, C) F1 of each class; NaN where a resample neither shows nor is answered it."""
+    both_BC = told_BC + photos_BC
+    f1_BC: Floats = np.where(both_BC > 0, 2 * right_BC / np.maximum(both_BC, 1), np.nan)
+    return f1_BC
 
 
 def _reliability(

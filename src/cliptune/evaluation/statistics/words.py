@@ -26,6 +26,8 @@ def in_words(estimate: Estimate, form: Callable[[float], str]) -> str:
 
 
 def points(difference: Estimate) -> str:
-    """A difference in percentage points with its interval: "+15.0 (+8.6, +21.7)"."""
+    """A difference in percentage points with its interval: "+15.0 (+8.6, +21.7)", "+15.0 (?)"."""
+    if math.isinf(difference.high):
+        return f"{100 * difference.value:+.1f} (?)"
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
     return f"{value:+.1f} ({low:+.1f}, {high:+.1f})"

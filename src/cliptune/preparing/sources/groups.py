@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from cliptune.errors import DataError, listing, named
-from cliptune.preparing.sources.layouts import ClassLayout
 from cliptune.text import counted
 
 
-def find_groups(layout: ClassLayout, group: str, *, where: str) -> Mapping[PurePosixPath, str]:
-    """The group of every photo of `layout`: of its own column, else by the expression `group`.
+def find_groups(
+    photos: Sequence[PurePosixPath],
+    found: Mapping[PurePosixPath, str],
+    group: str,
+    *,
+    where: str,
+) -> Mapping[PurePosixPath, str]:
+    """The group of each of `photos`: `found` in a column, else by the expression `group`.
 
     Of a regular expression, the first group that takes part in the match is the name, or else the
     whole match. Raises `DataError` where it is none, and with the photos it says nothing of.
     """
-    photos = [photo for own in layout.classes.values() for photo in own]
-    found, by = layout.groups, f"column '{group}'"
+    by = f"column '{group}'"
     if not found:
         found, by = _by_path(photos, group, where=where), f"the expression '{group}'"
     without = [photo for photo in photos if not found.get(photo)]

@@ -144,23 +144,37 @@ def hub_photos(
     belongs: dict[PurePosixPath, str] = {}
     if group in names:
         cells = {part: list(splits[part][group]) for part in indices}
-        try:
-            belongs = {
-                photo: label_text(cells[row.part][row.place]) or ""
-                for row, photo in zip(rows, photos.photos, strict=True)
-            }
-        except ValueError as error:
-            raise DataError(
-                f"{where}: '{group}' holds {error}. Expected one group for each photo: text or a "
-                "number."
-            ) from None
+        own = [cells[row.part][row.place] for row in rows]
+        belongs = _groups_in(own, photos.photos, column=str(group), where=where)
     return photos, ClassLayout(classes, "hub", splits=split_of, groups=belongs)
 
 
+def _groups_in(
+    cells: Sequence[Any], photos: Sequence[PurePosixPath], *, column: str, where: str
+) -> dict[PurePosixPath, str]:
+    try:
+        return {photo: label_text(c) or "" for photo, c in zip(photos, cells, strict=True)}
+    except ValueError as error:
+        raise DataError(
+            f"{where}: '{column}' holds {error}. Expected one group for each photo: text or a "
+            "number."
+        ) from None
+
+
 def hub_photos_with_labels(
-    source: str | Path, *, image_column: str | None, label_column: str | None
-) -> tuple[HubPhotos, dict[PurePosixPath, list[str]], dict[PurePosixPath, str]]:
-    """The photos of a dataset whose labels are lists: each one's labels, and split if it has any.
+    source: str | Path,
+    *,
+    image_column: str | None,
+    label_column: str | None,
+    group: str | None = None,
+) -> tuple[
+    HubPhotos,
+    dict[PurePosixPath, list[str]],
+    dict[PurePosixPath, str],
+    dict[PurePosixPath, str],
+]:
+    """The photos of a dataset whose labels are lists: each one's labels, split if it has any, and
+    group if there is a column `group`.
 
     Names are those of the feature, where it has names for its numbers. Raises as `hub_photos`, and
     `DataError` for a column that holds no lists.
@@ -199,7 +213,11 @@ def hub_photos_with_labels(
         raise DataError(f"{where}: '{label}' holds {error} among its labels.") from None
     named_splits = len(splits) > 1
     of = {p: canonical_split(p.parts[0]) or "" for p in photos.photos} if named_splits else {}
-    return photos, labels, of
+    groups: dict[PurePosixPath, str] = {}
+    if group in names:
+        own = [cell for split in splits for cell in splits[split][group]]
+        groups = _groups_in(own, photos.photos, column=str(group), where=where)
+    return photos, labels, of, groups
 
 
 def _rows(

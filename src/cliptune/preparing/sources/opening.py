@@ -110,7 +110,10 @@ def _source(
     if splits == "random" and layout.splits:
         layout = replace(layout, splits={})
     if group is not None:
-        layout = replace(layout, groups=find_groups(layout, group, where=str(source)))
+        photos = [photo for own in layout.classes.values() for photo in own]
+        layout = replace(
+            layout, groups=find_groups(photos, layout.groups, group, where=str(source))
+        )
     return Source(source_name(source), store, layout)
 
 

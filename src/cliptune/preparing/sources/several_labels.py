@@ -20,7 +20,9 @@ from cliptune.data.multilabel import SEPARATOR, labels_in
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing, named
 from cliptune.preparing.sources.archive import FilePhotos, PhotoStore, is_photo
+from cliptune.preparing.sources.groups import find_groups
 from cliptune.preparing.sources.hub_dataset import hub_photos_with_labels
+from cliptune.preparing.sources.labels import label_text
 from cliptune.preparing.sources.layouts import canonical_split, check_splits_known
 from cliptune.preparing.sources.listed_files import PhotoFolder
 from cliptune.preparing.sources.lists import LIST_SUFFIXES, PhotoList, read_list
@@ -44,6 +46,7 @@ class SeveralLabels:
     files: dict[PurePosixPath, Path] = field(default_factory=dict)
     labels: dict[PurePosixPath, tuple[str, ...]] = field(default_factory=dict)
     splits: dict[PurePosixPath, str] = field(default_factory=dict)
+    groups: dict[PurePosixPath, str] = field(default_factory=dict)  # of every photo, or empty
     kind: str = ""
     embedded: PhotoStore | None = None  # photos that are in no files of their own
 
@@ -54,20 +57,29 @@ class SeveralLabels:
 
 
 def photos_with_labels(
-    source: Path | str, *, root: Path | None, image_column: str | None, label_column: str | None
+    source: Path | str,
+    *,
+    root: Path | None,
+    image_column: str | None,
+    label_column: str | None,
+    group: str | None = None,
 ) -> SeveralLabels:
     """The photos of `source`, by its form; a text is a name on the hub. Paths start at `root`, or
-    beside the list.
+    beside the list. `group` as for `groups.find_groups`: a column of it, or an expression.
 
     Raises `DataError` with every faulty line.
     """
     suffix = "" if isinstance(source, str) else source.suffix.lower()
     if isinstance(source, str) or suffix == ".parquet" or _holds_parquet(source):
-        return _of_dataset(source, image_column=image_column, label_column=label_column)
-    if source.is_dir() and (source / ANNOTATIONS).is_dir():
+        found = _of_dataset(
+            source, image_column=image_column, label_column=label_column, group=group
+        )
+    elif source.is_dir() and (source / ANNOTATIONS).is_dir():
         found = _voc(source)
     elif suffix in LIST_SUFFIXES:
-        found = _listed(source, root, image_column=image_column, label_column=label_column)
+        found = _listed(
+            source, root, image_column=image_column, label_column=label_column, group=group
+        )
     elif suffix == ".json":
         found = _coco(source, root)
     else:
@@ -78,6 +90,9 @@ def photos_with_labels(
         )
     if not found.labels:
         raise DataError(f"{source}: it names no photo.")
+    if group is not None:
+        photos = list(found.labels)
+        found.groups = dict(find_groups(photos, found.groups, group, where=str(source)))
     return found
 
 
@@ -86,12 +101,13 @@ def _holds_parquet(source: Path) -> bool:
 
 
 def _of_dataset(
-    source: Path | str, *, image_column: str | None, label_column: str | None
+    source: Path | str, *, image_column: str | None, label_column: str | None, group: str | None
 ) -> SeveralLabels:
-    photos, labels, splits = hub_photos_with_labels(
-        source, image_column=image_column, label_column=label_column
+    photos, labels, splits, groups = hub_photos_with_labels(
+        source, image_column=image_column, label_column=label_column, group=group
     )
-    found, faults = SeveralLabels(kind="hub", splits=splits, embedded=photos), []
+    found = SeveralLabels(kind="hub", splits=splits, groups=groups, embedded=photos)
+    faults = []
     for photo, names in labels.items():
         try:
             found.labels[photo] = checked(names)
@@ -102,12 +118,18 @@ def _of_dataset(
 
 
 def _listed(
-    table: Path, root: Path | None, *, image_column: str | None, label_column: str | None
+    table: Path,
+    root: Path | None,
+    *,
+    image_column: str | None,
+    label_column: str | None,
+    group: str | None,
 ) -> SeveralLabels:
     listed, where = read_list(table), str(table)
     image = find_column(listed.titles, IMAGE_COLUMNS, image_column, "image", where=where)
     split = next((title for title in listed.titles if title.lower() in SPLIT_COLUMNS), None)
-    others = [title for title in listed.titles if title not in (image, split)]
+    others = [title for title in listed.titles if title not in (image, split, group)]
+    belongs = group is not None and group in listed.titles
     classes = [] if label_column else _class_columns(listed, others)
     label = ""
     if not classes:
@@ -121,8 +143,11 @@ def _listed(
                 else cell_labels(line.cells.get(label))
             )
             _add(found, folder, str(line.cells.get(image, "")), labels)
+            photo = next(reversed(found.files))
             if split:
-                found.splits[next(reversed(found.files))] = str(line.cells.get(split, "")).strip()
+                found.splits[photo] = str(line.cells.get(split, "")).strip()
+            if belongs:
+                _add_group(found, photo, line.cells.get(group or ""))
         except ValueError as fault:
             faults.append(f"line {line.number}: {fault}")
     _refuse(faults, where)
@@ -264,6 +289,12 @@ def _add(found: SeveralLabels, folder: PhotoFolder, written: str, labels: tuple[
             raise ValueError(f"{written}: its labels are {now} here, {was} earlier")
         del found.files[photo]  # last again: whoever called goes on with it
     found.files[photo], found.labels[photo] = file, labels
+
+
+def _add_group(found: SeveralLabels, photo: PurePosixPath, cell: object) -> None:
+    name = label_text(cell) or ""
+    if (earlier := found.groups.setdefault(photo, name)) != name:
+        raise ValueError(f"{photo}: its group is {name!r} here, {earlier!r} earlier")
 
 
 def _refuse(faults: list[str], where: str) -> None:

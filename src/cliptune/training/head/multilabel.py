@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from cliptune.data.groups import Groups
 from cliptune.data.multilabel import Targets, parted
 from cliptune.errors import DataError, named
 from cliptune.evaluation.statistics.multilabel import binary_log_losses, mean_average_precision
@@ -50,6 +51,7 @@ def fit_multilabel_head(
     projection_DH: Floats | None = None,
     with_text: bool = True,
     class_names: Sequence[str],
+    groups_N: Groups | None = None,
 ) -> HeadFit:
     """The head for image features, of any length, of photos that show these classes.
 
@@ -73,7 +75,8 @@ def fit_multilabel_head(
         )  # fmt: skip
         shares = SHARES if with_text else (0.0,)
         order_N = np.lexsort(features_ND.T[:8])
-        return _chosen(given, shares, order_N, folds=plan_for(work).folds, seed=seed)
+        folds = plan_for(work).folds
+        return _chosen(given, shares, order_N, groups_N, folds=folds, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,19 @@ class _Given:
 
 
 def _chosen(
-    given: _Given, shares: Sequence[float], order_N: NDArray[np.int64], *, folds: int, seed: int
+    given: _Given,
+    shares: Sequence[float],
+    order_N: NDArray[np.int64],
+    groups_N: Groups | None,
+    *,
+    folds: int,
+    seed: int,
 ) -> HeadFit:
     photos = len(order_N)
     everyone_N = np.ones(photos, dtype=bool)
     zero_map = mean_average_precision(given.targets_NC, given.zero_NC)
-    if photos < _FEW:
+    units = photos if groups_N is None else len(np.unique(groups_N))
+    if photos < _FEW or units < 2:
         share, strength = _USUAL if len(shares) > 1 else (0.0, _USUAL[1])
         fit = given.fit(everyone_N, share, strength)
         held_out = HeldOut(
@@ -128,8 +138,11 @@ def _chosen(
             note="too few photos to hold any out: the usual share of zero-shot, and the usual pull",
         )  # fmt: skip
         return _head(given, fit, share, strength, held_out, None)
-    folds_N = np.empty(photos, dtype=np.int64)
-    folds_N[order_N] = parted(given.targets_NC[order_N], np.full(folds, 1 / folds), seed=seed)
+    folds, folds_N = min(folds, units), np.empty(photos, dtype=np.int64)
+    folds_N[order_N] = parted(
+        given.targets_NC[order_N], np.full(folds, 1 / folds), seed=seed,
+        groups_N=None if groups_N is None else groups_N[order_N],
+    )  # fmt: skip
     tried = [_best_strength(given, share, folds_N) for share in shares]
     best = min(tried, key=lambda each: each.loss)
     held_out = HeldOut(

@@ -102,13 +102,14 @@ def _fit(run: Run, features_ND: Floats, labels_N: NDArray[Any], groups_N: Groups
         "projection_DH": None if projection is None else _weight(projection),
         "with_text": run.settings.model.head == "text",
         "class_names": run.class_names,
+        "groups_N": groups_N,
     }
     text_CD = run.zero_shot.features.cpu().double().numpy()
     given = features_ND, labels_N, text_CD, run.zero_shot.logit_scale.exp().item()
     if isinstance(run.loss, MultilabelLoss):
         return by_the_first(partial(fit_multilabel_head, *given, **common))
     shifts_C = run.loss.shifts_for(labels_N)
-    return by_the_first(partial(fit_head, *given, shifts_C=shifts_C, groups_N=groups_N, **common))
+    return by_the_first(partial(fit_head, *given, shifts_C=shifts_C, **common))
 
 
 @torch.no_grad()
