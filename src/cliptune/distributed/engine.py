@@ -14,8 +14,8 @@ from cliptune.errors import CliptuneError, MissingExtra, ResourceError, UserErro
 log = logging.getLogger(__name__)
 
 _CONNECTS_WITHIN_S = 10
-# Threads that read photos get a heap of their own from glibc each, and each heap keeps its holes: with
-# two for all, a process that answers stays as large as it was after the first hundred thousand.
+# Threads that read photos get a heap of their own from glibc each, and each heap keeps its holes:
+# with two for all, a process that answers stays as large as after the first hundred thousand.
 _WORKERS_SEE = {"MALLOC_ARENA_MAX": "2"}
 
 
