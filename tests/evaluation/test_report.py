@@ -207,6 +207,18 @@ def test_chinese_names_are_drawn_in_an_installed_chinese_font(tmp_path: Path) ->
     assert (with_font < 50).sum() > (without < 50).sum() + 200  # two black squares of 9 points
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10, 40])
+def test_nothing_of_a_confusion_matrix_is_cut_off_at_its_edges(
+    tmp_path: Path, classes: int
+) -> None:
+    names = ["ab"[i % 2] for i in range(classes)]
+    path = tmp_path / "matrix.png"
+    plot_confusion_matrix(np.eye(classes, dtype=int), names, path, title="")
+    drawn = pixels(path)
+    for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
+        assert edge.min() == 255  # white
+
+
 def test_dollars_in_names_are_letters_and_no_formula(tmp_path: Path) -> None:
     broken_formula = r"$\no$"  # as a formula, matplotlib raises
     plot_confusion_matrix(np.eye(2, dtype=int), (broken_formula, "b"), tmp_path / "m.png", title="")

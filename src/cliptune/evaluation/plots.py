@@ -75,6 +75,9 @@ def plot_confusion_matrix(
     blues = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256)))
 
     with _picture(path, side + label_room + 1.2, side + label_room + 0.6) as (figure, axes):
+        figure.set_layout_engine(
+            "compressed"
+        )  # squares beside labels: "constrained" cuts these off
         image = axes.imshow(np.ma.masked_equal(shares_CC, 0), cmap=blues, vmin=0, vmax=1)
         axes.set_xticks(range(count), names, rotation=90, fontsize=size)
         axes.set_yticks(range(count), names, fontsize=size)
