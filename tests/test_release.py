@@ -11,11 +11,21 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_lowest_versions_tested_are_those_that_are_admitted() -> None:
+def requirements() -> list[Requirement]:
+    """What pyproject.toml says that cliptune needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(line) for line in project["dependencies"]]
+
+
+def test_every_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
+    assert {canonicalize_name(asked.name) for asked in requirements()} <= pinned
+
+
+def test_the_lowest_versions_tested_are_those_that_are_admitted() -> None:
     admitted = {}
-    for line in project["dependencies"]:
-        asked = Requirement(line)
+    for asked in requirements():
         if asked.marker is None:
             (least,) = [each.version for each in asked.specifier if each.operator == ">="]
             admitted[canonicalize_name(asked.name)] = least

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("onnx", reason="pip install 'cliptune[export]'")
+
 from cliptune import Prediction, Predictor, compare, evaluate
 from cliptune.errors import DataError, DeviceError
 from cliptune.inference.export.export import export
