@@ -219,6 +219,15 @@ def test_a_dry_run_lists_files_and_what_is_replaced_and_asks_nothing_of_a_hub(
     assert done.needs_base
 
 
+def test_a_dry_run_reaches_for_no_network(shared: Shared, tmp_path: Path) -> None:
+    shared.hub.lines.clear()
+    printed = cliptune("push", shared.run, "someone/new", "--dry-run", cwd=tmp_path,
+                       env=shared.hub.environment(tmp_path))  # fmt: skip
+    assert shared.hub.lines == []
+    assert "Nothing was pushed." in printed
+    assert "data.data_dir" in printed
+
+
 def test_a_base_model_that_lay_in_a_folder_may_be_given_its_name_on_the_hub(
     tiny_run: Path,
 ) -> None:
@@ -258,3 +267,41 @@ def test_what_was_pushed_can_be_pushed_on(shared: Shared, tmp_path: Path) -> Non
         k: x for k, x in second.items() if k != "README.md"
     }
     assert json.loads(second["cliptune.json"])["base_model"]["name"] == "acme/tiny-clip"
+
+
+def test_an_exported_folder_is_pushed_with_its_graph_and_needs_no_base_model(
+    tiny_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from cliptune.inference.export.export import export
+
+    exported = export(tiny_run, output=tmp_path / "exported", data=photos, progress=False).folder
+    with a_hub() as hub:
+        env = hub.environment(tmp_path)
+        said = cliptune("push", exported, "someone/graph", env=env, cwd=tmp_path)
+        assert "--base-model" not in said
+        csv = tmp_path / "answers.csv"
+        photo = photos / "val" / "cyan" / "cyan_1.png"
+        cliptune("predict", "--checkpoint", "hf:someone/graph", "--image", photo, "--output", csv,
+                 env=env, cwd=tmp_path)  # fmt: skip
+        front = yaml.safe_load(
+            hub.repositories["someone/graph"].files()["README.md"].decode().split("---")[1]
+        )
+    assert front["library_name"] == "onnx"
+    assert Predictor(exported, device="cpu").predict(photo).label in csv.read_text("utf-8")
+
+
+def test_of_several_labels_the_card_gives_mean_average_precision_and_no_accuracy(
+    label_run: Path, tmp_path: Path
+) -> None:
+    found = resolve_checkpoint(label_run)
+    with a_hub() as hub:
+        env = hub.environment(tmp_path)
+        cliptune("push", label_run, "someone/halves", env=env, cwd=tmp_path)
+        text = hub.repositories["someone/halves"].files()["README.md"].decode()
+    card = yaml.safe_load(text.removeprefix("---\n").split("\n---\n")[0])
+    (told,) = card["model-index"][0]["results"][0]["metrics"]
+    assert told["type"] == "mean_average_precision"
+    assert told["value"] == round(float(found.record.metrics["val_mean_ap"] or 0), 4)
+    assert "threshold it reaches, or none" in text

@@ -127,6 +127,21 @@ def test_each_fault_is_one_clear_message(hub: Hub, best: Checkpoint, tmp_path: P
     assert wrong.startswith("CheckpointError: hf:someone/dogs: the hub refused (401). Log in")
 
 
+def test_a_kept_copy_that_was_damaged_is_fetched_anew_and_a_whole_commit_needs_no_hub(
+    hub: Hub, best: Checkpoint, tmp_path: Path
+) -> None:
+    commit = hub.put("someone/dogs", best.path)
+    env = hub.environment(tmp_path)
+    (path,), _ = fetched("hf:someone/dogs", env=env)
+    head = Path(path, "head.safetensors")
+    head.resolve().write_bytes(b"damaged")
+    assert fetched("hf:someone/dogs", env=env)[0] == [path]
+    assert head.read_bytes() == (best.path / "head.safetensors").read_bytes()
+    hub.lines.clear()
+    assert fetched(f"hf:someone/dogs@{commit}", env=env)[0] == [path]
+    assert hub.lines == []
+
+
 @pytest.mark.parametrize("name", ["hf:", "hf:dogs", "hf:a/b/c", "hf:a/..", "hf:a b/c", "hf:a/b@"])
 def test_what_is_no_owner_and_name_is_refused_with_what_is_expected(name: str) -> None:
     with pytest.raises(CheckpointError, match="Expected"):

@@ -112,10 +112,12 @@ def _sections(record: Record, told: Told) -> list[tuple[str, str]]:
 
 def _use(told: Told) -> str:
     base = "" if told.base.on_hub or told.exported else " --base-model FOLDER"
-    where = "" if not base else (
-        f"\n`FOLDER` is where `{told.base.name}` lies, the base model it was trained on: it is on "
-        "no hub under a\nname that is known here, and other weights than those are refused.\n"
-    )  # fmt: skip
+    where = ""
+    if base:
+        where = (
+            f"\n`FOLDER` is where the base model `{told.base.name}` lies: training had it from a "
+            "folder, so that its\nname on the hub is not known. Other weights are refused.\n"
+        )
     return f"""
 ```bash
 pip install cliptune
@@ -183,24 +185,33 @@ print(names[int(logits.argmax())])
 
 
 def _limits(record: Record) -> str:
-    count = int(record.metrics.get("val_images") or 0)
-    chosen = (
-        f"- The figures are of {counted(count, 'photo')} that were held out of the same collection "
-        "as those of training.\n  They chose the checkpoint, so they lean to the good side; they "
-        "are no test split, and say nothing of\n  photos of another kind."
-        if count
-        else "- There were no photos to measure on: nothing is known of how well it answers."
+    classes, photos = counted(len(record.class_names), "class"), record.metrics.get("val_images")
+    measured = "- There are no figures of it as it is now: measure it before you rely on it."
+    if photos:
+        measured = (
+            f"- The figures are of {counted(int(photos), 'photo')} held out of the same collection "
+            "as those of training.\n  They chose the checkpoint, so they lean to the good side; "
+            "they are no test split, and say nothing\n  of photos of another kind."
+        )
+    strangers = (
+        "any of them whose\n  threshold it reaches, or none."
+        if record.task == "multilabel"
+        else "one of them, unless\n  its threshold for strangers says otherwise."
+    )
+    calibrated = (
+        "- Probabilities are calibrated for photos like those of validation, and classes as "
+        "frequent as there."
+        if record.answers or record.label_answers
+        else "- Its probabilities are not calibrated."
     )
     return f"""
-{chosen}
+{measured}
 - The photos are not part of this repository. The base model was trained on photos of the web, and
   may have seen these very ones.
-- It knows the {counted(len(record.class_names), "class")} named above and nothing else: a photo
-  of something else gets one of them, unless its threshold for strangers says otherwise.
-- The probabilities are calibrated for photos like those of validation, and classes as frequent as
-  there.
-- Photos carry the leanings of who took and labelled them; look at each class before you rely on
-  it, and do not decide about people by it."""
+- It knows {classes} and nothing else: a photo of something else gets {strangers}
+{calibrated}
+- Photos carry the leanings of who took and labelled them: look at each class, and do not decide
+  about people by it."""
 
 
 def _licence(told: Told) -> str:

@@ -68,7 +68,8 @@ def push(
         check_repository(base_model, "--base-model: ")
     place = HubPlace(repository, revision)
     found = resolve_checkpoint(user_path(checkpoint))
-    with _made_public(found, place, licence, base_model) as (folder, told, replaced):
+    made = _made_public(found, place, licence, base_model, ask_hub=not dry_run)
+    with made as (folder, told, replaced):
         files = tuple((name, (folder / name).stat().st_size) for name in told.files)
         done = Push(
             source=found.path, place=place, files=files, replaced=tuple(replaced),
@@ -83,7 +84,12 @@ def push(
 
 @contextmanager
 def _made_public(
-    found: Checkpoint, place: HubPlace, licence: str | None, base_model: str | None
+    found: Checkpoint,
+    place: HubPlace,
+    licence: str | None,
+    base_model: str | None,
+    *,
+    ask_hub: bool,
 ) -> Iterator[tuple[Path, Told, list[Replaced]]]:
     """The folder to upload, open as long as it is needed."""
     base = public_base(found.record.base_model.name, base_model)
@@ -96,7 +102,9 @@ def _made_public(
         }
         told = Told(
             place=place, base=base, licence=licence, exported=found.exported,
-            base_licence=base_licence(found, base_model=None, cache_dir=cache),
+            base_licence=base_licence(
+                found, base_model=None, cache_dir=cache, ask_hub=ask_hub
+            ),
             files=tuple(sorted(files | {CARD, SUMS})),
         )  # fmt: skip
         card = folder / CARD

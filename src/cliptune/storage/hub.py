@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliptune.errors import CheckpointError, CliptuneError, HubError, reason
-from cliptune.files import SUMS, check_sums, stays_inside
+from cliptune.files import SUMS, check_sums, stays_inside, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,11 @@ def kept_from_hub(place: HubPlace) -> Path:
     Where the hub is away, the copy that was fetched last counts. Raises `CheckpointError` where
     there is no checkpoint, and `HubError`.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
 
+    pinned = place.revision is not None and re.fullmatch(r"[0-9a-f]{40}", place.revision)
+    if pinned and (folder := _whole(place)):
+        return folder
     try:
         commit = HfApi().model_info(
             place.repository, revision=place.revision, timeout=_WANTED_S
@@ -78,25 +81,36 @@ def kept_from_hub(place: HubPlace) -> Path:
         fault = fault_in_words(error, place)
         if not isinstance(fault, HubError):
             raise fault from None
-        folder = _cached(place)
-        if folder is None or check_sums(folder, may_lack="resume"):
-            raise HubError(f"{fault} No copy of it is kept here.") from error
-        log.info("%s: the hub cannot be reached; using the copy in %s", place, folder)
-        return folder
-    folder = _cached(HubPlace(place.repository, commit))
-    if folder is None or check_sums(folder, may_lack="resume"):
-        try:
-            names = _names_in(_sums_at(place, commit), place)
-            snapshot = snapshot_download(
-                place.repository, revision=commit,
-                allow_patterns=[glob.escape(name) for name in [*names, SUMS, CARD]],
-            )  # fmt: skip
-        except Exception as error:
-            raise fault_in_words(error, place) from None
-        folder = Path(snapshot)
-        log.info("%s: fetched at %s into %s", place, str(commit)[:12], folder)
+        if folder := _whole(place):
+            log.info("%s: the hub cannot be reached; using the copy in %s", place, folder)
+            return folder
+        raise HubError(f"{fault} No copy of it is kept here.") from error
+    folder = _whole(HubPlace(place.repository, commit)) or _fetch(place, commit)
     _remember(place, folder)
     return folder
+
+
+def _fetch(place: HubPlace, commit: str | None) -> Path:
+    """The folder with the checkpoint as it is on the hub at `commit`."""
+    from huggingface_hub import snapshot_download
+
+    damaged = _cached(HubPlace(place.repository, commit)) is not None  # or broken off: then again
+    try:
+        names = _names_in(_sums_at(place, commit), place)
+        snapshot = snapshot_download(
+            place.repository, revision=commit, force_download=damaged,
+            allow_patterns=[glob.escape(name) for name in [*names, SUMS, CARD]],
+        )  # fmt: skip
+    except Exception as error:
+        raise fault_in_words(error, place) from None
+    log.info("%s: fetched at %s into %s", place, str(commit)[:12], snapshot)
+    return Path(snapshot)
+
+
+def _whole(place: HubPlace) -> Path | None:
+    """The folder of `place` that is kept here, where all of it is there as its sums say."""
+    folder = _cached(place)
+    return None if folder is None or check_sums(folder, may_lack="resume") else folder
 
 
 def _sums_at(place: HubPlace, commit: str | None) -> Path:
@@ -136,7 +150,8 @@ def _remember(place: HubPlace, folder: Path) -> None:
         known = folder.parents[1] / "refs" / name
         known.parent.mkdir(parents=True, exist_ok=True)
         if not known.is_file() or known.read_text(encoding="utf-8") != folder.name:
-            known.write_text(folder.name, encoding="utf-8", newline="\n")
+            with whole_file(known) as partial:
+                partial.write_text(folder.name, encoding="utf-8", newline="\n")
 
 
 def fault_in_words(error: Exception, place: HubPlace) -> CliptuneError:
