@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cliptune.inference.prediction import ClassScore, Prediction
     from cliptune.inference.predictor import Predictor
     from cliptune.preparing.prepare import prepare
+    from cliptune.sharing.push import Push, push
     from cliptune.training.reporting import TrainResult
     from cliptune.training.train import train
 
@@ -46,6 +47,7 @@ __all__ = [
     "MultilabelEvaluation",
     "Prediction",
     "Predictor",
+    "Push",
     "Settings",
     "TrainResult",
     "UserError",
@@ -57,6 +59,7 @@ __all__ = [
     "evaluate_multilabel",
     "load_settings",
     "prepare",
+    "push",
     "remove_class",
     "run_demo",
     "train",
@@ -73,6 +76,7 @@ _HOMES = {
     "MultilabelEvaluation": "cliptune.evaluation.multilabel.measured",
     "Prediction": "cliptune.inference.prediction",
     "Predictor": "cliptune.inference.predictor",
+    "Push": "cliptune.sharing.push",
     "Settings": "cliptune.config",
     "TrainResult": "cliptune.training.reporting",
     "UserError": "cliptune.errors",
@@ -83,6 +87,7 @@ _HOMES = {
     "evaluate_multilabel": "cliptune.evaluation.multilabel.evaluate",
     "load_settings": "cliptune.config",
     "prepare": "cliptune.preparing.prepare",
+    "push": "cliptune.sharing.push",
     "remove_class": "cliptune.editing.change",
     "run_demo": "cliptune.demo.run",
     "train": "cliptune.training.train",

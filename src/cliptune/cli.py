@@ -24,6 +24,7 @@ from cliptune.commands.init import init
 from cliptune.commands.manifest import manifest
 from cliptune.commands.predict import predict
 from cliptune.commands.prepare import prepare
+from cliptune.commands.push import push
 from cliptune.commands.remove_class import remove_class
 from cliptune.commands.select import select
 from cliptune.commands.serve import serve
@@ -107,6 +108,10 @@ app.command(
     epilog="Example: cliptune export outputs/lora_finetuning --output exported\n\n"
     "Then, with numpy, Pillow and onnxruntime alone: python exported/run.py dog.jpg"
 )(export)
+app.command(
+    epilog="Example: cliptune push outputs/lora_finetuning owner/dogs --private --dry-run\n\n"
+    "Then, anywhere: cliptune predict --checkpoint hf:owner/dogs --image dog.jpg"
+)(push)
 app.command(
     epilog="Example: cliptune serve outputs/lora_finetuning --port 8000\n\n"
     "Then: curl -F image=@dog.jpg http://127.0.0.1:8000/predict, or open that address in a browser"

@@ -12,13 +12,16 @@ from cliptune.storage import address_of
 CheckpointPath = Annotated[
     Path,
     typer.Option(
-        help="A checkpoint or an exported folder, or a run folder (then: its best); a path, or an "
-        "address such as s3://bucket/run."
+        help="A checkpoint or an exported folder, or a run folder (then: its best); a path, an "
+        "address such as s3://bucket/run, or hf:owner/name@revision on the hub."
     ),
 ]
 OneCheckpoint = Annotated[
     Path,
-    typer.Argument(help="A checkpoint folder, or a run folder (then: its best); or its address."),
+    typer.Argument(
+        help="A checkpoint folder, or a run folder (then: its best); or its address, or "
+        "hf:owner/name on the hub."
+    ),
 ]
 SplitsFolder = Annotated[
     Path | None,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cliptune.inference.export.export import Export
     from cliptune.model.checkpoint import Checkpoint
     from cliptune.serving.worker import Loaded
+    from cliptune.sharing.push import Push
     from cliptune.training.reporting import TrainResult
     from cliptune.tuning.tuning import Tuning
 
@@ -196,6 +197,34 @@ def show_tutorial(folder: Path, written: list[Path]) -> None:
     lines = [("written", str(path)) for path in written] or [("there already", str(folder))]
     _show("the tutorial's files", lines)
     print(f"\nHow to begin:  {folder / 'README.md'}  (中文: README.zh-CN.md)")
+
+
+def show_push(push: Push) -> None:
+    """What was put on the hub, or would be, and the line that uses it."""
+    lines = [(f"{size:,} bytes", name) for name, size in push.files]
+    total = sum(size for _, size in push.files)
+    _show(f"{push.source} → {push.place}", [*lines, (f"{total:,} bytes", "in all")])
+    if push.replaced:
+        _show(
+            "not for others, and so replaced",
+            [
+                (each.file, f"{each.key}: {each.before} → {each.after or 'left out'}")
+                for each in push.replaced
+            ],
+        )
+    if push.url is None:
+        print("\nNothing was pushed. Without --dry-run it is.")
+        return
+    base = ["--base-model", "FOLDER"] if push.needs_base else []
+    line = command(
+        "cliptune", "predict", "--checkpoint", str(push.place), "--image", "photo.jpg", *base
+    )
+    print(f"\nPushed:  {push.url}  ({push.commit})\nUse it:  {line}")
+    if push.needs_base:
+        print(
+            f"FOLDER is the base model '{push.base_model}', which lay in a folder. If it is on the "
+            "hub, push again with --base-model OWNER/NAME."
+        )
 
 
 def show_examination(findings: list[Finding]) -> None:

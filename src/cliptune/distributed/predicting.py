@@ -23,7 +23,7 @@ from cliptune.locks import Lock
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.prior import Prior
 from cliptune.model.restore import load_label_answers, load_preprocess
-from cliptune.storage import is_address, local_folder
+from cliptune.storage import hub_place, is_address, local_folder
 
 if TYPE_CHECKING:
     from cliptune.distributed.shards import Asked
@@ -169,11 +169,12 @@ def _asked(
     if not sums.is_file():
         raise DataError(f"{found.path}: it has no {SUMS}; expected a checkpoint of this version.")
     rows = before.rows if before else number_of_rows(manifest)
+    everywhere = is_address(checkpoint) or hub_place(checkpoint) is not None
     asked = Asked(
         manifest=manifest, manifest_sha256=digest_of(manifest), rows=rows,
         shard_rows=shard_rows
         or (before.shard_rows if before else rows_in_shard(rows, batch_size=batch_size)),
-        checkpoint=str(checkpoint if is_address(checkpoint) else found.path.absolute()),
+        checkpoint=str(checkpoint if everywhere else found.path.absolute()),
         checkpoint_sha256=hashlib.sha256(sums.read_bytes()).hexdigest(), batch_size=batch_size,
         **settings,
     )  # fmt: skip

@@ -43,7 +43,7 @@ from cliptune.model.exported.graph import import_onnx
 from cliptune.model.loaded import LoadedCheckpoint
 from cliptune.model.measuring import Measuring
 from cliptune.model.prompts import check_names, zero_shot_weights
-from cliptune.storage import address_of, folder_here, is_address, local_folder
+from cliptune.storage import address_of, folder_here, hub_place, is_address, local_folder
 from cliptune.text import counted
 
 
@@ -300,10 +300,10 @@ def _folder(data_dir: Path | str | None) -> Path | None:
 def _target(found: Checkpoint, given: Path | str, output: Path | str | None, ending: str) -> Path:
     if found.exported:
         import_onnx("a class more or less in an exported folder")
-    if output is None and is_address(given):
+    if output is None and (is_address(given) or hub_place(given)):
         raise UserError(
-            f"{address_of(given)}: the new checkpoint is written to a folder here. Name it with "
-            "--output, and copy it from there."
+            f"{address_of(given) or given}: the new checkpoint is written to a folder here. Name "
+            "it with --output, and copy it from there."
         )
     source = found.path if found.path.name not in ("", "..") else found.path.resolve()
     target = (

@@ -26,7 +26,7 @@ from cliptune.model.backbone import Backbone, image_features, load_backbone
 from cliptune.model.checkpoint import RECORD, Checkpoint, resolve_checkpoint
 from cliptune.model.prompts import zero_shot_weights
 from cliptune.model.restore import base_location, check_base, saved_settings
-from cliptune.storage import is_address
+from cliptune.storage import hub_place, is_address
 from cliptune.training.head.fitting import HeadFit, fit_head
 from cliptune.training.head.logistic import Floats, Labels, directions
 
@@ -141,10 +141,11 @@ def open_frozen(
 
 
 def _is_checkpoint(name: str) -> bool:
-    """Whether `name` is an address or a folder that is no model in `transformers` format."""
+    """Whether `name` is an address, `hf:owner/name`, or a folder that is no base model."""
     path = user_path(name)
     return (
         is_address(name)
+        or hub_place(name) is not None
         or (path / RECORD).is_file()
         or (path.is_dir() and not (path / "config.json").is_file())
     )

@@ -56,8 +56,10 @@ from cliptune.model.label_answers import LabelAnswers
 from cliptune.model.lora import adapter_state
 from cliptune.storage import (
     address_of,
+    hub_place,
     joined,
     kept_checkpoint,
+    kept_from_hub,
     lists,
     local_folder,
     protocol_of,
@@ -265,9 +267,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def resolve_checkpoint(path: Path | str) -> Checkpoint:
     """The checkpoint at the path or address, or the best one of the run folder that is there.
 
-    What is at an address is fetched whole and kept. Raises `CheckpointError`, naming those that do
-    exist, when there is none, and `StorageError`.
+    `hf:owner/name@revision` is one on the hub. What is at an address or on the hub is fetched whole
+    and kept. Raises `CheckpointError`, naming those that do exist, when there is none,
+    `StorageError`, and `HubError`.
     """
+    if place := hub_place(path):
+        return read_checkpoint(kept_from_hub(place))
     if (address := address_of(path)) and protocol_of(address) != "file":
         return read_checkpoint(_kept(address))
     path = local_folder(path)

@@ -13,6 +13,7 @@ from cliptune.storage.addresses import (
     path_in,
     protocol_of,
 )
+from cliptune.storage.hub import HubPlace, hub_place, kept_from_hub
 from cliptune.storage.kept import (
     check_output_folder,
     folder_here,
@@ -38,6 +39,7 @@ from cliptune.storage.objects import (
 
 __all__ = [
     "Entry",
+    "HubPlace",
     "address_of",
     "check_output_folder",
     "check_writable",
@@ -46,11 +48,13 @@ __all__ = [
     "fetch",
     "file_system",
     "folder_here",
+    "hub_place",
     "is_address",
     "joined",
     "kept_checkpoint",
     "kept_file",
     "kept_folder",
+    "kept_from_hub",
     "listed",
     "lists",
     "local_file",

@@ -13,15 +13,24 @@ CARD = "README.md"
 
 
 def base_licence(
-    checkpoint: Checkpoint, *, base_model: str | None, cache_dir: Path | None
+    checkpoint: Checkpoint,
+    *,
+    base_model: str | None,
+    cache_dir: Path | None,
+    ask_hub: bool = True,
 ) -> str | None:
     """The licence of the base model's card, in its folder or on the hub; None where none is told.
 
     Nothing fails for a card that is missing or cannot be reached: the weights are what is exported.
+    Without `ask_hub`, what is cached of the hub counts.
     """
     name, revision = base_location(checkpoint, base_model)
     folder = Path(name).expanduser()
-    path = folder / CARD if folder.is_dir() else _of_the_hub(name, revision, cache_dir)
+    path = (
+        folder / CARD
+        if folder.is_dir()
+        else _of_the_hub(name, revision, cache_dir, cached_only=not ask_hub)
+    )
     if path is None or not path.is_file():
         return None
     return card_licence(path.read_text(encoding="utf-8", errors="replace"))
@@ -42,10 +51,16 @@ def card_licence(text: str) -> str | None:
     return next((name for name in names if isinstance(name, str) and name), None)
 
 
-def _of_the_hub(name: str, revision: str | None, cache_dir: Path | None) -> Path | None:
+def _of_the_hub(
+    name: str, revision: str | None, cache_dir: Path | None, *, cached_only: bool
+) -> Path | None:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(name, CARD, revision=revision, cache_dir=cache_dir))
+        return Path(
+            hf_hub_download(
+                name, CARD, revision=revision, cache_dir=cache_dir, local_files_only=cached_only
+            )
+        )
     except Exception:  # offline, or a repository without a card
         return None

@@ -1,0 +1,1 @@
+"""A checkpoint put on the hub: what of it is public, its card, the upload."""
