@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import pickle
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,12 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    StratifiedShuffleSplit,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks as checks
@@ -47,8 +54,13 @@ def fitted(clip_folder: Path, labelled: tuple[list[str], list[str]]) -> Cliptune
     return CliptuneClassifier(str(clip_folder), **QUICK).fit(*labelled)
 
 
-def left_behind() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("cliptune-*")}
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made while a test runs."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 # Of all checks, those that hand over no table of numbers; scikit-learn leaves the others out by
@@ -140,26 +152,27 @@ def test_numbers_come_back_as_they_were_given_and_are_trained_under_the_names_gi
 
 
 @pytest.mark.long
-def test_scikit_learns_searches_pipelines_and_clones_take_it(
-    clip_folder: Path, labelled: tuple[list[str], list[str]]
+def test_scikit_learns_searches_pipelines_and_clones_take_it_and_leave_nothing(
+    clip_folder: Path, labelled: tuple[list[str], list[str]], temporary: Path
 ) -> None:
     paths, labels = labelled
-    before = left_behind()
     classifier = CliptuneClassifier(str(clip_folder), **QUICK)
     steps = Pipeline([("same", FunctionTransformer()), ("classify", classifier)])
-    assert cross_val_score(steps, paths, labels, cv=2).shape == (2,)
+    once = StratifiedShuffleSplit(1, random_state=0)
+    assert cross_val_score(steps, paths, labels, cv=once).shape == (1,)
     # It hands over the numbers of labels in their place.
     named = clone(classifier).set_params(class_names=dict(enumerate(sorted(set(labels)))))
     predicted = cross_val_predict(named, np.array(paths), labels, cv=2, method="predict_proba")
     assert predicted.shape == (len(paths), 3)
-    search = GridSearchCV(steps, {"classify__r": np.array([2, 4])}, cv=2, error_score="raise")
+    search = GridSearchCV(steps, {"classify__r": np.array([2, 4])}, cv=once, error_score="raise")
     search.fit(pd.Series(paths), labels)
     best = search.best_estimator_["classify"]
     assert best.get_params()["r"] == search.best_params_["classify__r"]
     assert not hasattr(clone(best), "classes_")
+    assert [path.name for path in temporary.iterdir()] == [best.checkpoint_.parent.name]
     del search, best
     gc.collect()
-    assert left_behind() == before
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_another(
@@ -172,16 +185,19 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(
 
 
 def test_a_fit_that_fails_leaves_nothing_and_changes_nothing(
-    tmp_path: Path, labelled: tuple[list[str], list[str]], fitted: CliptuneClassifier
+    tmp_path: Path,
+    labelled: tuple[list[str], list[str]],
+    fitted: CliptuneClassifier,
+    temporary: Path,
 ) -> None:
-    before, answers = left_behind(), fitted.predict_proba(labelled[0])
+    answers = fitted.predict_proba(labelled[0])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(ImageError, match="2 of 26 images cannot be read") as fault:
         fitted.fit([*labelled[0], broken, tmp_path / "gone.png"], [*labelled[1], "blue", "blue"])
     assert str(broken) in str(fault.value)
     assert str(tmp_path / "gone.png") in str(fault.value)
-    assert left_behind() == before
+    assert list(temporary.iterdir()) == []
     assert np.array_equal(fitted.predict_proba(labelled[0]), answers)
 
 
@@ -237,3 +253,26 @@ def test_nothing_is_saved_over_and_no_model_of_several_labels_is_loaded(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(CheckpointError, match="several labels"):
         CliptuneClassifier.load(label_run)
+
+
+def test_ctrl_c_ends_a_fit_as_it_ends_other_programs_and_leaves_nothing(
+    fitted: CliptuneClassifier, labelled: tuple[list[str], list[str]], temporary: Path
+) -> None:
+    class Pressed(logging.Handler):
+        """Presses Ctrl-C once the first epoch is told of."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("epoch 1/"):
+                signal.raise_signal(signal.SIGINT)
+
+    log, pressed = logging.getLogger("cliptune.training.train"), Pressed()
+    level = log.level
+    log.addHandler(pressed)
+    log.setLevel(logging.INFO)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clone(fitted).set_params(num_epochs=50).fit(*labelled)
+    finally:
+        log.removeHandler(pressed)
+        log.setLevel(level)
+    assert list(temporary.iterdir()) == []
