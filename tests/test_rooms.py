@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation.statistics",
         "evaluation",
         "training editing inference",
-        "tuning serving distributed labelling doctor tutorial sharing",
+        "tuning estimator serving distributed labelling doctor tutorial sharing",
         "demo",
         "commands",
         "cli",

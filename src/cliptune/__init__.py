@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cliptune.demo.run import run_demo
     from cliptune.editing.change import ClassChange, add_class, remove_class
     from cliptune.errors import CliptuneError, UserError
+    from cliptune.estimator.classifier import CliptuneClassifier
     from cliptune.evaluation.comparison.compare import compare
     from cliptune.evaluation.comparison.comparison import Comparison
     from cliptune.evaluation.comparison.multilabel import MultilabelComparison
@@ -40,6 +41,7 @@ __all__ = [
     "CheckResult",
     "ClassChange",
     "ClassScore",
+    "CliptuneClassifier",
     "CliptuneError",
     "Comparison",
     "Evaluation",
@@ -69,6 +71,7 @@ _HOMES = {
     "CheckResult": "cliptune.checking.check",
     "ClassChange": "cliptune.editing.change",
     "ClassScore": "cliptune.inference.prediction",
+    "CliptuneClassifier": "cliptune.estimator.classifier",
     "CliptuneError": "cliptune.errors",
     "Comparison": "cliptune.evaluation.comparison.comparison",
     "Evaluation": "cliptune.evaluation.report",

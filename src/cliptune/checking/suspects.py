@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.checking.findings import Finding
+from cliptune.data.label_studio import task, write_tasks
 from cliptune.errors import UserError
 from cliptune.files import whole_file
 from cliptune.text import no_formula
@@ -80,14 +81,27 @@ class Suspects:
 
 def check_suspects_file(path: Path) -> None:
     """Raise `UserError` unless a list of suspects can be written to `path`."""
-    if path.suffix.lower() != ".csv":
-        raise UserError(f"--export-suspects {path}: expected a file that ends in .csv.")
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UserError(
+            f"--export-suspects {path}: expected a file that ends in .csv, or in .json for tasks "
+            "of Label Studio."
+        )
     if path.is_dir():
         raise UserError(f"--export-suspects {path}: this is a folder. Name a file in it.")
 
 
 def write_suspects(suspects: Sequence[Suspect], path: Path) -> None:
-    """Write `suspects` to the CSV file `path`, a row each, every action `keep`."""
+    """Write `suspects` to the CSV file `path`, a row each, every action `keep`.
+
+    To a .json file they go as tasks of Label Studio, with the suggested label filled in.
+    """
+    if path.suffix.lower() == ".json":
+        tasks = [
+            task(each.file, each.suggested, score=each.score, more={"label": each.label})
+            for each in suspects
+        ]
+        write_tasks(tasks, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_file(path) as partial,

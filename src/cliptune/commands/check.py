@@ -40,7 +40,8 @@ def check(
         Path | None,
         typer.Option(
             metavar="FILE.csv",
-            help="Of --model: list those labels, to edit and give to 'prepare --relabel'.",
+            help="Of --model: list those labels, to edit and give to 'prepare --relabel'; "
+            "FILE.json: as tasks of Label Studio.",
         ),
     ] = None,
     base_model: BaseModelName = None,

@@ -49,7 +49,8 @@ def prepare(
         typer.Option(
             help="A .tar archive; a folder: one folder of photos for each class, photos named by "
             "class (pug_1.jpg), train/CLASS/, or Oxford-IIIT Pet's; a list of path,label[,split] "
-            "(.csv, .tsv, .jsonl); .parquet; or hf:OWNER/NAME on the Hugging Face hub. "
+            "(.csv, .tsv, .jsonl); Label Studio's .json; FiftyOne's labels.json and data/; "
+            ".parquet; or hf:OWNER/NAME on the Hugging Face hub. "
             "Files and folders may be addresses, such as s3://bucket/photos."
         ),
     ] = None,
@@ -99,7 +100,8 @@ def prepare(
         typer.Option(
             "--multilabel",
             help="Any number of labels to a photo: a list with beagle|boxer, a JSON list or a "
-            "column of 0 and 1 for each class; COCO's .json; the folder of VOC.",
+            "column of 0 and 1 for each class; COCO's or Label Studio's .json; the "
+            "folder of FiftyOne or of VOC.",
         ),
     ] = False,
     relabel: Annotated[

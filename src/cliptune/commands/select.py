@@ -20,7 +20,8 @@ def select(
         Path,
         typer.Option(
             metavar="FILE.csv",
-            help="The list, whose column label you fill; a page with the photos goes beside it.",
+            help="The list, whose column label you fill, or FILE.json: tasks of Label Studio; "
+            "a page with the photos goes beside it.",
         ),
     ] = Path("outputs/to_label.csv"),
     method: Annotated[
@@ -54,6 +55,9 @@ def select(
     )  # fmt: skip
     page = write_selection(selection, output, images=images)
     print(wrap(selection.text()))
+    if output.suffix.lower() == ".json":
+        print(f"\nPictures: {page}\nTo import into Label Studio: {output}")
+        return
     print(f"\nPictures: {page}\nList, whose column label is yours to fill: {output}")
     words = ["--source", output, "--root", images, "--output-dir", "NEW_FOLDER"]
     print(f"Then:\n  {command('cliptune', 'prepare', *words)}")

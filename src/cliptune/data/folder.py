@@ -140,6 +140,18 @@ def load_training_splits(data_dir: Path, *, val_ratio: float, seed: int) -> tupl
     )
 
 
+def training_splits_of(
+    classes: Mapping[str, list[Path]], *, val_ratio: float, seed: int
+) -> tuple[Split, Split]:
+    """The train and val splits of the photos of each class, as of a folder without `val/`.
+
+    Names of classes are clean, and stay in their order.
+    """
+    train, val = _take_val(dict(classes), None, val_ratio=val_ratio, seed=seed)
+    names = tuple(classes)
+    return _split("train", names, train), _split("val", names, val)
+
+
 def load_split(data_dir: Path, split: str, *, class_names: Sequence[str]) -> Split:
     """One split whose photos are labelled by their folder's place in `class_names`.
 

@@ -18,6 +18,7 @@ from PIL import Image
 from cliptune.data.digests import NONE, content_sums
 from cliptune.data.folder import Sample, scan_classes
 from cliptune.data.image_files import photos_below
+from cliptune.data.label_studio import task, write_tasks
 from cliptune.data.reading import Unreadable, read_reduced
 from cliptune.data.splits import split_folders
 from cliptune.errors import DataError, ImageError, StorageError, UserError
@@ -201,17 +202,44 @@ def _described(
 
 def check_list_file(path: Path) -> None:
     """Raise `UserError` unless a list can be written to `path`."""
-    if path.suffix.lower() != ".csv" or path.is_dir():
-        raise UserError(f"--output {path}: expected a file that ends in .csv.")
+    if path.suffix.lower() not in (".csv", ".json") or path.is_dir():
+        raise UserError(
+            f"--output {path}: expected a file that ends in .csv, or in .json for tasks of Label "
+            "Studio."
+        )
 
 
 def write_selection(selection: Selection, path: Path, *, images: Path) -> Path:
     """Write the list, whose column `label` is to be filled, to the CSV file `path`; a page with
     the photos beside it, whose path is returned.
 
+    To a .json file they go as tasks of Label Studio, with the most probable class filled in.
     Paths are relative to `images`: `cliptune prepare --source LIST --root IMAGES` reads them so.
     """
     path, images = user_path(path), user_path(images)
+    if path.suffix.lower() == ".json":
+        _write_tasks(selection, path, images=images)
+    else:
+        _write_rows(selection, path, images=images)
+    page = path.with_suffix(".html")
+    with whole_file(page) as partial:
+        text = selection_page(selection, images=images)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return page
+
+
+def _write_tasks(selection: Selection, path: Path, *, images: Path) -> None:
+    tasks = [
+        task(
+            _below(each.path, images), each.suggested, score=each.probability,
+            more={"why": each.why},
+        )
+        for each in selection.photos
+    ]  # fmt: skip
+    write_tasks(tasks, path)
+
+
+def _write_rows(selection: Selection, path: Path, *, images: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_file(path) as partial,
@@ -225,11 +253,6 @@ def write_selection(selection: Selection, path: Path, *, images: Path) -> Path:
                 f"{each.unsure:.4f}", each.why,
             )  # fmt: skip
             writer.writerow(map(no_formula, row))
-    page = path.with_suffix(".html")
-    with whole_file(page) as partial:
-        text = selection_page(selection, images=images)
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-    return page
 
 
 def selection_page(selection: Selection, *, images: Path) -> str:

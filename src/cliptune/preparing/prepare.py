@@ -276,7 +276,7 @@ def _hub_or_path(source: Path | str | None) -> Path | str | None:
 def _fetched(address: str) -> Path:
     """A folder, a list in its folder, or another file, here."""
     ending = PurePosixPath(address).suffix.lower()
-    if ending in LIST_SUFFIXES:
+    if ending in LIST_SUFFIXES | {".json"}:
         folder, _, name = address.rpartition("/")
         return kept_folder(folder) / name
     return kept_file(address) if ending else kept_folder(address)

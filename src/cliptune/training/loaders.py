@@ -39,6 +39,20 @@ def load_photos(
     several = has_several_labels(folder, data.task)
     load = load_multilabel_training if several else load_training_splits
     train, val = load(folder, val_ratio=data.val_ratio, seed=seed)
+    return readable_of(
+        train, val, data, where=address_of(data.data_dir) or data.data_dir, recipe=recipe,
+        progress=progress,
+    )  # fmt: skip
+
+
+def readable_of(
+    train: Split, val: Split, data: DataSettings, *, where: object, recipe: str, progress: bool
+) -> tuple[Split, Split]:
+    """`train` and `val`, each file of theirs decoded once; `where` they were found is told.
+
+    Raises `ImageError` listing those that cannot be read, unless `data.on_bad_image` is "skip":
+    they are left out then. Raises `DataError` where too little is left.
+    """
     paths = [sample.path for split in (train, val) for sample in split.samples]
     unreadable = unreadable_of(paths, progress=progress)
     if unreadable:
@@ -53,10 +67,10 @@ def load_photos(
         bad = {Path(fault.path) for fault in unreadable}
         train, val = without(train, bad), without(val, bad)
     cause = "without the unreadable images " if unreadable else ""
-    _refuse_nothing_left(data.data_dir, train, val, cause=cause, recipe=recipe)
+    _refuse_nothing_left(where, train, val, cause=cause, recipe=recipe)
     log.info(
-        "%s: %s%s, %s, %s", address_of(data.data_dir) or data.data_dir,
-        counted(len(train.class_names), "class"), ", any number to a photo" if several else "",
+        "%s: %s%s, %s, %s", where, counted(len(train.class_names), "class"),
+        "" if train.several is None else ", any number to a photo",
         counted(len(train), "training photo"), counted(len(val), "validation photo"),
     )  # fmt: skip
     if not val.samples:
@@ -70,7 +84,7 @@ def load_photos(
 
 
 def _refuse_nothing_left(
-    folder: Path, train: Split, val: Split, *, cause: str, recipe: str
+    where: object, train: Split, val: Split, *, cause: str, recipe: str
 ) -> None:
     """Raise `DataError` where a class has nothing to learn from, or val has no photo and must.
 
@@ -82,7 +96,7 @@ def _refuse_nothing_left(
     empty = [name for label, name in enumerate(train.class_names) if label not in left]
     if empty or (not val.samples and recipe == "plain"):
         raise DataError(
-            f"{folder}: {cause}there is no photo left for "
+            f"{where}: {cause}there is no photo left for "
             f"{', '.join(empty) if empty else 'val'}. Each class needs at least two photos, "
             "or one in train/ and one in a val/ folder."
         )

@@ -33,6 +33,7 @@ class PhotoList:
 
     titles: tuple[str, ...]
     lines: tuple[Line, ...]
+    unit: str = "line"  # what a line is called in messages
 
     def column(self, title: str) -> list[str]:
         """The cells of one column as text, empty where a line has none."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from cliptune.errors import DataError
 from cliptune.hints import not_there
 from cliptune.preparing.sources.archive import PhotoStore, TarPhotos, folder_photos, open_tar
+from cliptune.preparing.sources.exports import read_export
+from cliptune.preparing.sources.fiftyone import LABELS, is_fiftyone
 from cliptune.preparing.sources.groups import find_groups
 from cliptune.preparing.sources.hub_dataset import HUB_PREFIX, hub_photos
 from cliptune.preparing.sources.layouts import ClassLayout, find_layout
@@ -48,8 +50,9 @@ def open_source(
     """The photos of `source`, their classes, and their splits if `splits` wants them.
 
     `source` is a tar archive; a folder of class folders, of photos named by class, of
-    `train/<class>/`, or in the layout of Oxford-IIIT Pet; a .csv, .tsv or .jsonl file; a .parquet
-    file or a folder of them; or "hf:owner/name[:config]". `splits`: "source" demands the source's
+    `train/<class>/`, or in the layout of Oxford-IIIT Pet; a .csv, .tsv or .jsonl file; Label
+    Studio's export as JSON; FiftyOne's folder of labels.json and data/; a .parquet file or a folder
+    of them; or "hf:owner/name[:config]". `splits`: "source" demands the source's
     own splits, "random" leaves them aside, "auto" takes them where they are, save for Stanford
     Dogs, whose official lists are taken on demand alone. `leave_out` names splits of a list or of a
     dataset that are not to be taken. `group` is a column of a list or a dataset that says which
@@ -68,12 +71,22 @@ def open_source(
         raise DataError(
             f"{source}: {not_there(source, 'no such file or folder')} "
             "Expected a tar archive, a folder of photos, a "
-            f"list of photos (.csv, .tsv, .jsonl), a .parquet file, or {HUB_PREFIX}owner/name."
+            "list of photos (.csv, .tsv, .jsonl), Label Studio's .json, a .parquet file, or "
+            f"{HUB_PREFIX}owner/name."
         )
     if source.suffix.lower() in LIST_SUFFIXES and source.is_file():
         listed, found = table_photos(
             source, root=root, image_column=image_column, label_column=label_column,
             leave_out=leave_out, group=group,
+        )  # fmt: skip
+        yield _source(source, listed, found, splits, group)
+        return
+    if is_fiftyone(source) or (source.suffix.lower() == ".json" and source.is_file()):
+        table = source / LABELS if source.is_dir() else source
+        read, label_column = read_export(table, root=root, label_column=label_column, several=False)
+        listed, found = table_photos(
+            table, root=root, image_column=image_column, label_column=label_column,
+            leave_out=leave_out, group=group, listed=read,
         )  # fmt: skip
         yield _source(source, listed, found, splits, group)
         return

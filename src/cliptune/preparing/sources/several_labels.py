@@ -4,6 +4,8 @@ photos.csv                       a label column with beagle|boxer, or with ["bea
                                  or a column of 0 and 1 for each class
 photos.jsonl                     the same, and lists as JSON has them
 instances_train2017.json         COCO: images, categories, annotations
+project-1.json                   Label Studio: choices of each task
+dogs/                            FiftyOne: labels.json, data/
 VOC2012/                         Annotations/*.xml, JPEGImages/, ImageSets/Main/{train,val}.txt
 """
 
@@ -20,6 +22,8 @@ from cliptune.data.multilabel import SEPARATOR, labels_in
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing, named
 from cliptune.preparing.sources.archive import FilePhotos, PhotoStore, is_photo
+from cliptune.preparing.sources.exports import is_export, read_export
+from cliptune.preparing.sources.fiftyone import LABELS, is_fiftyone
 from cliptune.preparing.sources.groups import find_groups
 from cliptune.preparing.sources.hub_dataset import hub_photos_with_labels
 from cliptune.preparing.sources.labels import label_text
@@ -76,7 +80,10 @@ def photos_with_labels(
         )
     elif source.is_dir() and (source / ANNOTATIONS).is_dir():
         found = _voc(source)
-    elif suffix in LIST_SUFFIXES:
+    elif not isinstance(source, str) and (
+        suffix in LIST_SUFFIXES or is_export(source) or is_fiftyone(source)
+    ):
+        source = source / LABELS if source.is_dir() else source
         found = _listed(
             source, root, image_column=image_column, label_column=label_column, group=group
         )
@@ -85,8 +92,8 @@ def photos_with_labels(
     else:
         raise DataError(
             f"{source}: --multilabel takes a list ({', '.join(sorted(LIST_SUFFIXES))}), .parquet, "
-            f"hf:OWNER/NAME, the .json of COCO, or the folder of VOC, with {ANNOTATIONS}/. "
-            "Expected one of these."
+            "hf:OWNER/NAME, the .json of COCO or of Label Studio, FiftyOne's folder with "
+            f"{LABELS} and data/, or the folder of VOC, with {ANNOTATIONS}/. Expected one of these."
         )
     if not found.labels:
         raise DataError(f"{source}: it names no photo.")
@@ -125,7 +132,13 @@ def _listed(
     label_column: str | None,
     group: str | None,
 ) -> SeveralLabels:
-    listed, where = read_list(table), str(table)
+    where = str(table)
+    if table.suffix.lower() == ".json":
+        listed, label_column = read_export(
+            table, root=root, label_column=label_column, several=True
+        )
+    else:
+        listed = read_list(table)
     image = find_column(listed.titles, IMAGE_COLUMNS, image_column, "image", where=where)
     split = next((title for title in listed.titles if title.lower() in SPLIT_COLUMNS), None)
     others = [title for title in listed.titles if title not in (image, split, group)]
@@ -149,7 +162,7 @@ def _listed(
             if belongs:
                 _add_group(found, photo, line.cells.get(group or ""))
         except ValueError as fault:
-            faults.append(f"line {line.number}: {fault}")
+            faults.append(f"{listed.unit} {line.number}: {fault}")
     _refuse(faults, where)
     if split:
         check_splits_known(found.splits.values(), where=where)

@@ -67,6 +67,7 @@ def table_photos(
     label_column: str | None,
     leave_out: Collection[str] = (),
     group: str | None = None,
+    listed: PhotoList | None = None,
 ) -> tuple[FilePhotos, ClassLayout]:
     """The photos a list names, under its labels, with its splits where it has that column.
 
@@ -74,21 +75,23 @@ def table_photos(
     (`my%20dog.jpg`), else without their ending or with one in other letters. None may lead out of
     that folder. Splits in `leave_out` are not taken, nor are those without any label. The layout's
     notes say which columns were taken where several could be meant. A column called `group` says
-    which photos belong together; without such a column, the layout has no groups.
+    which photos belong together; without such a column, the layout has no groups. `listed` is what
+    was read of `table` already.
 
     Raises `DataError` with all faulty lines: no such file, no photo, two labels for one photo, an
     unknown split.
     """
     base = (root or table.parent).resolve()
-    listed = read_list(table)
+    listed = listed or read_list(table)
+    unit = listed.unit
     if not listed.lines:
-        raise DataError(f"{table}: no line names a photo.")
+        raise DataError(f"{table}: no {unit} names a photo.")
     columns, notes = choose_columns(
         listed, image_column=image_column, label_column=label_column, where=str(table)
     )
     if group in listed.titles:
         columns = columns._replace(group=group)
-    rows = [_row(line, columns, where=f"{table}: line {line.number}") for line in listed.lines]
+    rows = [_row(line, columns, where=f"{table}: {unit} {line.number}") for line in listed.lines]
     rows = take_splits(rows, leave_out=leave_out, where=str(table))
     check_splits_known((row.split for row in rows if row.split), where=str(table))
     folder = PhotoFolder(base)
@@ -101,14 +104,14 @@ def table_photos(
     for row in rows:
         found = _located(folder, row)
         if isinstance(found, str):
-            faults.append(f"line {row.line}: {found}")
+            faults.append(f"{unit} {row.line}: {found}")
             continue
         photo, path = found
         if (earlier := first.get(photo)) is not None:
             if _said(earlier) != _said(row):
                 faults.append(
-                    f"line {row.line}: {row.path} is {_said(row)} here, {_said(earlier)} in line "
-                    f"{earlier.line}"
+                    f"{unit} {row.line}: {row.path} is {_said(row)} here, {_said(earlier)} in "
+                    f"{unit} {earlier.line}"
                 )
             continue
         first[photo], files[photo] = row, path
@@ -119,11 +122,11 @@ def table_photos(
             belongs[photo] = row.group
     if splits and len(splits) < len(files):
         without = [row.line for photo, row in first.items() if photo not in splits]
-        lines = counted(len(without), "line")
-        faults.append(f"line {without[0]}: no split, as in {lines}; others have one")
+        lines = counted(len(without), unit)
+        faults.append(f"{unit} {without[0]}: no split, as in {lines}; others have one")
     if faults:
         raise DataError(
-            f"{table}: {counted(len(faults), 'faulty line')}:\n{listing(faults)}\n"
+            f"{table}: {counted(len(faults), f'faulty {unit}')}:\n{listing(faults)}\n"
             f"Paths are those of column '{columns.image}', looked for in {base}; --root names "
             f"another folder.{folder.hint()}"
         )

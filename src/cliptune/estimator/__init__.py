@@ -1,0 +1,1 @@
+"""`CliptuneClassifier`: training and answers in the shape scikit-learn gives classifiers."""
