@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import cliptune
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,3 +41,21 @@ def test_the_lowest_versions_tested_are_those_that_are_admitted() -> None:
     for name, least in admitted.items():
         if name != "torch":  # whatever build is there
             assert tested[name] == least or tested[name].startswith(f"{least}."), name
+
+
+def test_what_workflows_call_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(workflows) == 2
+    called = set()
+    for path in workflows:
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            lines = [step["run"] for step in job["steps"] if "run" in step]
+            called |= {name for line in lines for name in re.findall(r"make ([a-z-]+)", line)}
+    assert {"lint", "release-check"} <= called <= targets
+
+
+def test_the_version_is_the_same_wherever_it_is_written() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    assert cited == cliptune.__version__
+    assert f"## {cited}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
