@@ -250,4 +250,4 @@ def _show(title: str, lines: Iterable[tuple[str, str]]) -> None:
     console.print(Text(f"\n{title}", style="bold"))
     for name, value in lines:
         # Not wrapped: a path that is cut in two cannot be copied.
-        console.print(Text.assemble((f"  {name:<15}", "cyan"), value), soft_wrap=True)
+        console.print(Text.assemble((f"  {name + ' ':<15}", "cyan"), value), soft_wrap=True)
