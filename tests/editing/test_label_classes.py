@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
@@ -36,29 +35,10 @@ from cliptune.model.checkpoint import Checkpoint, read_checkpoint, resolve_check
 from cliptune.model.label_answers import LabelAnswers
 from cliptune.text import columns
 from conftest import COLORS, trained
+from halves import make_halves
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
 QUARTERS = {**COLORS, "green": (60, 160, 60), "red": (200, 40, 40)}
-
-
-def make_quarters(folder: Path, counts: dict[str, int]) -> Path:
-    """Pictures of which up to three quarters have the colour of a class each."""
-    rng = np.random.default_rng(0)
-    for split, count in counts.items():
-        rows = {}
-        (folder / split).mkdir(parents=True)
-        for number in range(count):
-            labels = sorted(rng.permutation(list(QUARTERS))[: rng.integers(0, 4)].tolist())
-            pixels = np.full((48, 48, 3), 128.0)
-            for place, label in enumerate(labels):
-                top, left = 24 * (place // 2), 24 * (place % 2)
-                pixels[top : top + 24, left : left + 24] = QUARTERS[label]
-            pixels += rng.normal(0, 8, pixels.shape)
-            name = f"{number:03d}.png"
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / split / name)
-            rows[name] = labels
-        write_labels(folder / split / LABELS_FILE, rows)
-    return folder
 
 
 def forget(folder: Path, label: str) -> list[Path]:
@@ -82,7 +62,7 @@ def world(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("labels")
     counts = {"train": 70, "val": 30, "test": 30}
-    make_quarters(folder / "all", counts)
+    make_halves(folder / "all", counts, colors=QUARTERS)
     shutil.copytree(folder / "all", folder / "four")
     (folder / "red").mkdir()
     for path in forget(folder / "four", "red"):
