@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors _version",
-        "text timing foreign_errors",
+        "text timing foreign_errors language",
         "files hints html",
         "locks",
         "storage",
