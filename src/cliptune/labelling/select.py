@@ -27,6 +27,8 @@ from cliptune.hints import check_choice
 from cliptune.html import picture, render
 from cliptune.labelling.opinions import standardised
 from cliptune.labelling.selection import METHODS, select, unsureness
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier
@@ -77,16 +79,21 @@ class Selection:
     def text(self) -> str:
         """What was chosen of what, in a sentence."""
         beside = (
-            f"unlike {counted(self.num_known, 'photo')} it knows"
+            _("unlike {photos} it knows").format(photos=amount(self.num_known, "photo"))
             if self.num_known
-            else "the photos it learned from are not here, and were not compared with"
+            else _("the photos it learned from are not here, and were not compared with")
         )
-        left = f"; {self.num_left_out:,} known already, or copies" if self.num_left_out else ""
-        bad = f"; {len(self.unreadable):,} cannot be read" if self.unreadable else ""
-        return (
-            f"{counted(len(self.photos), 'photo')} of {self.num_pool:,} by {self.method}, "
-            f"{beside}{left}{bad}."
-        )
+        parts = [
+            _("{photos} of {pool:,} by {method}, {beside}").format(
+                photos=amount(len(self.photos), "photo"), pool=self.num_pool, method=self.method,
+                beside=beside,
+            )
+        ]  # fmt: skip
+        if self.num_left_out:
+            parts.append(_("{count:,} known already, or copies").format(count=self.num_left_out))
+        if self.unreadable:
+            parts.append(_("{count:,} cannot be read").format(count=len(self.unreadable)))
+        return _("; ").join(parts) + _(".")
 
 
 def select_photos(
