@@ -33,6 +33,8 @@ msgstr ""
 "Content-Type: text/plain; charset=utf-8\\n"
 
 """
+# As `cliptune.html` looks texts up: in one line, "%" written as "%%".
+JINJA = {"trimmed": "true", "newstyle_gettext": "true"}
 # Functions of `cliptune.language` that are given texts: which of their arguments that is, and the
 # key it is looked up by.
 KEYWORDS = {
@@ -77,7 +79,7 @@ def texts_of(path: Path, method: str) -> Iterator[str]:
     if method == "python":
         yield from python_texts(path.read_text(encoding="utf-8"))
         return
-    for _, text, *_ in extract(method, io.BytesIO(path.read_bytes())):
+    for _, text, *_ in extract(method, io.BytesIO(path.read_bytes()), options=JINJA):
         yield text if isinstance(text, str) else text[0]  # Chinese has no plural
 
 

@@ -192,22 +192,22 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Sec
     more = 0
     if kind.startswith(("copies", "near", "groups")):
         groups = [
-            _group(result.data_dir, f.files, f.detail, f.offenders) for f in findings[:GROUPS]
+            _group(result.data_dir, f.files, _(f.detail), f.offenders) for f in findings[:GROUPS]
         ]
         more = len(findings) - GROUPS
     elif kind == SUSPECT and result.suspects is not None:
         groups = [
-            _beside_typical(result.data_dir, result.suspects, place, f.detail)
+            _beside_typical(result.data_dir, result.suspects, place, _(f.detail))
             for place, f in enumerate(findings[:GROUPS])
         ]
         more = len(findings) - GROUPS
     elif kind in SEEN:
         names = [f.files[0] for f in findings]
-        details = {f.files[0]: f.detail for f in findings}
+        details = {f.files[0]: _(f.detail) for f in findings}
         groups = [_group(result.data_dir, names, "", (), limit=PICTURES, details=details)]
     else:
         lines = [
-            Line(file=name, detail=finding.detail)
+            Line(file=name, detail=_(finding.detail))
             for finding in findings[:LINES]
             for name in (finding.files[:PHOTOS] or [""])
         ]
@@ -215,8 +215,8 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Sec
     return Section(
         kind=kind,
         severity=KINDS[kind].severity,
-        title=KINDS[kind].title,
-        remedy=KINDS[kind].remedy,
+        title=_(KINDS[kind].title),
+        remedy=_(KINDS[kind].remedy),
         total=len(findings),
         groups=groups,
         lines=lines,
@@ -252,10 +252,11 @@ def _group(
 def _beside_typical(data_dir: Path, suspects: Suspects, place: int, detail: str) -> Group:
     """A photo whose label is contradicted, and what is typical of both names."""
     found = suspects.photos[place]
-    details = {found.file: "contradicted"}
+    details = {found.file: _("contradicted")}
     for name in (found.label, found.suggested):
         typical = suspects.typical.get(name, ())
-        details |= {file: f"typical of {name}" for file in typical if file != found.file}
+        said = _("typical of {name}").format(name=name)
+        details |= {file: said for file in typical if file != found.file}
     return _group(data_dir, list(details), f"{place + 1}. {detail}", (), details=details)
 
 
