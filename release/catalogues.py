@@ -18,10 +18,11 @@ from babel.messages.extract import extract
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
+from cliptune.checking.findings import KINDS
 from cliptune.cli import app
 from cliptune.commands.helping import places
 from cliptune.files import whole_file
-from cliptune.language import CATALOGUES, FOLDER
+from cliptune.language import CATALOGUES, COUNTED, FOLDER
 
 PACKAGE = FOLDER.parent
 TRANSLATIONS = ("zh",)
@@ -34,8 +35,12 @@ msgstr ""
 """
 # As `cliptune.html` looks texts up: in one line, "%" written as "%%".
 JINJA = {"trimmed": "true", "newstyle_gettext": "true"}
-# Functions of `cliptune.language` that are given texts, and which of their arguments that is.
-KEYWORDS = {"translated": 0, "marked": 0, "said": 0, "amount": 1, "counting": 1}
+# Functions of `cliptune.language` that are given texts: which of their arguments that is, and the
+# key it is looked up by.
+KEYWORDS = {
+    "translated": (0, "{what}"), "marked": (0, "{what}"), "said": (0, "{what}"),
+    "joined": (1, "{what}"), "amount": (1, COUNTED), "counting": (1, COUNTED),
+}  # fmt: skip
 # Catalogue and method of a file: those of the first pattern that fits.
 SOURCES = (
     ("pages", "pages/*.html", "jinja2"),
@@ -52,8 +57,9 @@ def texts(catalogue: str) -> Catalog:
         for text in texts_of(path, method):
             found.add(text, locations=[(path.relative_to(PACKAGE).as_posix(), 1)])
     if catalogue == "screen":
-        for text in help_texts():
-            found.add(text, locations=[("--help", 1)])
+        for place, held in (("--help", help_texts()), ("checking/findings.py", kinds_texts())):
+            for text in held:
+                found.add(text, locations=[(place, 1)])
     return found
 
 
@@ -80,17 +86,26 @@ def texts_of(path: Path, method: str) -> Iterator[str]:
 def python_texts(code: str) -> Iterator[str]:
     """The texts given to functions of `cliptune.language`, those inside f-strings too."""
     tree = ast.parse(code)
-    places: dict[str, int] = {}  # by the names that these functions have here
+    names = {  # that these functions have here
+        alias.asname or alias.name: KEYWORDS[alias.name]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "cliptune.language"
+        for alias in node.names
+        if alias.name in KEYWORDS
+    }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "cliptune.language":
-            places |= {a.asname or a.name: KEYWORDS[a.name] for a in node.names
-                       if a.name in KEYWORDS}  # fmt: skip
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            place = places.get(node.func.id, len(node.args))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            place, key = names[node.func.id]
             for argument in node.args[place : place + 1]:
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                    yield argument.value
+                yield from (key.format(what=text) for text in _constants(argument))
+
+
+def _constants(node: ast.expr) -> Iterator[str]:
+    """The texts that `node` may be: one, or one of two."""
+    if isinstance(node, ast.IfExp):
+        yield from (*_constants(node.body), *_constants(node.orelse))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
 
 
 def help_texts() -> list[str]:
@@ -100,13 +115,20 @@ def help_texts() -> list[str]:
     return list(dict.fromkeys(place.text for place in places(command, context) if place.text))
 
 
+def kinds_texts() -> list[str]:
+    """What is said of every kind of finding."""
+    return [text for kind in KINDS.values() for text in (kind.title, kind.remedy)]
+
+
 def updated(catalogue: str, language: str) -> Catalog:
     """The texts that are there now, with the translations that are on the disk."""
     known = Catalog(locale=language)
-    path = po_file(catalogue, language)
-    if path.exists():
-        with path.open("rb") as file:
-            known = read_po(file, locale=language)
+    for path in (po_file(name, language) for name in CATALOGUES):  # a text may have moved
+        if path.exists():
+            with path.open("rb") as file:
+                for old in read_po(file, locale=language):
+                    if old.id and old.string:
+                        known[old.id] = old
     found = Catalog(locale=language, creation_date=datetime.fromtimestamp(0, UTC), fuzzy=False)
     for text in texts(catalogue):
         if text.id:

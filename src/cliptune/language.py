@@ -17,6 +17,7 @@ import functools
 import gettext
 import locale
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cliptune.text import counted
 
 LANGUAGES = ("en", "zh")
 CATALOGUES = ("screen", "pages")  # `.po` files: what commands print; what a browser shows
+COUNTED = "{{number:,}} {what}"  # the key of a counted thing: "{number:,} photo"
 FOLDER = Path(__file__).parent / "locale"
 
 
@@ -91,6 +93,13 @@ def said(template: str, **values: Any) -> Said:
     return Said(template, **values)
 
 
+def joined(texts: Sequence[str], between: str) -> Said:
+    """`between.join(texts)`, translated later: `joined(names, " or ")`."""
+    values = {f"text{place}": text for place, text in enumerate(texts)}
+    template = "{between}".join(f"{{{key}}}" for key in values)
+    return Said(template, between=Said(between), **values)
+
+
 class _Counted(Said):
     """A number of things, whose English has a plural."""
 
@@ -100,9 +109,9 @@ class _Counted(Said):
         return said
 
     def translated(self) -> str:
-        name = translated(self.template)
-        number = self.values["number"]
-        return str(self) if name == self.template else f"{number:,} {name}"
+        key = COUNTED.format(what=self.template)
+        text = translated(key)
+        return str(self) if text == key else text.format(**self.values)
 
 
 def counting(number: int, what: str) -> Said:

@@ -22,8 +22,9 @@ from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError, named
 from cliptune.files import whole_file
 from cliptune.html import picture, render
+from cliptune.language import amount, marked
 from cliptune.language import translated as _
-from cliptune.text import counted, shorten, wrap
+from cliptune.text import shorten, wrap
 
 SHOWN = 4  # findings of a kind in the text
 GROUPS = 60  # of a kind on the page
@@ -34,6 +35,9 @@ LINES = 200  # of a kind on the page
 SEEN = (
     "wrong_ending", "animated", "tiny", "huge", "extreme_shape", "blank", "grey", "cmyk",
     "sixteen_bit", "rotated", "transparent",
+)  # fmt: skip
+_SEVERITIES = (
+    marked("{number:,} error"), marked("{number:,} warning"), marked("{number:,} note")
 )  # fmt: skip
 _EDGE = 180  # pixels of a picture on the page
 
@@ -88,14 +92,16 @@ def check_text(result: CheckResult) -> str:
     for severity in reversed(SEVERITIES):
         kinds = _by_kind(result.of(severity))
         if kinds:
-            parts.append(f"{counted(len(result.of(severity)), severity)}:")
+            parts.append(f"{amount(len(result.of(severity)), severity)}:")
             parts += [_kind_text(kind, findings) for kind, findings in kinds.items()]
-    verdict = (
-        f"{result.data_dir}: {counted(result.num_photos, 'photo')} read; "
-        f"{counted(len(result.errors), 'error')}, {counted(len(result.warnings), 'warning')}."
+    verdict = _("{folder}: {photos} read; {errors}, {warnings}.").format(
+        folder=result.data_dir,
+        photos=amount(result.num_photos, "photo"),
+        errors=amount(len(result.errors), "error"),
+        warnings=amount(len(result.warnings), "warning"),
     )
     if not result.errors:
-        verdict += " It can be trained on."
+        verdict += " " + _("It can be trained on.")
     if result.suspects is not None:
         parts.append(wrap(_judged(result.suspects)))
     return "\n\n".join([*parts, wrap(verdict)])
@@ -103,37 +109,43 @@ def check_text(result: CheckResult) -> str:
 
 def _judged(suspects: Suspects) -> str:
     """What the ranking of labels rests on."""
-    contradicted = len(suspects.photos)
-    said = (
-        f"{counted(suspects.num_judged, 'label')} judged by {suspects.model}, each by the labels "
-        f"of other photos: {suspects.agreeing:.0%} agree, {contradicted:,} are contradicted. "
-        "Where the model knows classes badly, it contradicts right labels, too: the order tells "
-        "more than the number."
+    text = _(
+        "{labels} judged by {model}, each by the labels of other photos: {agreeing:.0%} agree, "
+        "{contradicted:,} are contradicted. Where the model knows classes badly, it contradicts "
+        "right labels, too: the order tells more than the number."
+    ).format(
+        labels=amount(suspects.num_judged, "label"),
+        model=suspects.model,
+        agreeing=suspects.agreeing,
+        contradicted=len(suspects.photos),
     )
     if suspects.unjudged:
-        said += f" Too few photos to judge labels of: {named(suspects.unjudged)}."
-    return said
+        text += " " + _("Too few photos to judge labels of: {names}.").format(
+            names=named(suspects.unjudged)
+        )
+    return text
 
 
 def _kind_text(kind: str, findings: Sequence[Finding]) -> str:
-    lines = [f"  {KINDS[kind].title} ({len(findings):,})"]
+    lines = [f"  {_(KINDS[kind].title)} ({len(findings):,})"]
     for finding in findings[:SHOWN]:
         text = "\n".join(wrap(line, indent="    ") for line in _lines(finding))
         lines += [shorten(line, 80) for line in text.split("\n")]
     if len(findings) > SHOWN:
-        lines.append(f"    … and {len(findings) - SHOWN:,} more")
-    return "\n".join([*lines, wrap(f"→ {KINDS[kind].remedy}", indent="    ")])
+        lines.append("    " + _("… and {count:,} more").format(count=len(findings) - SHOWN))
+    return "\n".join([*lines, wrap(f"→ {_(KINDS[kind].remedy)}", indent="    ")])
 
 
 def _lines(finding: Finding) -> list[str]:
+    detail = _(finding.detail)
     if not finding.files:
-        return [finding.detail]
+        return [detail]
     if len(finding.files) == 1:
-        return [f"{finding.files[0]}: {finding.detail}"]
+        return [f"{finding.files[0]}: {detail}"]
     shown = [f"= {name}" for name in finding.files[:3]]
     if len(finding.files) > 3:
-        shown.append(f"… {len(finding.files) - 3} more")
-    return [f"{finding.detail}:", *shown]
+        shown.append(_("… {count} more").format(count=len(finding.files) - 3))
+    return [f"{detail}:", *shown]
 
 
 def write_check(result: CheckResult, output_dir: Path, command: str | None = None) -> list[Path]:

@@ -43,6 +43,9 @@ def _translate(command: Any, context: Any) -> None:
     """Put the texts of the reader's language in place, if that is not English."""
     if language() == "en":
         return
+    from cliptune.commands.wide_help import break_anywhere
+
+    break_anywhere()
     for place in places(command, context):
         if place.text:
             setattr(place.owner, place.name, _(place.text))

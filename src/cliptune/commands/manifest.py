@@ -18,6 +18,6 @@ def manifest(
 ) -> None:
     """List photos for `predict --engine ray`, a hundred million if need be."""
     from cliptune.distributed import manifest as write
-    from cliptune.text import counted
+    from cliptune.language import amount
 
-    print(f"{counted(write(source, output), 'photo')}: {output}")
+    print(f"{amount(write(source, output), 'photo')}: {output}")

@@ -83,17 +83,19 @@ class Selection:
             if self.num_known
             else _("the photos it learned from are not here, and were not compared with")
         )
-        parts = [
-            _("{photos} of {pool:,} by {method}, {beside}").format(
-                photos=amount(len(self.photos), "photo"), pool=self.num_pool, method=self.method,
-                beside=beside,
-            )
-        ]  # fmt: skip
+        left = bad = ""
         if self.num_left_out:
-            parts.append(_("{count:,} known already, or copies").format(count=self.num_left_out))
+            left = _("; {count:,} known already, or copies").format(count=self.num_left_out)
         if self.unreadable:
-            parts.append(_("{count:,} cannot be read").format(count=len(self.unreadable)))
-        return _("; ").join(parts) + _(".")
+            bad = _("; {count:,} cannot be read").format(count=len(self.unreadable))
+        return _("{photos} of {pool:,} by {method}, {beside}{left}{bad}.").format(
+            photos=amount(len(self.photos), "photo"),
+            pool=self.num_pool,
+            method=self.method,
+            beside=beside,
+            left=left,
+            bad=bad,
+        )
 
 
 def select_photos(
@@ -136,7 +138,7 @@ def select_photos(
     )  # fmt: skip
     classifier = measuring.loaded(found).tuned().to(measuring.device)
     samples = [Sample(path, 0) for path in (*fresh, *known)]
-    said = measuring.predict([classifier], samples, "looking")
+    said = measuring.predict([classifier], samples, _("looking"))
     places_N = said.indices
     new_N = places_N < len(fresh)
     chances_NC = _chances(found, classifier, said.logits[0][new_N], said.features[0][new_N])
