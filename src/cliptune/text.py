@@ -115,8 +115,8 @@ def no_formula(cell: object) -> str:
 _WIDE = (
     r"\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60"
 )
-_OPENING, _CLOSING = "（《「『【“‘", "，。、；：？！）》」』】”’\\]"
-UNBROKEN = rf"[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}]+)[{_CLOSING}]*|[{_OPENING}]+"
+_OPENING, _CLOSING = "（《「『【“‘", "，。、；：？！）》」』】"
+UNBROKEN = rf"[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}]+)[{_CLOSING}”’\]]*|[{_OPENING}]+"
 _PARTS = re.compile(rf"\s+|{UNBROKEN}")
 
 
@@ -136,8 +136,9 @@ def wrap(text: str, *, indent: str = "") -> str:
 
 
 def _wrap_wide(text: str, indent: str, further: str) -> str:
+    """As `wrap`; between sentences that end with wide punctuation is no space."""
     lines = [indent]
-    for part in _PARTS.findall(text):
+    for part in _PARTS.findall(re.sub(rf"([{_CLOSING}])\s+", r"\1", text)):
         begun = bool(lines[-1].strip())
         if begun and columns(lines[-1] + part.rstrip()) > 80:
             lines[-1] = lines[-1].rstrip()

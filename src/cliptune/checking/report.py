@@ -92,7 +92,8 @@ def check_text(result: CheckResult) -> str:
     for severity in reversed(SEVERITIES):
         kinds = _by_kind(result.of(severity))
         if kinds:
-            parts.append(f"{amount(len(result.of(severity)), severity)}:")
+            number = amount(len(result.of(severity)), severity)
+            parts.append(_("{findings}:").format(findings=number))
             parts += [_kind_text(kind, findings) for kind, findings in kinds.items()]
     verdict = _("{folder}: {photos} read; {errors}, {warnings}.").format(
         folder=result.data_dir,
@@ -145,7 +146,7 @@ def _lines(finding: Finding) -> list[str]:
     shown = [f"= {name}" for name in finding.files[:3]]
     if len(finding.files) > 3:
         shown.append(_("… {count} more").format(count=len(finding.files) - 3))
-    return [f"{detail}:", *shown]
+    return [_("{findings}:").format(findings=detail), *shown]
 
 
 def write_check(result: CheckResult, output_dir: Path, command: str | None = None) -> list[Path]:

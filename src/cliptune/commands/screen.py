@@ -291,9 +291,8 @@ def show_examination(findings: list[Finding]) -> None:
         console.print(Text(f"\n{_(group)}", style="bold"))
         for found in (each for each in findings if each.group == group):
             mark = Text(f"  {left(_(found.state), 8)}", style=styles[found.state])
-            console.print(
-                mark + Text(f"{left(_(found.name), 16)} {_(found.value)}"), soft_wrap=True
-            )
+            name = found.name if group == "extras" else _(found.name)
+            console.print(mark + Text(f"{left(name, 16)} {_(found.value)}"), soft_wrap=True)
     to_do = [each for each in findings if each.state in ("slow", "fault")]
     title = _("what to do") if to_do else _("nothing is in the way")
     console.print(Text(f"\n{title}", style="bold"))

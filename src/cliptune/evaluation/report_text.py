@@ -244,7 +244,9 @@ def _scaling(evaluation: Evaluation, answers: Answers) -> str:
             before=percent(before.value), after=percent(after.value)
         )
     return _("Probabilities were scaled {how} fitted on val{note}{change}.").format(
-        how=how, note=f" ({_(answers.note)})" if answers.note else "", change=change
+        how=how,
+        note=_(" ({note})").format(note=_(answers.note)) if answers.note else "",
+        change=change,
     )
 
 

@@ -87,7 +87,7 @@ def _differences_table(
     rows = [("", [found.model.letter for found in differences])]
     for title, name, _meaning in ROWS:
         cells = [points(getattr(found.paired, name)) for found in differences]
-        rows.append((_(title).removesuffix(", %"), cells))
+        rows.append((_(title).removesuffix(", %").removesuffix("（%）"), cells))
     rows += counts_of(differences, several=len(comparison.differences) > 1)
     return [
         f"  {left(title, 15)}" + "".join(f"{cell:>21}" for cell in cells) for title, cells in rows
