@@ -34,7 +34,7 @@ from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
 from cliptune.foreign_errors import disk_errors
 from cliptune.hints import not_there
-from cliptune.language import counting, said
+from cliptune.language import counting, joined, said
 from cliptune.storage import local_folder
 from cliptune.text import command
 
@@ -267,9 +267,8 @@ def _oddities(found: Inspected) -> list[tuple[str, str]]:
     if found.mode in ("CMYK", "YCCK"):
         odd.append(("cmyk", found.mode))
     if found.sixteen_bit:
-        taken = said(
-            "{mode}, {levels} taken as black to white", mode=found.mode, levels=found.levels
-        )
+        levels = joined(found.levels.split(" to "), " to ")
+        taken = said("{mode}, {levels} taken as black to white", mode=found.mode, levels=levels)
         odd.append(("sixteen_bit", taken if found.levels else found.mode))
     if found.orientation != 1:
         odd.append(("rotated", said("orientation {number}", number=found.orientation)))

@@ -237,7 +237,11 @@ def other_files(data_dir: Path, folders: Mapping[str, Path]) -> list[Finding]:
             kind = "unused_images" if is_picture(what) else "other_files"
             found[kind, what] += [path.relative_to(data_dir).as_posix() for path in paths]
     return [
-        Finding(kind, f"{len(files)} × {what}", tuple(sorted(files)))
+        Finding(
+            kind,
+            said("{count} × {what}", count=len(files), what=what),
+            tuple(sorted(files)),
+        )
         for (kind, what), files in sorted(found.items())
     ]
 

@@ -48,7 +48,7 @@ class Photo:
 
     file: str
     split: str
-    class_name: str
+    class_name: str  # "" where it lies in the folder of the split itself
     rest: str  # of its path, below the class
     picture: str
     moved: bool  # whether --fix would set it aside
@@ -240,10 +240,10 @@ def _group(
         pictures = list(pool.map(lambda name: _picture(data_dir / name), names))
     photos = []
     for name, data in zip(names, pictures, strict=True):
-        split, class_name, rest = name.split("/", 2)
+        split, *folder, rest = name.split("/", 2)  # of several labels none is a folder
         photos.append(
             Photo(
-                file=name, split=split, class_name=class_name, rest=rest, picture=data,
+                file=name, split=split, class_name="".join(folder), rest=rest, picture=data,
                 moved=name in offenders, detail=details.get(name, ""),
             )
         )  # fmt: skip
