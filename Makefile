@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
 
 .PHONY: demo test test-slow test-scale test-gpu lint release-check bench accuracy doors soak hostile scale torture mutants
-.PHONY: clean
+.PHONY: catalogues clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -48,6 +48,10 @@ $(READY): pyproject.toml constraints.txt
 $(SCALE): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
 	touch $@
+
+# The texts that are shown in other languages: found in code, pages and --help, and compiled.
+catalogues: $(READY)
+	$(BIN)/python release/catalogues.py
 
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.
 bench: $(READY)

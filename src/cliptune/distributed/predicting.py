@@ -19,6 +19,7 @@ from cliptune.distributed.manifests import import_pyarrow, refuse_missing
 from cliptune.distributed.places import absolute, parent
 from cliptune.errors import DataError, DeviceError, UserError
 from cliptune.files import SUMS
+from cliptune.language import translated as _
 from cliptune.locks import Lock
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.prior import Prior
@@ -253,7 +254,7 @@ def _answer(pipeline: _Pipeline, shards: list[int], *, before: int, progress: bo
     collector = Collector(asked, lambda shard, table: write_table(part(folder, shard), table))
     hidden = None if progress else True  # None: shown on a terminal only
     bar = tqdm(
-        desc="predicting", total=asked.rows, initial=before, unit="img", smoothing=0.05,
+        desc=_("predicting"), total=asked.rows, initial=before, unit="img", smoothing=0.05,
         disable=hidden, leave=False,
     )  # fmt: skip
     told = started = time.monotonic()
