@@ -20,6 +20,7 @@ from cliptune.data.loading import Key
 from cliptune.errors import TrainingError
 from cliptune.training.setup import set_up
 from cliptune.training.start import told_settings
+from cliptune.training.trackers.told import FILE, Told
 from cliptune.training.train import train
 from conftest import tensors
 
@@ -170,3 +171,24 @@ def test_a_tracker_that_breaks_on_the_way_is_told_of_once_and_ends_no_run(
     assert result.last is not None
     warnings = [x.getMessage() for x in caplog.records if "goes on without it" in x.getMessage()]
     assert len(warnings) == 1
+
+
+def test_what_was_told_before_a_run_is_gone_on_with_is_not_told_again(tmp_path: Path) -> None:
+    told = Told(tmp_path, resumed=False)
+    assert all(told.is_new(update) for update in (0, 0, 1, 2, 2))
+    told.keep_run("wandb", "a1b2")
+    again = Told(tmp_path, resumed=True)
+    assert again.run_of("wandb") == "a1b2"
+    assert again.run_of("mlflow") is None
+    assert [again.is_new(update) for update in (1, 2, 3, 3)] == [False, False, True, True]
+    assert not Told(tmp_path, resumed=True).is_new(3)
+    another = Told(tmp_path, resumed=False)
+    assert another.run_of("wandb") is None
+    assert another.is_new(0)
+
+
+def test_a_damaged_note_of_what_was_told_makes_a_new_run_there(tmp_path: Path) -> None:
+    Told(tmp_path, resumed=False).keep_run("wandb", "a1b2")
+    for damaged in ("", "{", '{"runs": 7}', "[]"):
+        (tmp_path / FILE).write_text(damaged, encoding="utf-8")
+        assert Told(tmp_path, resumed=True).run_of("wandb") is None
