@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
+DOCS := $(VENV)/.ready-for-docs
 
-.PHONY: demo test test-slow test-scale test-gpu lint release-check bench accuracy doors soak hostile scale torture mutants
+.PHONY: demo test test-slow test-scale test-gpu lint release-check docs bench accuracy doors soak hostile scale torture mutants
 .PHONY: clean
 
 # The whole road on drawn dogs, offline, in minutes.
@@ -39,6 +40,10 @@ lint: $(READY)
 release-check:
 	$(PYTHON) release/check.py $(RELEASE)
 
+# The site, English and Chinese, offline: build/docs/index.html. A warning is an error.
+docs: $(DOCS)
+	$(BIN)/python docs/site/build.py
+
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +52,10 @@ $(READY): pyproject.toml constraints.txt
 
 $(SCALE): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
+	touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.

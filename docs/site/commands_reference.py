@@ -1,0 +1,53 @@
+"""`{commands-reference}`: what `--help` says of every command, from the typer app itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from cliptune.cli import app as command_line
+
+
+def as_markdown() -> str:
+    """A heading, the usage, a table of options and the examples of each command."""
+    top = typer.main.get_command(command_line)
+    lines: list[str] = []
+    for name, command in top.commands.items():  # type: ignore[attr-defined]
+        context = command.context_class(command, info_name=f"cliptune {name}")
+        usage = " ".join([context.info_name, *command.collect_usage_pieces(context)])
+        lines += ["", f"## `cliptune {name}`", "", _plain(command.help or ""), ""]
+        lines += ["```text", usage, "```", "", "| | |", "|---|---|"]
+        for parameter in command.params:
+            record = parameter.get_help_record(context)
+            if record is not None:
+                lines += [f"| `{record[0]}` | {_plain(record[1])} |"]
+        lines += ["", "```text", *_examples(command.epilog or ""), "```", ""]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """`text` of a help page, where nothing but marks of code is markup."""
+    text = " ".join(text.replace("\b", "").split())
+    for mark in "|*<{":
+        text = text.replace(mark, "\\" + mark)
+    return text
+
+
+def _examples(epilog: str) -> list[str]:
+    return [line.strip() for line in epilog.split("\n\n")]
+
+
+class CommandsReference(SphinxDirective):
+    """Stands where the reference is to be."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(as_markdown(), allow_section_headings=True)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("commands-reference", CommandsReference)
+    return {"parallel_read_safe": True}
