@@ -42,7 +42,7 @@ release-check:
 
 # The site, English and Chinese, offline: build/docs/index.html. A warning is an error.
 docs: $(DOCS)
-	$(BIN)/python docs/site/build.py
+	$(BIN)/python docs/site/make_site.py
 
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt

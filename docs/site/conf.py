@@ -1,4 +1,4 @@
-"""Sphinx's settings of the site; `build.py` lays out its sources and says in which language."""
+"""Sphinx's settings of the site; `make_site.py` lays out its sources and says in which language."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ extensions = [
     "mathml",
     "chinese_search",
     "docstrings",
-    "settings_reference",
-    "commands_reference",
-    "api_reference",
+    "references",
     "result_plots",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.xref_missing_"]  # nothing of ours
+smartquotes = False  # options begin with two hyphens
 default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -40,6 +38,7 @@ html_search_language = {"en": "en", "zh": "zh-bigrams"}[_LANGUAGE]
 templates_path = ["templates"]
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["offline.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"top_of_page_buttons": ["view"]}

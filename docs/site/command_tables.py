@@ -1,13 +1,8 @@
-"""`{commands-reference}`: what `--help` says of every command, from the typer app itself."""
+"""What `--help` says of every command, from the typer app itself."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
-from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 from cliptune.cli import app as command_line
 
@@ -39,15 +34,3 @@ def _plain(text: str) -> str:
 
 def _examples(epilog: str) -> list[str]:
     return [line.strip() for line in epilog.split("\n\n")]
-
-
-class CommandsReference(SphinxDirective):
-    """Stands where the reference is to be."""
-
-    def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes(as_markdown(), allow_section_headings=True)
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_directive("commands-reference", CommandsReference)
-    return {"parallel_read_safe": True}

@@ -1,10 +1,13 @@
-"""`{api-reference}`: every public name of `cliptune`, from its docstring and annotations."""
+"""Made from the program: `{settings-reference}`, `{commands-reference}`, `{api-reference}`."""
 
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any
 
+import command_tables
+import settings_tables
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -29,15 +32,32 @@ def described() -> str:
     return "\n".join(lines)
 
 
-class ApiReference(SphinxDirective):
-    """Stands where the reference is to be."""
+class SettingsReference(SphinxDirective):
+    """Every setting, in the language of the site."""
 
     def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes(
-            f"```{{eval-rst}}\n{described()}\n```", allow_section_headings=True
-        )
+        self.env.note_dependency(str(settings_tables.COMMENTED))
+        text = settings_tables.as_markdown(os.environ["CLIPTUNE_DOCS_LANGUAGE"])
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class CommandsReference(SphinxDirective):
+    """Every command with its options and examples."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(command_tables.as_markdown(), allow_section_headings=True)
+
+
+class ApiReference(SphinxDirective):
+    """Every public name of `cliptune`, from its docstring and annotations."""
+
+    def run(self) -> list[nodes.Node]:
+        text = f"```{{eval-rst}}\n{described()}\n```"
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("settings-reference", SettingsReference)
+    app.add_directive("commands-reference", CommandsReference)
     app.add_directive("api-reference", ApiReference)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""`{settings-reference}`: every setting, from the types that check it and its commented file.
+"""Tables of every setting, from the types that check it and its commented file.
 
 The type, what is allowed and the default come from `cliptune.config.Settings`; what a setting
 means, in English, from the comment beside it in `code/02-fine-tuning/lora/config.yaml`, which users
@@ -8,15 +8,11 @@ read; in Chinese from `settings.zh-CN.yaml`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
-from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 from cliptune.config import Settings
 
@@ -28,13 +24,13 @@ WORDS = {
     "en": {
         "key": "key", "type": "type", "default": "default", "meaning": "meaning",
         "integer": "whole number", "number": "number", "string": "text",
-        "boolean": "`true`, `false`", "array": "list of", "object": "mapping to", "null": "`null`",
-        "path": "path or address", "or": " or ", "pair": "two numbers",
+        "boolean": "`true`, `false`", "array": "list of {}", "object": "mapping to {}",
+        "null": "`null`", "path": "path or address", "or": " or ", "pair": "two numbers",
     },
     "zh": {
         "key": "键", "type": "类型", "default": "默认值", "meaning": "含义",
         "integer": "整数", "number": "数", "string": "文本",
-        "boolean": "`true`、`false`", "array": "列表：", "object": "映射：", "null": "`null`",
+        "boolean": "`true`、`false`", "array": "{}的列表", "object": "到{}的映射", "null": "`null`",
         "path": "路径或地址", "or": " 或 ", "pair": "两个数",
     },
 }  # fmt: skip
@@ -94,9 +90,9 @@ def allowed(schema: dict[str, Any], words: dict[str, str]) -> str:
     if "prefixItems" in schema:
         text = words["pair"]
     elif kind == "array":
-        text += f" {allowed(schema['items'], words)}"
+        text = text.format(allowed(schema["items"], words))
     elif kind == "object":
-        text += f" {allowed(schema['additionalProperties'], words)}"
+        text = text.format(allowed(schema["additionalProperties"], words))
     bounds = [
         f"{sign} {schema[name]}"
         for name, sign in (
@@ -147,17 +143,3 @@ def as_markdown(language: str) -> str:
         cells = (f"`{key}`", kind, f"`{default}`", meaning.replace("|", r"\|").replace("{", r"\{"))
         lines += ["| " + " | ".join(cells) + " |"]
     return "\n".join(lines)
-
-
-class SettingsReference(SphinxDirective):
-    """Stands where the tables are to be."""
-
-    def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(str(COMMENTED))
-        text = as_markdown(os.environ["CLIPTUNE_DOCS_LANGUAGE"])
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_directive("settings-reference", SettingsReference)
-    return {"parallel_read_safe": True}
