@@ -30,7 +30,7 @@ from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead, 
 from cliptune.model.conformal import photos_for
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.dropout import PhotoKeys
-from cliptune.model.fast.encoder import fuse
+from cliptune.model.fast.encoder import fuse, record
 from cliptune.model.fast.kept_activations import FrozenStates
 from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
@@ -116,6 +116,8 @@ def set_up(
     as_the_first_has([p.data for p in classifier.parameters() if p.requires_grad])
     if settings.hardware.fast and (plain := fuse(classifier.model)):
         log.debug("computed by transformers and PEFT, not fused: %s", ", ".join(plain))
+    if settings.hardware.cuda_graphs and accelerator.device.type == "cuda":
+        record(classifier.model, keys)
     batches, train_loader, val_loader = make_loaders(
         settings.data, train, val, backbone.preprocess,
         training=settings.training, seed=settings.seed, accelerator=accelerator,
