@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import typer
 import yaml
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
+from browser import browser
 from cliptune.cli import app
 from cliptune.config import Settings
 from documents import site_module
 
 settings_tables = site_module("settings_tables")
 command_tables = site_module("command_tables")
+make_site = site_module("make_site")
 
 
 def keys(values: dict[str, object], prefix: str = "") -> Iterator[str]:
@@ -69,31 +74,47 @@ def test_every_command_and_option_stands_in_the_reference() -> None:
         assert "Example: " in part
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(
-    tmp_path: Path,
-) -> None:
-    pytest.importorskip("sphinx")
-    pytest.importorskip("furo")
-    pytest.importorskip("myst_parser")
-    make_site = site_module("make_site")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package, reason="pip install 'cliptune[docs]'")
+    folder = tmp_path_factory.mktemp("site")
     for language in make_site.LANGUAGES:
-        assert make_site.build(language, tmp_path) == 0
-        pages = {
-            path.relative_to(tmp_path / language) for path in (tmp_path / language).rglob("*.html")
-        }
-        for page in make_site.pages_of(language):
-            assert (tmp_path / language / page).with_suffix(".html").is_file()
-        for page in pages:
-            text = (tmp_path / language / page).read_text(encoding="utf-8")
-            assert not re.search(r"<(?:script|img)[^>]* src=\"(?:https?:)?//", text), page
-            assert not re.search(
-                r"<link[^>]* rel=\"stylesheet\"[^>]*href=\"(?:https?:)?//", text
-            ), page
-            if page.parts[0] == "docs":
-                other = re.search(r'class="language-switch"[^>]*?href="([^"]+)"', text)
-                assert other
-                assert other[1].endswith(page.as_posix())
-    # 置信区间 is found by its pairs of characters, whichever words a dictionary makes of it.
-    index = (tmp_path / "zh" / "searchindex.js").read_text(encoding="utf-8")
-    assert all(f'"{pair}":' in index for pair in ("置信", "信区", "区间"))
+        assert make_site.build(language, folder) == 0  # a warning would be an error
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_page_of_the_site_leads_to_its_twin_and_loads_nothing_from_elsewhere(
+    site: Path, language: str
+) -> None:
+    for page in make_site.pages_of(language):
+        assert (site / language / page).with_suffix(".html").is_file()
+    for path in (site / language).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"<(?:script|img)[^>]* src=\"(?:https?:)?//", text), path
+        assert not re.search(r"<link[^>]*stylesheet[^>]*href=\"(?:https?:)?//", text), path
+        if path.relative_to(site / language).parts[0] == "docs":
+            other = re.search(r'class="language-switch"[^>]*?href="([^"]+)"', text)
+            assert other
+            assert (path.parent / other[1]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("language", "asked", "answer"),
+    [
+        ("en", "temperature calibration", "Foundations of fine-tuning"),
+        ("zh", "灾难性遗忘", "微调理论基础"),  # found by pairs of characters, not by a dictionary
+        ("zh", "logit_adjustment", "各类照片多少不一"),
+    ],
+)
+def test_search_finds_a_page_without_a_server(
+    site: Path, tmp_path: Path, language: str, asked: str, answer: str
+) -> None:
+    with browser(tmp_path, width=1000, height=800) as page:
+        page.get(f"{(site / language / 'search.html').as_uri()}?q={quote(asked)}")
+        WebDriverWait(page, 20).until(
+            lambda _: answer in page.find_element(By.ID, "search-results").text
+        )

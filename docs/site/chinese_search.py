@@ -28,7 +28,7 @@ class SearchChinesePairs(SearchEnglish):
     """Pairs of Chinese characters, and single ones; English words as in English text."""
 
     lang = "zh-bigrams"
-    language_name = "Chinese"
+    language_name = "English"  # of the stemmer
     js_splitter_code = _SPLITTER
 
     def split(self, input: str) -> list[str]:

@@ -92,7 +92,7 @@ def speed(figure: Figure, *, file: Path) -> None:
     panel.set_yticks(range(len(rows)), said, fontsize=8)
     panel.invert_yaxis()
     panel.set_xlabel("times as fast")
-    panel.set_xlim(0, 1.7 * max(row["ratio"] for row in rows))
+    panel.set_xlim(0, 2 * max(row["ratio"] for row in rows))
     panel.grid(visible=False, axis="y")
 
 
