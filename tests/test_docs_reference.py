@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from browser import browser
 from cliptune.cli import app
 from cliptune.config import Settings
-from documents import site_module
+from documents import ROOT, site_module
 
 settings_tables = site_module("settings_tables")
 command_tables = site_module("command_tables")
@@ -53,6 +54,35 @@ def test_table_of_settings_has_every_key_with_a_default_that_is_the_default(lang
         read = yaml.safe_load(default)
         assert read == value or str(read) == str(value) or tuple(read) == value
         assert meaning
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "reference/settings.md",
+        "reference/settings.zh-CN.md",
+        "tutorial/02-lora-in-practice.md",
+        "02-模型微调技术/02-LoRA微调实践.md",
+    ],
+)
+def test_defaults_that_pages_tell_are_the_defaults(page: str) -> None:
+    """Those of the program or, for the tutorial, of its settings file."""
+    commented = yaml.safe_load(settings_tables.COMMENTED.read_text(encoding="utf-8"))
+    compared = 0
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for key, code, number in re.findall(
+        r"^\| `([a-z_.]+)` \| (?:`([^|`]+)`|([\d.e-]+)) \|", text, re.MULTILINE
+    ):
+        if key in EVERY:
+            ours: Any = Settings().to_dict()
+            tutorial: Any = commented
+            for part in key.split("."):
+                ours, tutorial = ours[part], tutorial[part]
+            told = yaml.safe_load(code or number)
+            told = float(told) if re.fullmatch(r"[\d.]+e-?\d+", str(told)) else told
+            assert told in (ours, tutorial, *(ours if isinstance(ours, list) else ())), key
+            compared += 1
+    assert compared >= 15
 
 
 def test_what_a_table_allows_comes_from_the_type() -> None:
