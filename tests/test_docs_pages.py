@@ -66,6 +66,14 @@ def test_links_of_chinese_pages_are_called_as_on_the_site() -> None:
         assert "](../02-模型" not in text
 
 
+def test_broken_lines_of_chinese_leave_no_space_and_code_stays_as_it_is() -> None:
+    kept = "```text\n甲\n乙，\n丙\n```\n\n| 甲 |\n| 乙 |\n"
+    text = "微调\n模型，\n`x` 与\nCLIP。\n\n- 一，\n  二\n- 三：\n\n"
+    assert make_site.joined(text + kept) == (
+        "微调模型，`x` 与\nCLIP。\n\n- 一，二\n- 三：\n\n" + kept
+    )
+
+
 def test_chinese_page_of_failures_has_every_message_as_printed() -> None:
     english, chinese = (
         code_spans(ROOT / "docs" / f"when-something-fails{ending}")

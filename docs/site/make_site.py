@@ -69,14 +69,30 @@ def with_site_names(text: str) -> str:
     return re.sub(r"\A(# .*\n)\n(?:\[English\]|\[中文\]|\[简体中文\])\([^)]*\)\n", r"\1", text)
 
 
+# Between Chinese characters a broken line is no space, and none stands after their punctuation.
+_CODE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
+_CHARACTER = "\u3000-\u303f\u4e00-\u9fff\uff01-\uff5e"
+_BROKEN = re.compile(
+    rf"(?<=[{_CHARACTER}])\n *(?=[{_CHARACTER}])"
+    r"|(?<=[、，。；：！？）」])\n *(?!\n|[-*+] |\d+\. |[|#>!]|```)"
+)
+
+
+def joined(text: str) -> str:
+    """Chinese `text` with each paragraph's lines as one, where a space would show otherwise."""
+    parts = _CODE.split(text)
+    parts[::2] = [_BROKEN.sub("", part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def lay_out(language: str, tree: Path) -> None:
     """The sources of one language's site in `tree`, which is made anew."""
     shutil.rmtree(tree, ignore_errors=True)
     for place, source in pages_of(language).items():
         (tree / place).parent.mkdir(parents=True, exist_ok=True)
-        (tree / place).write_text(
-            with_site_names(source.read_text(encoding="utf-8")), encoding="utf-8", newline="\n"
-        )
+        text = with_site_names(source.read_text(encoding="utf-8"))
+        text = joined(text) if language == "zh" else text
+        (tree / place).write_text(text, encoding="utf-8", newline="\n")
     shutil.copytree(ROOT / "docs/images", tree / "docs/images")
     for path in (path for part in FILES for path in ROOT.glob(part) if path.is_file()):
         (tree / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
