@@ -4,9 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
-DOCS := $(VENV)/.ready-for-docs
 
-.PHONY: demo test test-slow test-scale test-gpu lint release-check docs bench accuracy doors soak hostile scale torture mutants
+.PHONY: demo test test-slow test-scale test-gpu lint release-check bench accuracy doors soak hostile scale torture mutants
 .PHONY: clean
 
 # The whole road on drawn dogs, offline, in minutes.
@@ -41,6 +40,8 @@ release-check:
 	$(PYTHON) release/check.py $(RELEASE)
 
 # The site, English and Chinese, offline: build/docs/index.html. A warning is an error.
+DOCS := $(VENV)/.ready-for-docs
+.PHONY: docs
 docs: $(DOCS)
 	$(BIN)/python docs/site/make_site.py
 
