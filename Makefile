@@ -44,6 +44,9 @@ DOCS := $(VENV)/.ready-for-docs
 .PHONY: docs
 docs: $(DOCS)
 	$(BIN)/python docs/site/make_site.py
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -53,10 +56,6 @@ $(READY): pyproject.toml constraints.txt
 
 $(SCALE): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
-	touch $@
-
-$(DOCS): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.
