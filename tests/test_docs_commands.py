@@ -31,7 +31,12 @@ ENDS = {"|", "||", "&&", ";", ">", "2>", "<", "&"}
 
 def commands(block: Block) -> Iterator[list[str]]:
     """The words of each call of cliptune in a block, without its name: ["train", "--config", …]."""
-    for line in block.text.replace("\\\n", " ").splitlines():
+    text = block.text.replace("\\\n", " ")
+    if (
+        block.language == "console"
+    ):  # what is typed stands behind a prompt, what is printed does not
+        text = "\n".join(re.findall(r"^\$ (.*)$", text, re.MULTILINE))
+    for line in text.splitlines():
         words = shlex.split(line, comments=True)
         for at, word in enumerate(words):
             module = word == "cliptune" and words[at - 1 : at] == ["-m"]
@@ -85,6 +90,8 @@ def test_commands_are_found_and_wrong_ones_told() -> None:
         ROOT, 1, "bash", "X=1 cliptune check A --undo | tee b\nfoo cliptune x  # cliptune y\n"
     )
     assert [*commands(block)] == [["check", "A", "--undo"]]
+    session = Block(ROOT, 1, "console", "$ cliptune \\\n    check A\nit isn't\ncliptune x\n")
+    assert [*commands(session)] == [["check", "A"]]
     typed = [block for path in DOCUMENTS for block in blocks(path) if block.language in TYPED]
     assert sum(len([*commands(block)]) for block in typed) > 100
     for wrong in (
