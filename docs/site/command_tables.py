@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
+
 import typer
 
 from cliptune.cli import app as command_line
@@ -13,6 +16,8 @@ def as_markdown() -> str:
     lines: list[str] = []
     for name, command in top.commands.items():  # type: ignore[attr-defined]
         context = command.context_class(command, info_name=f"cliptune {name}")
+        with redirect_stdout(StringIO()):
+            command.get_help(context)  # puts the texts of the reader's language in place
         usage = " ".join([context.info_name, *command.collect_usage_pieces(context)])
         lines += ["", f"## `cliptune {name}`", "", _plain(command.help or ""), ""]
         lines += ["```text", usage, "```", "", "| | |", "|---|---|"]
@@ -26,7 +31,7 @@ def as_markdown() -> str:
 
 def _plain(text: str) -> str:
     """`text` of a help page, where nothing but marks of code is markup."""
-    text = " ".join(text.replace("\b", "").split())
+    text = " ".join(text.replace("\b", "").replace(r"\[", "[").split())
     for mark in "|*<{":
         text = text.replace(mark, "\\" + mark)
     return text
