@@ -49,6 +49,15 @@ transcript: $(READY)
 release-check:
 	$(PYTHON) release/check.py $(RELEASE)
 
+# The site, English and Chinese, offline: build/docs/index.html. A warning is an error.
+DOCS := $(VENV)/.ready-for-docs
+.PHONY: docs
+docs: $(DOCS)
+	$(BIN)/python docs/site/make_site.py
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
