@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 DECODING = ("auto", "beside", "apart")
 THREADS = 16  # that read photos of a node's process: most of the time they wait for storage
 _LINE_S = 60  # between two lines of progress, where there is no terminal
-_SMALL_BLOCK = 2**20  # bytes: answers are handed on as they come; of each block Ray keeps 2 KB
+_SMALL_BLOCK = 2**18  # bytes: answers are handed on as they come, not a hundred megabytes at a time
 _LARGE_BLOCK = 2**27  # bytes: crops go from node to node by the batch
 
 
