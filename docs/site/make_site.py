@@ -28,7 +28,13 @@ CHAPTERS = {
 # Beside docs/: pages, and files that pages link to.
 PAGES = ("benchmarks/results.md", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md",
          "SECURITY.md", "CODE_OF_CONDUCT.md")  # fmt: skip
-FILES = ("deploy/**/*", "code/**/*.yaml", "benchmarks/results/*.json", "LICENSE")
+FILES = (
+    "deploy/**/*",
+    "notebooks/*.ipynb",
+    "code/**/*.yaml",
+    "benchmarks/results/*.json",
+    "LICENSE",
+)
 
 GO_THERE = """<!doctype html>
 <meta charset="utf-8">
