@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -135,13 +135,13 @@ def clock(seconds: float) -> str:
 
 def finite(value: float | None) -> float | None:
     """`value`, or None for what is not finite: JSON has no word for it."""
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and isfinite(value) else None
 
 
 def log_known(run: Run, values: Mapping[str, float | None]) -> None:
     """Tell the trackers of those values that are finite."""
-    known = {key: value for key, value in values.items() if finite(value) is not None}
-    run.accelerator.log(known, step=run.progress.update)
+    known = {key: value for key, value in values.items() if value is not None and isfinite(value)}
+    run.trackers.log(known, step=run.progress.update)
 
 
 def epoch_row(
