@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
 import signal
@@ -73,9 +74,11 @@ class Served:
 @contextmanager
 def served(checkpoint: Path, *options: str) -> Iterator[Served]:
     """A server of `checkpoint` at a free port, which has to end well when it is told to."""
+    # English lines on any machine, and the page in the language of each browser.
+    env = {k: v for k, v in os.environ.items() if k != "CLIPTUNE_LANG"} | {"LC_ALL": "C.UTF-8"}
     process = subprocess.Popen(
         [sys.executable, "-m", "cliptune", "serve", str(checkpoint), "--port", "0", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=env,
     )  # fmt: skip
     server = None
     try:
