@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
 
 .PHONY: demo test test-slow test-scale test-gpu lint release-check bench accuracy doors soak hostile scale torture mutants
-.PHONY: clean
+.PHONY: catalogues notebooks transcript clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -34,10 +34,29 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Both notebooks, each cell, in a temporary folder; two minutes. Their outputs are renewed by
+# .venv/bin/python notebooks/execute.py --update
+notebooks: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+	$(BIN)/python notebooks/execute.py
+
+# The commands of docs/first-hour.md in an empty folder, and what they print now into both languages.
+transcript: $(READY)
+	$(BIN)/python tests/transcript.py --update docs/first-hour.md docs/first-hour.zh-CN.md
+
 # sdist and wheel, each installed where nothing else is: metadata, demo, tests, licences; ten minutes.
 # Another Python too: python release/check.py --python python3.13
 release-check:
 	$(PYTHON) release/check.py $(RELEASE)
+
+# The site, English and Chinese, offline: build/docs/index.html. A warning is an error.
+DOCS := $(VENV)/.ready-for-docs
+.PHONY: docs
+docs: $(DOCS)
+	$(BIN)/python docs/site/make_site.py
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -48,6 +67,10 @@ $(READY): pyproject.toml constraints.txt
 $(SCALE): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
 	touch $@
+
+# The texts that are shown in other languages: found in code, pages and --help, and compiled.
+catalogues: $(READY)
+	$(BIN)/python release/catalogues.py
 
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.
 bench: $(READY)

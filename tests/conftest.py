@@ -17,6 +17,7 @@ from PIL import Image
 from servers import Served, served
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["CLIPTUNE_LANG"] = "en"  # whatever the machine's locale
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
 os.environ["CLIPTUNE_CACHE"] = tempfile.mkdtemp(prefix="cliptune-tests-")
 

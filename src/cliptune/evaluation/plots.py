@@ -5,6 +5,7 @@ Figures are drawn without pyplot: no display, no global state. C: number of clas
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -347,7 +348,7 @@ def _picture(
 
     # Texts take these when they are made, so they must hold for all of the drawing.
     settings = {"font.family": _fonts(), "text.parse_math": False, "text.usetex": False}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    with matplotlib.rc_context(settings), warnings.catch_warnings(), _any_weight():
         # Without a Chinese font its characters are drawn as boxes; a warning for each says no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -355,6 +356,21 @@ def _picture(
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             figure.savefig(partial, format="png", dpi=DPI)
+
+
+@contextmanager
+def _any_weight() -> Iterator[None]:
+    """Here matplotlib does not tell that a font has no face of just the weight asked for."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "find font weight" not in str(record.msg)
+
+    fonts = logging.getLogger("matplotlib.font_manager")
+    fonts.addFilter(other)
+    try:
+        yield
+    finally:
+        fonts.removeFilter(other)
 
 
 def _fonts() -> list[str]:

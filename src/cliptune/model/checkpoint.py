@@ -69,6 +69,7 @@ from cliptune.storage import (
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # of what `Record` holds; all since the first are read (CONTRIBUTING.md, Versions)
 RECORD = "cliptune.json"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
@@ -253,15 +254,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if faults := check_sums(path, may_lack="resume"):
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise CheckpointError(f"{path}: {faults[0]}{more}. {remedy}.")
+    return Checkpoint(path, _read_record(path / RECORD))
+
+
+def _read_record(path: Path) -> Record:
+    """Raises `CheckpointError` for a damaged file, or one of a later format."""
     try:
-        record = Record.model_validate_json((path / RECORD).read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+        later = values.get("format") if isinstance(values, dict) else None
+        if isinstance(later, int) and later > FORMAT:
+            raise CheckpointError(
+                f"{path}: format {later}, and this cliptune reads {FORMAT}. Update cliptune."
+            )
+        return Record.model_validate_json(text)
+    except ValueError as error:  # also of JSON, of UTF-8 and of pydantic
         fault = str(error).splitlines()
         raise CheckpointError(
-            f"{path / RECORD}: damaged or of another format version "
-            f"(this cliptune reads format 1): {'; '.join(line.strip() for line in fault[:3])}"
+            f"{path}: damaged or of another format version "
+            f"(this cliptune reads format {FORMAT}): "
+            f"{'; '.join(line.strip() for line in fault[:3])}"
         ) from None
-    return Checkpoint(path, record)
 
 
 def resolve_checkpoint(path: Path | str) -> Checkpoint:
