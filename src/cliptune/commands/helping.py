@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from typer.core import TyperCommand, TyperGroup
@@ -43,9 +44,10 @@ def _translate(command: Any, context: Any) -> None:
     """Put the texts of the reader's language in place, if that is not English."""
     if language() == "en":
         return
-    from cliptune.commands.wide_help import break_anywhere
+    with suppress(ImportError, AttributeError):  # another rich may keep its own way to break lines
+        from cliptune.commands.wide_help import break_anywhere
 
-    break_anywhere()
+        break_anywhere()
     for place in places(command, context):
         if place.text:
             setattr(place.owner, place.name, _(place.text))
