@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SCALE := $(VENV)/.ready-for-scale
 
 .PHONY: demo test test-slow test-scale test-gpu lint release-check bench accuracy doors soak hostile scale torture mutants
-.PHONY: notebooks transcript clean
+.PHONY: catalogues notebooks transcript clean
 
 # The whole road on drawn dogs, offline, in minutes.
 demo: $(READY)
@@ -49,6 +49,15 @@ transcript: $(READY)
 release-check:
 	$(PYTHON) release/check.py $(RELEASE)
 
+# The site, English and Chinese, offline: build/docs/index.html. A warning is an error.
+DOCS := $(VENV)/.ready-for-docs
+.PHONY: docs
+docs: $(DOCS)
+	$(BIN)/python docs/site/make_site.py
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 # Made anew only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -58,6 +67,10 @@ $(READY): pyproject.toml constraints.txt
 $(SCALE): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
 	touch $@
+
+# The texts that are shown in other languages: found in code, pages and --help, and compiled.
+catalogues: $(READY)
+	$(BIN)/python release/catalogues.py
 
 # Speed as ratios, side by side with other ways; a quarter of an hour on two cores.
 bench: $(READY)

@@ -7,6 +7,7 @@ the end of stdin it prints its peak memory. `bench.py` runs several in turns.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -41,6 +42,7 @@ class Work:
         self.epochs = int(options.get("epochs", 10))
         self.towers = options.get("towers", "vision")
         self.precision = options.get("precision", "float32")
+        self.cuda_graphs = options.get("cuda_graphs", "true") == "true"
         self.workers = int(options.get("workers", os.cpu_count() or 1))
         torch.manual_seed(0)
 
@@ -72,9 +74,12 @@ class Work:
 
 def ours(work: Work) -> Repetition:
     """One training step as `cliptune train` does it."""
+    import torch
+
     from cliptune.cli import keep_freed_memory
     from cliptune.model.backbone import load_backbone
     from cliptune.model.classifier import Classifier, TextHead
+    from cliptune.model.dropout import PhotoKeys
     from cliptune.model.fast.encoder import fuse
     from cliptune.model.image_tokens import drop_patches
     from cliptune.model.lora import add_adapters
@@ -90,15 +95,27 @@ def ours(work: Work) -> Repetition:
     )
     options: dict[str, Any] = {"r": work.rank, "alpha": 32, "dropout": 0.1, "towers": work.towers}
     options["last_layers"] = work.last_layers
-    model = add_adapters(backbone.model, target_modules=TARGETS, **options)
+    keys = PhotoKeys()
+    model = add_adapters(backbone.model, target_modules=TARGETS, keys=keys, **options)
     if work.patch_dropout:
-        drop_patches(model, work.patch_dropout)
+        drop_patches(model, work.patch_dropout, keys=keys)
     classifier = Classifier(model, head, backbone.preprocess, prompt_tokens=tokens)
     classifier = classifier.to(work.device).train()
     fuse(model)
+    if work.device.type == "cuda" and work.cuda_graphs:
+        from cliptune.model.fast.encoder import record  # not in checkouts of before
+
+        record(model, keys)
     optimizer = make_optimizer(classifier, learning_rate=1e-4, weight_decay=0.01)
     pixels, labels = work.pixels
-    return _step(work, lambda: classifier(pixels), labels, optimizer)
+    places, views = torch.arange(work.batch), itertools.count()
+
+    def logits() -> Any:
+        view = next(views)
+        with keys.drawing_for(places, view=view, update=view, device=work.device):
+            return classifier(pixels)
+
+    return _step(work, logits, labels, optimizer)
 
 
 def peft_loop(work: Work) -> Repetition:
@@ -253,6 +270,7 @@ def our_training(work: Work) -> Repetition:
                 f"model.name={work.model}", f"output.log_dir={output}/logs",
                 f"training.num_epochs={work.epochs}", "training.early_stopping.enabled=false",
                 f"training.batch_size={work.batch}", f"hardware.device={work.device.type}",
+                f"hardware.cuda_graphs={str(work.cuda_graphs).lower()}",
                 f"data.num_workers={work.workers}", f"data.cache_dir={work.folder}/cache",
             ]  # fmt: skip
             if work.last_layers:

@@ -17,6 +17,7 @@ from PIL import Image
 from servers import Served, served
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["CLIPTUNE_LANG"] = "en"  # whatever the machine's locale
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
 os.environ["CLIPTUNE_CACHE"] = tempfile.mkdtemp(prefix="cliptune-tests-")
 
@@ -216,6 +217,7 @@ def overrides(clip_folder: Path, photos: Path, tmp_path: Path) -> dict[str, Any]
         "training.val_in_head": "never",  # then what is saved is what val was measured by
         "output.output_dir": str(tmp_path / "run"),
         "output.log_dir": str(tmp_path / "logs"),
+        "output.trackers": [],  # their pictures take as long as such a run
         "hardware.device": DEVICE,
         # Laws are proved in float32; processors that compute in bf16 would round them away.
         "hardware.mixed_precision": False,
@@ -247,8 +249,8 @@ def trained(folder: Path, model: Path, photos: Path, **changes: Any) -> Path:
         "model.name": str(model), "data.data_dir": str(photos), "data.num_workers": 0,
         "training.num_epochs": 2, "training.min_updates": 0, "training.learning_rate": 1e-2,
         "training.batch_size": 8, "output.output_dir": str(folder / "run"),
-        "output.log_dir": str(folder / "logs"), "hardware.device": DEVICE,
-        "hardware.mixed_precision": False,
+        "output.log_dir": str(folder / "logs"), "output.trackers": [],
+        "hardware.device": DEVICE, "hardware.mixed_precision": False,
     }  # fmt: skip
     return train(load_settings(overrides=settings | changes), progress=False).output_dir
 

@@ -25,7 +25,9 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors _version",
-        "text timing foreign_errors language",
+        "text foreign_errors",
+        "language",
+        "timing",
         "files hints html",
         "locks",
         "storage",

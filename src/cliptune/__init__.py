@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cliptune.evaluation.multilabel.evaluate import evaluate_multilabel
     from cliptune.evaluation.multilabel.measured import MultilabelEvaluation
     from cliptune.evaluation.report import Evaluation
+    from cliptune.inference.pipeline import pipeline
     from cliptune.inference.prediction import ClassScore, Prediction
     from cliptune.inference.predictor import Predictor
     from cliptune.preparing.prepare import prepare
@@ -60,6 +61,7 @@ __all__ = [
     "evaluate",
     "evaluate_multilabel",
     "load_settings",
+    "pipeline",
     "prepare",
     "push",
     "remove_class",
@@ -89,6 +91,7 @@ _HOMES = {
     "evaluate": "cliptune.evaluation.evaluate",
     "evaluate_multilabel": "cliptune.evaluation.multilabel.evaluate",
     "load_settings": "cliptune.config",
+    "pipeline": "cliptune.inference.pipeline",
     "prepare": "cliptune.preparing.prepare",
     "push": "cliptune.sharing.push",
     "remove_class": "cliptune.editing.change",

@@ -20,6 +20,7 @@ from cliptune.commands.demo import demo
 from cliptune.commands.doctor import doctor
 from cliptune.commands.evaluate import evaluate
 from cliptune.commands.export import export
+from cliptune.commands.helping import Command, Group
 from cliptune.commands.init import init
 from cliptune.commands.manifest import manifest
 from cliptune.commands.predict import predict
@@ -33,6 +34,7 @@ from cliptune.commands.tune import tune
 
 app = typer.Typer(
     name="cliptune",
+    cls=Group,
     help="Fine-tune CLIP-family models with LoRA into image classifiers you can trust.",
     epilog="New here? Run 'cliptune demo': a whole run in minutes, without a network.",
     no_args_is_help=True,
@@ -119,6 +121,8 @@ app.command(
 app.command(epilog="Example: cliptune demo --output-dir demo_run")(demo)
 app.command(epilog="Example: cliptune init my-classifier")(init)
 app.command(epilog="Example: cliptune doctor --json > machine.json")(doctor)
+for each in app.registered_commands:
+    each.cls = Command
 
 
 def keep_freed_memory() -> None:

@@ -222,6 +222,7 @@ class HardwareSettings(Section):
     precision: Precision = "auto"
     mixed_precision: bool = True
     fast: bool = True
+    cuda_graphs: bool = True
 
     @property
     def asked_precision(self) -> Precision:

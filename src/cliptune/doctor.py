@@ -18,18 +18,19 @@ from typing import Any, Literal
 from cliptune._version import __version__
 from cliptune.config import ModelSettings
 from cliptune.files import default_cache_dir
+from cliptune.language import marked, said
 
 State = Literal["ok", "slow", "missing", "fault"]
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "Pillow", "scikit-learn")
 # By extra: a module that stands for it, and what it is for.
 EXTRAS = {
-    "serve": ("fastapi", "a server and its page"),
+    "serve": ("fastapi", marked("a server and its page")),
     "export": ("onnxruntime", "ONNX"),
-    "tune": ("optuna", "a search for settings"),
-    "hub": ("datasets", "datasets of the Hugging Face hub"),
-    "ray": ("ray", "prediction on a cluster"),
-    "s3": ("s3fs", "photos in buckets"),
+    "tune": ("optuna", marked("a search for settings")),
+    "hub": ("datasets", marked("datasets of the Hugging Face hub")),
+    "ray": ("ray", marked("prediction on a cluster")),
+    "s3": ("s3fs", marked("photos in buckets")),
     "wandb": ("wandb", "Weights & Biases"),
     "mlflow": ("mlflow", "MLflow"),
 }
@@ -37,9 +38,21 @@ GIB = 2**30
 HUB_SECONDS = 5.0
 
 
+_WORDS = (
+    marked("ok"), marked("slow"), marked("missing"), marked("fault"),
+    marked("versions"), marked("devices"), marked("processor"), marked("memory"), marked("disk"),
+    marked("extras"), marked("hub"), marked("system"), marked("cores"), marked("number format"),
+    marked("products"), marked("photos decoded"), marked("in all"), marked("this folder"),
+    marked("cache"), marked("base models"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `do` is what to do where `state` is not "ok"."""
+    """One thing looked at. `do` is what to do where `state` is not "ok".
+
+    Its texts are English, as JSON has them, and translated where they are shown.
+    """
 
     group: str
     name: str
@@ -83,22 +96,24 @@ def _devices() -> Iterator[Finding]:
         value = f"{about.name}, {about.total_memory / GIB:.0f} GiB, {'bf16' if bf16 else 'fp16'}"
         yield Finding("devices", f"cuda:{index}", value)
     if torch.backends.mps.is_available():
-        yield Finding("devices", "mps", "the GPU of this Mac, in float32")
+        yield Finding("devices", "mps", marked("the GPU of this Mac, in float32"))
     if torch.cuda.is_available():
         return
     card = shutil.which("nvidia-smi")
     if card and not torch.version.cuda:
         yield Finding(
-            "devices", "cuda", "an NVIDIA driver is here, and this torch was built without CUDA",
-            "slow", "Install the build of torch for your CUDA: https://pytorch.org/get-started",
+            "devices", "cuda",
+            marked("an NVIDIA driver is here, and this torch was built without CUDA"), "slow",
+            marked("Install the build of torch for your CUDA: https://pytorch.org/get-started"),
         )  # fmt: skip
     elif torch.version.cuda:
         yield Finding(
-            "devices", "cuda", f"torch is built for CUDA {torch.version.cuda} and finds no GPU",
+            "devices", "cuda",
+            said("torch is built for CUDA {version} and finds no GPU", version=torch.version.cuda),
             "slow" if card else "ok",
-            "Is the driver as new as that CUDA? nvidia-smi shows it." if card else "",
+            marked("Is the driver as new as that CUDA? nvidia-smi shows it." if card else ""),
         )  # fmt: skip
-    yield Finding("devices", "cpu", "what training and prediction take here")
+    yield Finding("devices", "cpu", marked("what training and prediction take here"))
 
 
 def _processor() -> Iterator[Finding]:
@@ -111,26 +126,31 @@ def _processor() -> Iterator[Finding]:
     threads = torch.get_num_threads()
     more = threads > usable
     yield Finding(
-        "processor", "cores", f"{usable} to be used, torch takes {threads} threads",
-        "slow" if more else "ok", f"Set OMP_NUM_THREADS={usable}." if more else "",
+        "processor", "cores",
+        said("{cores} to be used, torch takes {threads} threads", cores=usable, threads=threads),
+        "slow" if more else "ok",
+        said("Set OMP_NUM_THREADS={cores}.", cores=usable) if more else "",
     )  # fmt: skip
     if not torch.cuda.is_available():
         units = torch.cpu._is_avx512_bf16_supported() and bf16_is_faster()
         yield Finding(
-            "processor", "number format", "bf16" if units else "float32: bf16 gains nothing"
+            "processor", "number format", "bf16" if units else marked("float32: bf16 gains nothing")
         )
     alone, together = _products(1), _products(threads)
     busy = threads > 1 and together < 1.2 * alone
     yield Finding(
-        "processor", "products", f"{together:.0f} GFLOP/s in float32, {alone:.0f} by one thread",
+        "processor", "products",
+        said("{all:.0f} GFLOP/s in float32, {one:.0f} by one thread", all=together, one=alone),
         "slow" if busy else "ok",
-        "Threads gain little: other work runs here, or cores are shared." if busy else "",
+        marked("Threads gain little: other work runs here, or cores are shared." if busy else ""),
     )  # fmt: skip
     turbo = features.check_feature("libjpeg_turbo")
     yield Finding(
-        "processor", "photos decoded", f"{_decoded():.0f} of 500×375 a second by one thread",
+        "processor", "photos decoded",
+        said("{count:.0f} of 500×375 a second by one thread", count=_decoded()),
         "ok" if turbo else "slow",
-        "" if turbo else "This Pillow is built without libjpeg-turbo: pip install -U Pillow",
+        "" if turbo
+        else marked("This Pillow is built without libjpeg-turbo: pip install -U Pillow"),
     )  # fmt: skip
 
 
@@ -186,16 +206,19 @@ def _memory() -> Iterator[Finding]:
         little = total < 7 * GIB
         yield Finding(
             "memory", "in all", f"{total / GIB:.0f} GiB", "slow" if little else "ok",
-            "Training takes 2 to 5 GiB: set training.batch_size to 8." if little else "",
+            marked("Training takes 2 to 5 GiB: set training.batch_size to 8." if little else ""),
         )  # fmt: skip
     shared = Path("/dev/shm")  # loading processes hand photos over through it
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
         little = free < GIB // 2
         yield Finding(
-            "memory", "/dev/shm", f"{free / GIB:.1f} GiB free", "slow" if little else "ok",
-            "Too little for loading processes: docker run --shm-size 2g, or data.num_workers: 0."
-            if little else "",
+            "memory", "/dev/shm", said("{size:.1f} GiB free", size=free / GIB),
+            "slow" if little else "ok",
+            marked(
+                "Too little for loading processes: docker run --shm-size 2g, or "
+                "data.num_workers: 0." if little else ""
+            ),
         )  # fmt: skip
 
 
@@ -219,11 +242,13 @@ def _disks() -> Iterator[Finding]:
         if not os.access(there, os.W_OK):
             state, do = (
                 "fault",
-                "It cannot be written to: take another with the settings, or rights.",
+                marked("It cannot be written to: take another with the settings, or rights."),
             )
         elif free < 5 * GIB:
-            state, do = "slow", "A base model takes 0.6 GiB and up, decoded photos some GiB."
-        yield Finding("disk", name, f"{path}, {free / GIB:.0f} GiB free", state, do)
+            state = "slow"
+            do = marked("A base model takes 0.6 GiB and up, decoded photos some GiB.")
+        value = said("{path}, {size:.0f} GiB free", path=path, size=free / GIB)
+        yield Finding("disk", name, value, state, do)
 
 
 def _extras() -> Iterator[Finding]:
@@ -239,15 +264,20 @@ def _hub() -> Iterator[Finding]:
 
     address = constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
-        yield Finding("hub", address, "not asked: HF_HUB_OFFLINE is set")
+        yield Finding("hub", address, marked("not asked: HF_HUB_OFFLINE is set"))
         return
     started = time.perf_counter()
     try:
         get_session().head(address, timeout=HUB_SECONDS, follow_redirects=True)
     except Exception as error:  # of whichever library huggingface_hub speaks HTTP by
         yield Finding(
-            "hub", address, f"not reached: {type(error).__name__}", "slow",
-            "Base models then come from folders (model.name), a mirror (HF_ENDPOINT), or the demo.",
+            "hub", address, said("not reached: {error}", error=type(error).__name__), "slow",
+            marked(
+                "Base models then come from folders (model.name), a mirror (HF_ENDPOINT), or the "
+                "demo."
+            ),
         )  # fmt: skip
         return
-    yield Finding("hub", address, f"reached in {time.perf_counter() - started:.1f} s")
+    yield Finding(
+        "hub", address, said("reached in {seconds:.1f} s", seconds=time.perf_counter() - started)
+    )

@@ -48,6 +48,16 @@ def fit(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
+def left(text: str, width: int) -> str:
+    """`text` at the left of at least `width` columns."""
+    return text + " " * (width - columns(text))
+
+
+def right(text: str, width: int) -> str:
+    """`text` at the right of at least `width` columns."""
+    return " " * (width - columns(text)) + text
+
+
 def counted(number: int, what: str) -> str:
     """ "1 photo", "1,200 photos", "2 unreadable files", "3 classes", "4 copies"."""
     if number == 1:
@@ -101,13 +111,38 @@ def no_formula(cell: object) -> str:
     return f"'{text}" if is_formula else text
 
 
+# Chinese, Japanese and Korean break anywhere but before and after such punctuation.
+_WIDE = (
+    r"\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60"
+)
+_OPENING, _CLOSING = "（《「『【“‘", "，。、；：？！）》」』】"
+UNBROKEN = rf"[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}]+)[{_CLOSING}”’\]]*|[{_OPENING}]+"
+_PARTS = re.compile(rf"\s+|{UNBROKEN}")
+
+
 def wrap(text: str, *, indent: str = "") -> str:
     """`text` as a paragraph of 80 columns; its further lines hang under an `indent`."""
+    further = indent and indent + "  "
+    if columns(text) != len(text):
+        return _wrap_wide(text, indent, further)
     return textwrap.fill(
         text,
         width=80,
         initial_indent=indent,
-        subsequent_indent=indent and indent + "  ",
+        subsequent_indent=further,
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _wrap_wide(text: str, indent: str, further: str) -> str:
+    """As `wrap`; between sentences that end with wide punctuation is no space."""
+    lines = [indent]
+    for part in _PARTS.findall(re.sub(rf"([{_CLOSING}])\s+", r"\1", text)):
+        begun = bool(lines[-1].strip())
+        if begun and columns(lines[-1] + part.rstrip()) > 80:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(further)
+            begun = False
+        lines[-1] += part if begun else part.lstrip()
+    return "\n".join(lines).rstrip()

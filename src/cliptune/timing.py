@@ -9,6 +9,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cliptune.language import marked
+from cliptune.language import translated as _
+from cliptune.text import left, right
+
+_SECTIONS = (
+    marked("augment"), marked("backward"), marked("checkpoint"), marked("copy"), marked("decode"),
+    marked("forward"), marked("head"), marked("logging"), marked("optimizer"), marked("resize"),
+    marked("validation"),
+)  # fmt: skip
 TRACED = range(3, 6)  # steps in the trace: past the warm-up, few enough for a viewer
 
 
@@ -46,21 +55,26 @@ class Stopwatch:
         """One line for each section: seconds, share of all the time, milliseconds a photo."""
         rest = self.total - sum(self.seconds.values())
         rows = sorted(self.seconds.items(), key=lambda item: -item[1])
-        rows += [("all else", rest)] if rest > 0 else []
-        lines = [f"{'where the time went':<22}{'seconds':>10}{'share':>9}{'ms/photo':>10}"]
+        rows += [(marked("all else"), rest)] if rest > 0 else []
+        lines = [
+            left(_("where the time went"), 22) + right(_("seconds"), 10) + right(_("share"), 9)
+            + right(_("ms/photo"), 10)
+        ]  # fmt: skip
         lines += [
-            f"{name:<22}{seconds:>10.2f}{seconds / self.total:>9.1%}"
+            f"{left(_(name), 22)}{seconds:>10.2f}{seconds / self.total:>9.1%}"
             f"{1000 * seconds / max(1, self.items):>10.2f}"
             for name, seconds in rows
         ]
+        photos = _("{count:>10} photo") if self.items == 1 else _("{count:>10} photos")
         lines.append(
-            f"{'in all':<22}{self.total:>10.2f}{'':>9}{self.items:>10} "
-            f"photo{'' if self.items == 1 else 's'}"
+            f"{left(_('in all'), 22)}{self.total:>10.2f}{'':>9}{photos.format(count=self.items)}"
         )
         if rest <= 0:
-            lines.append("Threads work side by side: the sections are more than the whole.")
+            lines.append(_("Threads work side by side: the sections are more than the whole."))
         if self._traced:
-            lines.append(f"Trace: {self.trace} (open it at https://ui.perfetto.dev)")
+            lines.append(
+                _("Trace: {path} (open it at https://ui.perfetto.dev)").format(path=self.trace)
+            )
         return "\n".join(lines)
 
     def _end_trace(self) -> None:

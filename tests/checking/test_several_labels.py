@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cliptune import check
 from cliptune.checking.label_findings import together_findings
+from cliptune.checking.report import check_page
 from cliptune.cli import app
 from cliptune.data.multilabel import LABELS_FILE, write_labels
 
@@ -47,6 +48,16 @@ def test_nothing_is_found_where_nothing_is_wrong(several: Path) -> None:
     assert result.findings == ()
     assert result.num_photos == 60
     assert result.counts["train"] == {"a": 12, "b": 12, "c": 18}
+
+
+def test_the_page_shows_photos_that_lie_in_the_folder_of_their_split(several: Path) -> None:
+    shutil.copy(several / "train" / "01.png", several / "test" / "copy.png")
+    add(several / "test", "copy.png", "b")
+    page = check_page(check(several, progress=False))
+    assert '<img src="data:image/jpeg;base64,' in page
+    for name in ("train/01.png", "test/copy.png"):
+        assert f'alt="{name}"' in page
+        assert f'<span class="path">{name.partition("/")[2]}</span>' in page
 
 
 def test_copies_are_leaks_and_conflicts_by_all_their_labels(several: Path) -> None:

@@ -44,6 +44,7 @@ def spoilt(overrides: Overrides, monkeypatch: pytest.MonkeyPatch) -> Overrides:
         return run
 
     monkeypatch.setattr(training, "set_up", set_up_spoilt)
+    overrides |= {"output.trackers": ["tensorboard"]}
     overrides |= {"training.recipe": "plain"}  # a head that answers all leaves nothing to learn
     return overrides | {"training.on_nonfinite": "skip", "training.nonfinite_limit": 100}
 

@@ -65,6 +65,7 @@ def test_curves_hold_each_point_once_however_a_run_was_stopped(
 ) -> None:
     overrides |= {"training.batch_size": 4, "evaluation.logging_steps": 1}
     overrides |= {"evaluation.save_steps": 4, "evaluation.eval_steps": 3}
+    overrides |= {"output.trackers": ["tensorboard"]}
     train(load_settings(overrides=overrides), progress=False)
     expected = event_points(Path(overrides["output.log_dir"]))
     overrides |= {"output.log_dir": str(tmp_path / "other-logs")}
@@ -86,7 +87,8 @@ def test_curves_hold_each_point_once_however_a_run_was_stopped(
 def test_a_new_run_in_the_place_of_another_starts_its_curves_anew(
     overrides: Overrides, tmp_path: Path
 ) -> None:
-    settings = load_settings(overrides=overrides | {"evaluation.logging_steps": 1})
+    overrides |= {"evaluation.logging_steps": 1, "output.trackers": ["tensorboard"]}
+    settings = load_settings(overrides=overrides)
     train(settings, progress=False)
     logs = Path(overrides["output.log_dir"])
     once = event_points(logs)

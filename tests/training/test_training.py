@@ -223,24 +223,6 @@ def test_a_run_whose_last_epoch_was_stale_did_not_stop_early(overrides: Override
     assert not result.stopped_early
 
 
-def test_tensorboard_holds_the_curves(overrides: Overrides) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    settings = load_settings(overrides=overrides | {"evaluation.logging_steps": 2})
-    result = train(settings, progress=False)
-    (events,) = (settings.output.log_dir / "run").glob("events*")
-    accumulator = EventAccumulator(str(events)).Reload()
-    tags = set(accumulator.Tags()["scalars"])
-    assert {
-        "train/loss", "train/accuracy", "train/learning_rate", "train/images_per_second",
-        "val/loss", "val/accuracy",
-    } <= tags  # fmt: skip
-    assert [e.step for e in accumulator.Scalars("train/loss")] == [2, 4, 6]
-    accuracies = [e.value for e in accumulator.Scalars("val/accuracy")]
-    expected = [result.baseline_accuracy, *(row["val_accuracy"] for row in result.history)]
-    assert accuracies == pytest.approx(expected)
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_photos(overrides: Overrides) -> None:
     overrides |= {"training.learning_rate": 1.0, "training.max_grad_norm": 1e30}
     run = set_up(load_settings(overrides=overrides), progress=False)

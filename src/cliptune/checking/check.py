@@ -34,8 +34,9 @@ from cliptune.data.splits import split_folders
 from cliptune.errors import DataError
 from cliptune.foreign_errors import disk_errors
 from cliptune.hints import not_there
+from cliptune.language import counting, joined, said
 from cliptune.storage import local_folder
-from cliptune.text import command, counted
+from cliptune.text import command
 
 TINY = 64  # pixels of the shorter edge
 HUGE = 50_000_000  # pixels
@@ -243,11 +244,16 @@ def _oddities(found: Inspected) -> list[tuple[str, str]]:
     width, height = found.width, found.height
     size = f"{width} × {height}"
     expected = IMAGE_FORMATS[found.path.suffix.lower()]
-    odd = []
+    odd: list[tuple[str, str]] = []
     if found.format not in expected:
-        odd.append(("wrong_ending", f"a {found.format}, not a {expected[0]}"))
+        odd.append(
+            (
+                "wrong_ending",
+                said("a {found}, not a {expected}", found=found.format, expected=expected[0]),
+            )
+        )
     if found.frames > 1:
-        odd.append(("animated", counted(found.frames, "picture")))
+        odd.append(("animated", counting(found.frames, "picture")))
     if min(width, height) < TINY:
         odd.append(("tiny", size))
     if width * height > HUGE:
@@ -261,10 +267,11 @@ def _oddities(found: Inspected) -> list[tuple[str, str]]:
     if found.mode in ("CMYK", "YCCK"):
         odd.append(("cmyk", found.mode))
     if found.sixteen_bit:
-        taken = f", {found.levels} taken as black to white" if found.levels else ""
-        odd.append(("sixteen_bit", f"{found.mode}{taken}"))
+        levels = joined(found.levels.split(" to "), " to ")
+        taken = said("{mode}, {levels} taken as black to white", mode=found.mode, levels=levels)
+        odd.append(("sixteen_bit", taken if found.levels else found.mode))
     if found.orientation != 1:
-        odd.append(("rotated", f"orientation {found.orientation}"))
+        odd.append(("rotated", said("orientation {number}", number=found.orientation)))
     if found.transparent:
         odd.append(("transparent", found.mode))
     return odd

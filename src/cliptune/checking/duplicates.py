@@ -17,6 +17,7 @@ from cliptune.checking.inspection import Inspected
 from cliptune.checking.near_duplicates import Near, near_pairs
 from cliptune.data.naming import clean_name
 from cliptune.data.splits import SPLIT_NAMES, SPLITS
+from cliptune.language import joined, said
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _near_groups(
 
 def _exact(group: _Group, class_of: Callable[[str], str]) -> list[Finding]:
     files, findings = group.files, []
-    detail = f"{len(files)} copies of one file"
+    detail = said("{count} copies of one file", count=len(files))
     if len({class_of(name) for name in files}) > 1:
         return [
             Finding("copies_across_classes", detail, files, files),
@@ -89,9 +90,8 @@ def _exact(group: _Group, class_of: Callable[[str], str]) -> list[Finding]:
     for split in SPLITS:
         inside = tuple(name for name in files if split_of(name) == split)
         if len(inside) > 1:
-            findings.append(
-                Finding("copies_in_class", f"{len(inside)} copies of one file", inside, inside[1:])
-            )
+            copies = said("{count} copies of one file", count=len(inside))
+            findings.append(Finding("copies_in_class", copies, inside, inside[1:]))
     return findings
 
 
@@ -128,8 +128,12 @@ def _in_words(group: _Group) -> str:
     near = [pair for _, _, pair in group.links]
     farthest = max(pair.distance for pair in near)
     views = [name for view, name in enumerate(VIEWS) if view and any(p.view == view for p in near)]
-    how = f", one {' or '.join(views)}" if views else ""
-    return f"{farthest} of {HASH_BITS} bits differ{how}"
+    if not views:
+        return said("{count} of {bits} bits differ", count=farthest, bits=HASH_BITS)
+    return said(
+        "{count} of {bits} bits differ, one {views}",
+        count=farthest, bits=HASH_BITS, views=joined([said(view) for view in views], " or "),
+    )  # fmt: skip
 
 
 def split_of(name: str) -> str:

@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 class Kind(NamedTuple):
-    """A kind of finding: how grave, its title, what to do."""
+    """A kind of finding: how grave, its title, what to do; both translated where shown."""
 
     severity: Severity
     title: str

@@ -12,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cliptune.language import marked
+
 HASH_EDGE = 16
 HASH_BITS = HASH_EDGE**2
 THUMB_EDGE = 48
 
 # What each hash of a photo is taken of: (left, top, right, bottom) as shares of its size.
 VIEWS: dict[str, tuple[float, float, float, float]] = {
-    "as it is": (0, 0, 1, 1),
-    "mirrored": (0, 0, 1, 1),
-    "cut on all sides": (0.025, 0.025, 0.975, 0.975),
-    "cut on all sides by more": (0.05, 0.05, 0.95, 0.95),
-    "cut on the left": (0.05, 0, 1, 1),
-    "cut on the right": (0, 0, 0.95, 1),
-    "cut at the top": (0, 0.05, 1, 1),
-    "cut at the bottom": (0, 0, 1, 0.95),
+    marked("as it is"): (0, 0, 1, 1),
+    marked("mirrored"): (0, 0, 1, 1),
+    marked("cut on all sides"): (0.025, 0.025, 0.975, 0.975),
+    marked("cut on all sides by more"): (0.05, 0.05, 0.95, 0.95),
+    marked("cut on the left"): (0.05, 0, 1, 1),
+    marked("cut on the right"): (0, 0, 0.95, 1),
+    marked("cut at the top"): (0, 0.05, 1, 1),
+    marked("cut at the bottom"): (0, 0, 1, 0.95),
 }
 # Columns of bits of all views, 16 each, side by side.
 _INSIDE = np.add.outer((HASH_EDGE + 1) * np.arange(len(VIEWS)), np.arange(HASH_EDGE)).ravel()

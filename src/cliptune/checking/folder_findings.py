@@ -18,7 +18,8 @@ from cliptune.data.image_files import IMAGE_SUFFIXES, is_picture, passed_over
 from cliptune.data.manifest import Manifest
 from cliptune.data.splits import SPLIT_NAMES, unknown_folders
 from cliptune.errors import DataError, named
-from cliptune.text import command, counted
+from cliptune.language import counting, joined, marked, said
+from cliptune.text import command
 
 FEW_PHOTOS = 10
 IMBALANCE = 5  # times as many photos in the largest class as in the smallest
@@ -35,40 +36,58 @@ def tree_findings(data_dir: Path, counts: Counts, folders: Mapping[str, Path]) -
     `folders` are those of the splits, as `split_folders` finds them.
     """
     if not any(sum(classes.values()) for classes in counts.values()):
-        expected = f"{data_dir}/train/<class>/ with photos ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        text = f"no photos yet; expected {expected}, the same for val/ and test/"
+        text = said(
+            "no photos yet; expected {folder}/train/<class>/ with photos ({endings}), the same for "
+            "val/ and test/",
+            folder=data_dir, endings=", ".join(sorted(IMAGE_SUFFIXES)),
+        )  # fmt: skip
         others = sorted(
             p.name for p in data_dir.iterdir() if p.is_dir() and p.name.lower() not in SPLIT_NAMES
         )
         remedy = f"'{command('cliptune', 'prepare', '--source', data_dir)} --output-dir NEW_FOLDER'"
         if others := [name for name in others if not name.startswith(".")]:
-            text += f"; it holds {named(others)}: if those are classes, split them with {remedy}"
+            text = said(
+                "{fault}; it holds {names}: if those are classes, split them with {remedy}",
+                fault=text, names=named(others), remedy=remedy,
+            )  # fmt: skip
         packed = [p.name for p in data_dir.iterdir() if "\\" in p.name and p.is_file()]
         if packed:
-            text += (
-                f"; the names of {counted(len(packed), 'file')} hold backslashes "
-                f"('{min(packed)}'), as archives packed on Windows leave them. "
-                f"Taken apart into folders by {remedy}"
-            )
+            text = said(
+                "{fault}; the names of {files} hold backslashes ('{name}'), as archives packed on "
+                "Windows leave them. Taken apart into folders by {remedy}",
+                fault=text, files=counting(len(packed), "file"), name=min(packed), remedy=remedy,
+            )  # fmt: skip
         return [Finding("no_photos", text)]
     findings = []
     train = counts.get("train")
     if train is None:
-        findings.append(Finding("no_train", f"{data_dir / 'train'} holds the photos to learn from"))
+        findings.append(
+            Finding(
+                "no_train",
+                said("{folder} holds the photos to learn from", folder=data_dir / "train"),
+            )
+        )
         train = {}
     elif len(train) < 2:
         findings.append(
             Finding(
-                "too_few_classes", f"{counted(len(train), 'class folder')}; expected at least two"
+                "too_few_classes",
+                said(
+                    "{folders}; expected at least two", folders=counting(len(train), "class folder")
+                ),
             )
         )
     empty = [
-        f"{folders['train'].name}/{name}: no photo" for name, number in train.items() if number == 0
+        said("{folder}/{name}: no photo", folder=folders["train"].name, name=name)
+        for name, number in train.items()
+        if number == 0
     ]
     findings += [Finding("empty_class", fault) for fault in empty]
     for split in ("val", "test"):
         if split not in counts:
-            findings.append(Finding(f"no_{split}", f"{data_dir / split}: no such folder"))
+            findings.append(
+                Finding(f"no_{split}", said("{folder}: no such folder", folder=data_dir / split))
+            )
         else:
             findings += _later_split(split, folders[split].name, counts[split], train)
     return findings
@@ -79,19 +98,24 @@ def _later_split(
 ) -> list[Finding]:
     if not any(classes.values()):
         kind = "empty_split" if split == "val" else "no_test"
-        return [Finding(kind, f"{folder}/ holds no photos")]
+        return [Finding(kind, said("{folder}/ holds no photos", folder=folder))]
     findings = []
     if missing := [name for name in train if not classes.get(name)]:
         findings.append(
-            Finding("class_missing", f"{folder}/ has no photos of {', '.join(missing)}")
+            Finding(
+                "class_missing",
+                said("{folder}/ has no photos of {names}", folder=folder, names=", ".join(missing)),
+            )
         )
     kind = "unknown_class" if split == "val" else "class_left_out"
     for name in classes:
         if name not in train:
             near = difflib.get_close_matches(_letters(name), map(_letters, train), n=1, cutoff=0.8)
             meant = [own for own in train if near and _letters(own) == near[0]]
-            hint = f"; did you mean '{meant[0]}'?" if meant else ""
-            findings.append(Finding(kind, f"{folder}/{name}{hint}"))
+            detail = f"{folder}/{name}"
+            if meant:
+                detail = said("{name}; did you mean '{other}'?", name=detail, other=meant[0])
+            findings.append(Finding(kind, detail))
     return findings
 
 
@@ -105,13 +129,22 @@ def size_findings(counts: Counts, manifest: Manifest | None) -> list[Finding]:
         some = ", ".join(few[:8]) + (", …" if len(few) > 8 else "")
         findings.append(
             Finding(
-                "few_photos", f"{counted(len(few), 'class')} with fewer than {FEW_PHOTOS}: {some}"
+                "few_photos",
+                said(
+                    "{classes} with fewer than {limit}: {names}",
+                    classes=counting(len(few), "class"),
+                    limit=FEW_PHOTOS,
+                    names=some,
+                ),
             )
         )
     small, large = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[large] >= IMBALANCE * train[small]:
-        numbers = f"{train[large]:,} of {large}, {train[small]:,} of {small}"
-        findings.append(Finding("imbalance", f"train/ holds {numbers}"))
+        detail = said(
+            "train/ holds {most:,} of {large}, {least:,} of {small}",
+            most=train[large], large=large, least=train[small], small=small,
+        )  # fmt: skip
+        findings.append(Finding("imbalance", detail))
     return findings
 
 
@@ -134,7 +167,7 @@ def name_findings(names: Iterable[str], *, prompted: Container[str] = ()) -> lis
         same[_letters(name)].append(name)
     groups = [group for group in same.values() if len(group) > 1]
     groups += [[*same[a], *same[b]] for a, b in _one_slip_apart(same)]
-    findings = [Finding("similar_names", " and ".join(group)) for group in groups]
+    findings = [Finding("similar_names", joined(group, " and ")) for group in groups]
     if odd := [name for name in names if _ODD.fullmatch(name) and name not in prompted]:
         some = ", ".join(odd[:8]) + (", …" if len(odd) > 8 else "")
         findings.append(Finding("odd_names", some))
@@ -187,7 +220,10 @@ def nested_findings(names: Sequence[str]) -> list[Finding]:
         else:
             direct.add("/".join(parts[:2]))
     return [
-        Finding("nested", f"{folder}/ holds {', '.join(sorted(inner)[:6])}")
+        Finding(
+            "nested",
+            said("{folder}/ holds {names}", folder=folder, names=", ".join(sorted(inner)[:6])),
+        )
         for folder, inner in sorted(below.items())
         if len(inner) > 1 and folder not in direct
     ]
@@ -201,7 +237,11 @@ def other_files(data_dir: Path, folders: Mapping[str, Path]) -> list[Finding]:
             kind = "unused_images" if is_picture(what) else "other_files"
             found[kind, what] += [path.relative_to(data_dir).as_posix() for path in paths]
     return [
-        Finding(kind, f"{len(files)} × {what}", tuple(sorted(files)))
+        Finding(
+            kind,
+            said("{count} × {what}", count=len(files), what=what),
+            tuple(sorted(files)),
+        )
         for (kind, what), files in sorted(found.items())
     ]
 
@@ -210,7 +250,10 @@ def unknown_folder_findings(data_dir: Path) -> list[Finding]:
     """Folders of photos beside the splits, which nothing reads."""
     known = ", ".join(SPLIT_NAMES)
     return [
-        Finding("unknown_folder", f"{name}/ holds photos and is none of {known}")
+        Finding(
+            "unknown_folder",
+            said("{name}/ holds photos and is none of {known}", name=name, known=known),
+        )
         for name in unknown_folders(data_dir)
     ]
 
@@ -236,13 +279,15 @@ def changed_findings(
         if name in files and files[name].sha256 and files[name].sha256 != digest
     }
     changes = (
-        (gone, "is gone", "are gone"),
-        (new, "is new", "are new"),
-        (other, "has other content", "have other content"),
+        (gone, marked("{count:,} is gone"), marked("{count:,} are gone")),
+        (new, marked("{count:,} is new"), marked("{count:,} are new")),
+        (other, marked("{count:,} has other content"), marked("{count:,} have other content")),
     )
     return [
         Finding(
-            "changed", f"{len(names):,} {one if len(names) == 1 else many}", tuple(sorted(names))
+            "changed",
+            said(one if len(names) == 1 else many, count=len(names)),
+            tuple(sorted(names)),
         )
         for names, one, many in changes
         if names

@@ -11,6 +11,7 @@ from cliptune.checking.findings import Finding
 from cliptune.checking.inspection import Inspected
 from cliptune.data.manifest import Manifest
 from cliptune.data.splits import SPLITS
+from cliptune.language import joined, said
 
 
 def group_findings(manifest: Manifest | None, files: Mapping[str, Inspected]) -> list[Finding]:
@@ -31,6 +32,10 @@ def group_findings(manifest: Manifest | None, files: Mapping[str, Inspected]) ->
     findings = []
     for group, names in sorted(members.items()):
         count = Counter(map(split_of, names))
-        parts = ", ".join(f"{count[split]} in {split}" for split in SPLITS if count[split])
-        findings += leak("groups_across_splits", names, f"group '{group}': {parts}")
+        parts = [
+            said("{count} in {split}", count=count[split], split=split)
+            for split in SPLITS if count[split]
+        ]  # fmt: skip
+        detail = said("group '{name}': {parts}", name=group, parts=joined(parts, ", "))
+        findings += leak("groups_across_splits", names, detail)
     return findings

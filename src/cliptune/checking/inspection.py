@@ -21,6 +21,7 @@ from cliptune.data.levels import find_range, is_deep
 from cliptune.data.orientation import orientation
 from cliptune.data.reading import TooManyPixels, open_content, read_content, to_rgb
 from cliptune.errors import ImageError, ResourceError
+from cliptune.language import translated as _
 
 MAX_FILE = 512 * 2**20  # bytes; photos are smaller
 # Decoded at a half, a quarter or an eighth of its size while its shorter edge stays above this.
@@ -63,7 +64,7 @@ class Inspector(Protocol):
 def inspect_all(paths: Sequence[Path], *, progress: bool = True) -> list[Inspected]:
     """`inspect` for each of `paths`, in their order, by as many processes as there are cores."""
     hidden = None if progress else True  # None: shown on a terminal only
-    with tqdm(total=len(paths), desc="checking", unit="img", leave=False, disable=hidden) as bar:
+    with tqdm(total=len(paths), desc=_("checking"), unit="img", leave=False, disable=hidden) as bar:
         results = []
         for some in _inspected(paths):
             results += some

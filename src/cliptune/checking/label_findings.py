@@ -16,7 +16,7 @@ from cliptune.checking.findings import Finding
 from cliptune.data.image_files import find_images
 from cliptune.data.multilabel import SEPARATOR, read_labels
 from cliptune.errors import DataError
-from cliptune.text import counted
+from cliptune.language import counting, said
 
 ENOUGH = 5  # photos of a class, before anything is said of what comes with it
 EXPECTED = 10  # photos with both of two classes, if they came by chance, before none is odd
@@ -55,7 +55,7 @@ def read_all_labels(data_dir: Path, folders: Mapping[str, Path]) -> Listed:
             path.relative_to(data_dir).as_posix()
             for path in find_images(folder) if path not in photos
         ):  # fmt: skip
-            listed.findings.append(Finding("not_listed", counted(len(others), "photo"), others))
+            listed.findings.append(Finding("not_listed", counting(len(others), "photo"), others))
     return listed
 
 
@@ -74,13 +74,24 @@ def together_findings(labels: Mapping[str, Sequence[str]]) -> list[Finding]:
         for second, other in enumerate(names):
             both, count = both_CC[first, second], counts_C[first]
             if first != second and both == count >= ENOUGH:
-                findings.append(
-                    Finding("always_together", f"all {count} photos of {name} show {other} as well")
-                )
+                detail = said(
+                    "all {count} photos of {name} show {other} as well",
+                    count=count, name=name, other=other,
+                )  # fmt: skip
+                findings.append(Finding("always_together", detail))
             expected = count * counts_C[second] / len(labels)
             if first < second and not both and expected >= EXPECTED:
-                detail = f"{name} and {other}: on no photo; about {expected:.0f} by chance"
+                detail = said(
+                    "{name} and {other}: on no photo; about {expected:.0f} by chance",
+                    name=name, other=other, expected=expected,
+                )  # fmt: skip
                 findings.append(Finding("never_together", detail))
     if without := tuple(photo for photo, own in labels.items() if not own):
-        findings.append(Finding("no_label", f"{len(without)} of {len(labels)}", without))
+        findings.append(
+            Finding(
+                "no_label",
+                said("{count} of {total}", count=len(without), total=len(labels)),
+                without,
+            )
+        )
     return findings

@@ -22,7 +22,9 @@ from cliptune.data.reading import read_reduced
 from cliptune.errors import ImageError, named
 from cliptune.files import whole_file
 from cliptune.html import picture, render
-from cliptune.text import counted, shorten, wrap
+from cliptune.language import amount, marked
+from cliptune.language import translated as _
+from cliptune.text import shorten, wrap
 
 SHOWN = 4  # findings of a kind in the text
 GROUPS = 60  # of a kind on the page
@@ -34,6 +36,9 @@ SEEN = (
     "wrong_ending", "animated", "tiny", "huge", "extreme_shape", "blank", "grey", "cmyk",
     "sixteen_bit", "rotated", "transparent",
 )  # fmt: skip
+_SEVERITIES = (
+    marked("{number:,} error"), marked("{number:,} warning"), marked("{number:,} note")
+)  # fmt: skip
 _EDGE = 180  # pixels of a picture on the page
 
 
@@ -43,7 +48,7 @@ class Photo:
 
     file: str
     split: str
-    class_name: str
+    class_name: str  # "" where it lies in the folder of the split itself
     rest: str  # of its path, below the class
     picture: str
     moved: bool  # whether --fix would set it aside
@@ -87,14 +92,17 @@ def check_text(result: CheckResult) -> str:
     for severity in reversed(SEVERITIES):
         kinds = _by_kind(result.of(severity))
         if kinds:
-            parts.append(f"{counted(len(result.of(severity)), severity)}:")
+            number = amount(len(result.of(severity)), severity)
+            parts.append(_("{findings}:").format(findings=number))
             parts += [_kind_text(kind, findings) for kind, findings in kinds.items()]
-    verdict = (
-        f"{result.data_dir}: {counted(result.num_photos, 'photo')} read; "
-        f"{counted(len(result.errors), 'error')}, {counted(len(result.warnings), 'warning')}."
+    verdict = _("{folder}: {photos} read; {errors}, {warnings}.").format(
+        folder=result.data_dir,
+        photos=amount(result.num_photos, "photo"),
+        errors=amount(len(result.errors), "error"),
+        warnings=amount(len(result.warnings), "warning"),
     )
     if not result.errors:
-        verdict += " It can be trained on."
+        verdict += " " + _("It can be trained on.")
     if result.suspects is not None:
         parts.append(wrap(_judged(result.suspects)))
     return "\n\n".join([*parts, wrap(verdict)])
@@ -102,37 +110,43 @@ def check_text(result: CheckResult) -> str:
 
 def _judged(suspects: Suspects) -> str:
     """What the ranking of labels rests on."""
-    contradicted = len(suspects.photos)
-    said = (
-        f"{counted(suspects.num_judged, 'label')} judged by {suspects.model}, each by the labels "
-        f"of other photos: {suspects.agreeing:.0%} agree, {contradicted:,} are contradicted. "
-        "Where the model knows classes badly, it contradicts right labels, too: the order tells "
-        "more than the number."
+    text = _(
+        "{labels} judged by {model}, each by the labels of other photos: {agreeing:.0%} agree, "
+        "{contradicted:,} are contradicted. Where the model knows classes badly, it contradicts "
+        "right labels, too: the order tells more than the number."
+    ).format(
+        labels=amount(suspects.num_judged, "label"),
+        model=suspects.model,
+        agreeing=suspects.agreeing,
+        contradicted=len(suspects.photos),
     )
     if suspects.unjudged:
-        said += f" Too few photos to judge labels of: {named(suspects.unjudged)}."
-    return said
+        text += " " + _("Too few photos to judge labels of: {names}.").format(
+            names=named(suspects.unjudged)
+        )
+    return text
 
 
 def _kind_text(kind: str, findings: Sequence[Finding]) -> str:
-    lines = [f"  {KINDS[kind].title} ({len(findings):,})"]
+    lines = [f"  {_(KINDS[kind].title)} ({len(findings):,})"]
     for finding in findings[:SHOWN]:
         text = "\n".join(wrap(line, indent="    ") for line in _lines(finding))
         lines += [shorten(line, 80) for line in text.split("\n")]
     if len(findings) > SHOWN:
-        lines.append(f"    … and {len(findings) - SHOWN:,} more")
-    return "\n".join([*lines, wrap(f"→ {KINDS[kind].remedy}", indent="    ")])
+        lines.append("    " + _("… and {count:,} more").format(count=len(findings) - SHOWN))
+    return "\n".join([*lines, wrap(f"→ {_(KINDS[kind].remedy)}", indent="    ")])
 
 
 def _lines(finding: Finding) -> list[str]:
+    detail = _(finding.detail)
     if not finding.files:
-        return [finding.detail]
+        return [detail]
     if len(finding.files) == 1:
-        return [f"{finding.files[0]}: {finding.detail}"]
+        return [f"{finding.files[0]}: {detail}"]
     shown = [f"= {name}" for name in finding.files[:3]]
     if len(finding.files) > 3:
-        shown.append(f"… {len(finding.files) - 3} more")
-    return [f"{finding.detail}:", *shown]
+        shown.append(_("… {count} more").format(count=len(finding.files) - 3))
+    return [_("{findings}:").format(findings=detail), *shown]
 
 
 def write_check(result: CheckResult, output_dir: Path, command: str | None = None) -> list[Path]:
@@ -179,22 +193,22 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Sec
     more = 0
     if kind.startswith(("copies", "near", "groups")):
         groups = [
-            _group(result.data_dir, f.files, f.detail, f.offenders) for f in findings[:GROUPS]
+            _group(result.data_dir, f.files, _(f.detail), f.offenders) for f in findings[:GROUPS]
         ]
         more = len(findings) - GROUPS
     elif kind == SUSPECT and result.suspects is not None:
         groups = [
-            _beside_typical(result.data_dir, result.suspects, place, f.detail)
+            _beside_typical(result.data_dir, result.suspects, place, _(f.detail))
             for place, f in enumerate(findings[:GROUPS])
         ]
         more = len(findings) - GROUPS
     elif kind in SEEN:
         names = [f.files[0] for f in findings]
-        details = {f.files[0]: f.detail for f in findings}
+        details = {f.files[0]: _(f.detail) for f in findings}
         groups = [_group(result.data_dir, names, "", (), limit=PICTURES, details=details)]
     else:
         lines = [
-            Line(file=name, detail=finding.detail)
+            Line(file=name, detail=_(finding.detail))
             for finding in findings[:LINES]
             for name in (finding.files[:PHOTOS] or [""])
         ]
@@ -202,8 +216,8 @@ def _section(result: CheckResult, kind: str, findings: Sequence[Finding]) -> Sec
     return Section(
         kind=kind,
         severity=KINDS[kind].severity,
-        title=KINDS[kind].title,
-        remedy=KINDS[kind].remedy,
+        title=_(KINDS[kind].title),
+        remedy=_(KINDS[kind].remedy),
         total=len(findings),
         groups=groups,
         lines=lines,
@@ -226,10 +240,10 @@ def _group(
         pictures = list(pool.map(lambda name: _picture(data_dir / name), names))
     photos = []
     for name, data in zip(names, pictures, strict=True):
-        split, class_name, rest = name.split("/", 2)
+        split, *folder, rest = name.split("/", 2)  # of several labels none is a folder
         photos.append(
             Photo(
-                file=name, split=split, class_name=class_name, rest=rest, picture=data,
+                file=name, split=split, class_name="".join(folder), rest=rest, picture=data,
                 moved=name in offenders, detail=details.get(name, ""),
             )
         )  # fmt: skip
@@ -239,10 +253,11 @@ def _group(
 def _beside_typical(data_dir: Path, suspects: Suspects, place: int, detail: str) -> Group:
     """A photo whose label is contradicted, and what is typical of both names."""
     found = suspects.photos[place]
-    details = {found.file: "contradicted"}
+    details = {found.file: _("contradicted")}
     for name in (found.label, found.suggested):
         typical = suspects.typical.get(name, ())
-        details |= {file: f"typical of {name}" for file in typical if file != found.file}
+        said = _("typical of {name}").format(name=name)
+        details |= {file: said for file in typical if file != found.file}
     return _group(data_dir, list(details), f"{place + 1}. {detail}", (), details=details)
 
 

@@ -15,6 +15,7 @@ from cliptune.checking.findings import Finding
 from cliptune.data.label_studio import task, write_tasks
 from cliptune.errors import UserError
 from cliptune.files import whole_file
+from cliptune.language import said
 from cliptune.text import no_formula
 
 KIND = "suspect_label"
@@ -56,7 +57,12 @@ class Suspects:
         return [
             Finding(
                 KIND,
-                f"labelled {each.label}, looks like {each.suggested} (score {each.score:.2f})",
+                said(
+                    "labelled {label}, looks like {other} (score {score:.2f})",
+                    label=each.label,
+                    other=each.suggested,
+                    score=each.score,
+                ),
                 (each.file,),
             )
             for each in self.photos

@@ -9,13 +9,15 @@ from cliptune.commands.screen import below
 from cliptune.errors import UserError
 from cliptune.files import user_path
 from cliptune.hints import check_choice
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.storage import (
     check_output_folder,
     folder_here,
     local_folder,
     output_folder,
 )
-from cliptune.text import command, counted
+from cliptune.text import command
 
 if TYPE_CHECKING:
     from cliptune.checking.check import CheckResult
@@ -82,28 +84,36 @@ def check_to_screen(
         )
     if undo:
         back = bring_back(data_dir)
-        print(f"{data_dir}: {counted(len(back), 'file')} brought back from {data_dir / QUARANTINE}")
+        print(_("{folder}: {files} brought back from {quarantine}").format(
+            folder=data_dir, files=amount(len(back), "file"), quarantine=data_dir / QUARANTINE
+        ))  # fmt: skip
         return 0
     if fix and (moved := finish(data_dir)):
-        files = counted(len(moved), "file")
-        print(f"{data_dir}: finished a --fix that was broken off; {files} set aside.")
+        print(_("{folder}: finished a --fix that was broken off; {files} set aside.").format(
+            folder=data_dir, files=amount(len(moved), "file")
+        ))  # fmt: skip
         return 0
     result = suspects.added_to(
         _checked(data_dir, engine=engine, ray_address=ray_address, debug=debug)
     )
     with output_folder(output) as folder:
         page = write_check(result, folder, line)[1]
-    print(f"{check_text(result)}\n\nPictures: {below(output, page.name)}")
+    pictures = _("Pictures: {page}").format(page=below(output, page.name))
+    print(f"{check_text(result)}\n\n{pictures}")
     if suspects.export is not None:
-        print(f"To edit: {suspects.export}")
+        print(_("To edit: {path}").format(path=suspects.export))
     if not fix:
         return result.exit_code(strict=strict)
     moved = set_aside(data_dir, result.offenders)
     print(
-        f"\n{counted(len(moved), 'file')} set aside in {data_dir / QUARANTINE}; none was deleted."
+        "\n"
+        + _("{files} set aside in {quarantine}; none was deleted.").format(
+            files=amount(len(moved), "file"), quarantine=data_dir / QUARANTINE
+        )
     )
     if moved:
-        print(f"To bring them back: {command('cliptune', 'check', data_dir, '--undo')}")
+        line = command("cliptune", "check", data_dir, "--undo")
+        print(_("To bring them back: {line}").format(line=line))
     # What no file's absence mends is left: a missing folder, say.
     return 2 if any(not finding.offenders for finding in result.errors) else 0
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from cliptune.commands.options import Debug
+from cliptune.language import amount
+from cliptune.language import translated as _
 
 
 def manifest(
@@ -18,6 +20,6 @@ def manifest(
 ) -> None:
     """List photos for `predict --engine ray`, a hundred million if need be."""
     from cliptune.distributed import manifest as write
-    from cliptune.text import counted
 
-    print(f"{counted(write(source, output), 'photo')}: {output}")
+    photos = amount(write(source, output), "photo")
+    print(_("{photos}: {path}").format(photos=photos, path=output))

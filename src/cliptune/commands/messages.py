@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 
-from cliptune.foreign_errors import DISK
 from cliptune.text import one_line
 
 # For screens and pipes whose encoding lacks them, such as those of Windows in Western Europe.
@@ -65,7 +64,6 @@ def set_up_logging(*, debug: bool) -> None:
 
 
 def _in_a_thread(fault: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writing thread ends on a full disk; the main one raises the same error."""
-    error = fault.exc_value
-    if not (isinstance(error, OSError) and error.errno in DISK):
+    """TensorBoard's writing thread ends where it cannot write; the main one warns of the same."""
+    if not isinstance(fault.exc_value, OSError):
         threading.__excepthook__(fault)

@@ -15,6 +15,8 @@ from cliptune.commands.screen import place_of
 from cliptune.errors import UserError
 from cliptune.files import user_path
 from cliptune.hints import address_fault
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.storage import (
     address_of,
     is_address,
@@ -78,10 +80,17 @@ def predict_on_cluster(
         )
     done = predict(checkpoint, images, output, **options)
     new = done.rows - done.before
-    earlier = f", {done.before:,} of them earlier" if done.before else ""
-    print(f"{counted(done.rows, 'image')} answered{earlier}: {done.output}")
+    text = (
+        _("{images} answered, {before:,} of them earlier: {output}")
+        if done.before
+        else _("{images} answered: {output}")
+    )
+    images = amount(done.rows, "image")
+    print(text.format(images=images, before=done.before, output=done.output))
     if new:
-        print(f"{new:,} in {tqdm.format_interval(done.seconds)}, {done.rate:.1f} images/s")
+        print(_("{count:,} in {time}, {rate:.1f} images/s").format(
+            count=new, time=tqdm.format_interval(done.seconds), rate=done.rate
+        ))  # fmt: skip
     if done.errors:
         print(
             f"error: {counted(done.errors, 'image')} could not be read; column error says why",
@@ -108,7 +117,7 @@ def _show_or_write(
 
     unreadable = []
     hidden = len(paths) <= predictor.batch_size or None  # None: shown on a terminal only
-    bar = tqdm(results, "predicting", len(paths), unit="img", disable=hidden, leave=False)
+    bar = tqdm(results, _("predicting"), len(paths), unit="img", disable=hidden, leave=False)
     if output is None:
         for result in bar:
             unreadable += [result] if isinstance(result, Unreadable) else []
@@ -119,8 +128,8 @@ def _show_or_write(
             for result in bar:
                 unreadable += [result] if isinstance(result, Unreadable) else []
                 write(result)
-        done = counted(len(paths) - len(unreadable), "image")
-        print(f"{done} predicted: {place_of(output)}")
+        done = amount(len(paths) - len(unreadable), "image")
+        print(_("{images} predicted: {output}").format(images=done, output=place_of(output)))
     if unreadable:
         from cliptune.errors import listing
 

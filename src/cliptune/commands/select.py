@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cliptune.commands.options import BaseModelName, BatchSize, Debug, Device, OneCheckpoint
+from cliptune.language import translated as _
 
 
 def select(
@@ -55,9 +56,10 @@ def select(
     )  # fmt: skip
     page = write_selection(selection, output, images=images)
     print(wrap(selection.text()))
+    print("\n" + _("Pictures: {page}").format(page=page))
     if output.suffix.lower() == ".json":
-        print(f"\nPictures: {page}\nTo import into Label Studio: {output}")
+        print(_("To import into Label Studio: {path}").format(path=output))
         return
-    print(f"\nPictures: {page}\nList, whose column label is yours to fill: {output}")
+    print(_("List, whose column label is yours to fill: {path}").format(path=output))
     words = ["--source", output, "--root", images, "--output-dir", "NEW_FOLDER"]
-    print(f"Then:\n  {command('cliptune', 'prepare', *words)}")
+    print(f"{_('Then:')}\n  {command('cliptune', 'prepare', *words)}")

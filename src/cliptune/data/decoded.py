@@ -28,6 +28,7 @@ from tqdm import tqdm
 from cliptune.data.reading import open_content
 from cliptune.errors import ImageError
 from cliptune.files import delete_folder, hidden, whole_folder
+from cliptune.language import translated as _
 from cliptune.locks import Lock, one_at_a_time
 from cliptune.text import counted
 
@@ -178,7 +179,7 @@ def _build(folder: Path, paths: Sequence[Path], decode: Decode, *, progress: boo
     with whole_folder(folder) as partial:
         with (
             (partial / "pixels.u8").open("wb") as file,
-            tqdm(total=len(paths), desc="decoding", unit="img", leave=False, disable=off) as bar,
+            tqdm(total=len(paths), desc=_("decoding"), unit="img", leave=False, disable=off) as bar,
         ):
             for image in _decoded(paths, decode):
                 if image is None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cliptune.errors import DataError
 from cliptune.hints import not_there
+from cliptune.language import said
 from cliptune.storage import listed, local_folder
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,9 @@ def passed_over(folder: Path, *, with_classes: bool = True) -> dict[str, list[Pa
     for path in _files(folder):
         ending = path.suffix.lower()
         if ending not in IMAGE_SUFFIXES:
-            found[ending or "no ending"].append(path)
+            found[ending or said("no ending")].append(path)
         elif with_classes and path.parent == folder:
-            found[f"{ending} outside a class folder"].append(path)
+            found[said("{ending} outside a class folder", ending=ending)].append(path)
     return {what: sorted(found[what]) for what in sorted(found)}
 
 

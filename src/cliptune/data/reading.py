@@ -25,6 +25,7 @@ from cliptune.data.levels import check_upper_half, is_deep, loses_lower_half, to
 from cliptune.data.orientation import forget_unreadable_tags, orientation, turned
 from cliptune.errors import ImageError, MissingExtra, StorageError, UserError
 from cliptune.foreign_errors import CANNOT_READ_NOW
+from cliptune.language import translated as _
 from cliptune.storage import address_of, read_bytes
 
 P = ParamSpec("P")
@@ -150,7 +151,7 @@ def find_unreadable(paths: Sequence[Path], *, progress: bool = False) -> list[Un
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(_fault, paths, chunksize=16)
         hidden = None if progress else True  # None: shown on a terminal only
-        bar = tqdm(results, "reading", len(paths), unit="img", leave=False, disable=hidden)
+        bar = tqdm(results, _("reading"), len(paths), unit="img", leave=False, disable=hidden)
         return [fault for fault in bar if fault is not None]
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tqdm import tqdm
 
 from cliptune.files import whole_folder
+from cliptune.language import translated
 
 Color = tuple[int, int, int]
 OVERSAMPLING = 3  # drawn three times as large, then reduced, for smooth edges
@@ -113,7 +114,9 @@ def draw_dataset(
     jobs = [(s, b, i) for s, count in counts.items() for b in breeds for i in range(count)]
     hidden = None if progress else True  # None: shown on a terminal only
     with whole_folder(output_dir) as partial:
-        for split, breed, index in tqdm(jobs, "drawing", unit="img", leave=False, disable=hidden):
+        for split, breed, index in tqdm(
+            jobs, translated("drawing"), unit="img", leave=False, disable=hidden
+        ):
             key = [seed, zlib.crc32(split.encode()), zlib.crc32(breed.encode()), index]
             path = partial / split / breed / f"{breed}_{index + 1:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from cliptune.evaluation.report import Evaluation
 from cliptune.inference.output import open_output
 from cliptune.inference.prediction import Prediction
 from cliptune.inference.predictor import Predictor
+from cliptune.language import translated as _
 from cliptune.storage import folder_here
 from cliptune.text import command
 from cliptune.training.reporting import clock
@@ -42,15 +43,15 @@ class DemoResult:
     def lines(self) -> list[tuple[str, str]]:
         """(what, value) for the final table."""
         tuned, baseline = self.evaluation.tuned, self.evaluation.baseline
-        before = f"{baseline.accuracy:.1%} zero-shot → " if baseline else ""
+        before = _("{before:.1%} zero-shot → ").format(before=baseline.accuracy) if baseline else ""
         return [
-            ("test accuracy", f"{before}{tuned.accuracy:.1%} tuned"),
-            ("time", f"{clock(self.seconds)} in all"),
-            ("drawings", str(self.data_dir)),
-            ("checkpoint", str(self.checkpoint)),
-            ("curves", str(self.output_dir / "run" / "training_curves.png")),
-            ("report", str(self.output_dir / "evaluation" / "report.html")),
-            ("predictions", str(self.predictions)),
+            (_("test accuracy"), before + _("{figure:.1%} tuned").format(figure=tuned.accuracy)),
+            (_("time"), _("{time} in all").format(time=clock(self.seconds))),
+            (_("drawings"), str(self.data_dir)),
+            (_("checkpoint"), str(self.checkpoint)),
+            (_("curves"), str(self.output_dir / "run" / "training_curves.png")),
+            (_("report"), str(self.output_dir / "evaluation" / "report.html")),
+            (_("predictions"), str(self.predictions)),
         ]
 
 

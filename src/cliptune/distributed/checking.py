@@ -14,6 +14,7 @@ from cliptune.checking.check import check as check_by
 from cliptune.checking.inspection import CHUNK, Inspected, inspect_some
 from cliptune.distributed.engine import import_ray, ray_running
 from cliptune.errors import ResourceError
+from cliptune.language import translated as _
 
 _AHEAD = 4  # chunks for each core, so that none waits for the next
 
@@ -45,7 +46,7 @@ def _inspect(ray: Any, paths: Sequence[Path], *, progress: bool) -> list[Inspect
     results: list[Inspected] = []
     hidden = None if progress else True  # None: shown on a terminal only
     ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    with tqdm(total=len(paths), desc="checking", unit="img", leave=False, disable=hidden) as bar:
+    with tqdm(total=len(paths), desc=_("checking"), unit="img", leave=False, disable=hidden) as bar:
         for start in [*range(0, len(paths), CHUNK), *[None] * ahead]:
             if start is not None:
                 chunk = paths[start : start + CHUNK]

@@ -19,6 +19,7 @@ from cliptune.distributed.manifests import import_pyarrow, refuse_missing
 from cliptune.distributed.places import absolute, parent
 from cliptune.errors import DataError, DeviceError, UserError
 from cliptune.files import SUMS
+from cliptune.language import translated as _
 from cliptune.locks import Lock
 from cliptune.model.checkpoint import resolve_checkpoint
 from cliptune.model.prior import Prior
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 DECODING = ("auto", "beside", "apart")
 THREADS = 16  # that read photos of a node's process: most of the time they wait for storage
 _LINE_S = 60  # between two lines of progress, where there is no terminal
-_SMALL_BLOCK = 2**18  # bytes: answers are handed on as they come, not a hundred megabytes at a time
+_SMALL_BLOCK = 2**20  # bytes: answers are handed on as they come; of each block Ray keeps 2 KB
 _LARGE_BLOCK = 2**27  # bytes: crops go from node to node by the batch
 
 
@@ -253,7 +254,7 @@ def _answer(pipeline: _Pipeline, shards: list[int], *, before: int, progress: bo
     collector = Collector(asked, lambda shard, table: write_table(part(folder, shard), table))
     hidden = None if progress else True  # None: shown on a terminal only
     bar = tqdm(
-        desc="predicting", total=asked.rows, initial=before, unit="img", smoothing=0.05,
+        desc=_("predicting"), total=asked.rows, initial=before, unit="img", smoothing=0.05,
         disable=hidden, leave=False,
     )  # fmt: skip
     told = started = time.monotonic()

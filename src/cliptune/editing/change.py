@@ -35,6 +35,7 @@ from cliptune.editing.labels import LabelAdded, add_label, figures_without
 from cliptune.editing.placing import place_class
 from cliptune.errors import CheckpointError, ImageError, UserError, listing
 from cliptune.files import user_path
+from cliptune.language import translated as _
 from cliptune.model.answers import Floats, class_means
 from cliptune.model.checkpoint import MEANS, Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier
@@ -265,7 +266,7 @@ def _placed_by(
 ) -> tuple[torch.Tensor, Floats]:
     """(D,) class weight and (D,) mean direction of a class, by all its photos at `paths`."""
     samples = [Sample(path, 0) for path in paths]
-    predictions = measuring.predict([classifier], samples, f"photos of {name}")
+    predictions = measuring.predict([classifier], samples, _("photos of {name}").format(name=name))
     if predictions.unreadable:
         lines = listing([str(fault) for fault in predictions.unreadable])
         raise ImageError(

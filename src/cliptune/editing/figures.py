@@ -21,6 +21,7 @@ from cliptune.errors import DataError, listing
 from cliptune.evaluation.statistics.grouped import Groups, share_of
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import Labels, Logits, top_k_hits
+from cliptune.language import translated as _
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier
@@ -151,7 +152,9 @@ def figures_on_split(
     """(figures of `classifier`, which knows the class `index` of `parts`, or why none)."""
     if not photos.samples:
         return None, photos.why_none
-    predictions = measuring.predict([classifier], photos.samples, f"measuring on {photos.split}")
+    predictions = measuring.predict(
+        [classifier], photos.samples, _("measuring on {split}").format(split=photos.split)
+    )
     if predictions.unreadable:
         lines = listing([str(fault) for fault in predictions.unreadable])
         left_out = counted(len(predictions.unreadable), "unreadable image")

@@ -25,6 +25,7 @@ from cliptune.editing.label_photos import LabelPhotos
 from cliptune.editing.label_placing import place_label, usual_share, zero_shot_worth
 from cliptune.errors import CheckpointError, DataError, ImageError, listing
 from cliptune.evaluation.statistics.label_answering import fit_one_threshold
+from cliptune.language import translated as _
 from cliptune.model.answers import Features, Floats, Logits
 from cliptune.model.classifier import Classifier
 from cliptune.model.label_answers import (
@@ -126,7 +127,7 @@ def _learned(
     """The photos given and those of train, as far as they can be read: the given all must be."""
     train, count = photos.to_learn_from(), len(photos.given)
     samples = [*(Sample(path, 0) for path in photos.given), *train.samples]
-    said = measuring.predict([classifier], samples, f"photos for {name}")
+    said = measuring.predict([classifier], samples, _("photos of {name}").format(name=name))
     refused = [fault for fault in said.unreadable if fault.path in photos.given]
     if refused:
         lines = listing([str(fault) for fault in refused])
@@ -189,7 +190,9 @@ def _said(
     """(logits, labels) (N, C) of the photos of `split` that can be read; None without any."""
     if split is None or not split.samples:
         return None
-    said = measuring.predict([classifier], split.samples, f"measuring on {split.name}")
+    said = measuring.predict(
+        [classifier], split.samples, _("measuring on {split}").format(split=split.name)
+    )
     if said.unreadable:
         lines = listing([str(fault) for fault in said.unreadable])
         left_out = counted(len(said.unreadable), "unreadable image")

@@ -8,29 +8,33 @@ from cliptune.editing.label_figures import LabelChangeFigures
 from cliptune.editing.label_text import OTHERS, label_answers_text, label_figures_text
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import in_words, percent
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.model.checkpoint import read_checkpoint
-from cliptune.text import counted, fit, one_line, shorten, wrap
+from cliptune.text import fit, one_line, right, shorten, wrap
 
 
 def change_text(change: ClassChange) -> str:
     """What was written, the figures before and after, and what they do not tell."""
-    count = counted(len(change.checkpoint.record.class_names), "class")
+    count = amount(len(change.checkpoint.record.class_names), "class")
     lines = [
-        f"{_title(change)}; {count} now",
-        f"  from   {one_line(str(change.source))}",
-        f"  wrote  {one_line(str(change.checkpoint.path))}",
+        _("{change}; {classes} now").format(change=_title(change), classes=count),
+        _("  from   {path}").format(path=one_line(str(change.source))),
+        _("  wrote  {path}").format(path=one_line(str(change.checkpoint.path))),
         "",
     ]
     if change.figures is None:
         reason = change.unmeasured.rstrip(".")
-        lines.append(wrap(f"Accuracy was not measured: no photos to measure on. {reason}."))
-        lines.append(wrap("Name a folder with the split in it with --data-dir to measure."))
+        lines.append(wrap(
+            _("Accuracy was not measured: no photos to measure on. {reason}.").format(reason=reason)
+        ))  # fmt: skip
+        lines.append(wrap(_("Name a folder with the split in it with --data-dir to measure.")))
     elif isinstance(change.figures, LabelChangeFigures):
         lines += label_figures_text(change.figures, name=change.class_name, added=change.added)
     else:
         lines += _figures(change, change.figures)
     if change.checkpoint.record.task == "multilabel":
-        said = [OTHERS]
+        said = [_(OTHERS)]
         if change.label is not None:
             split = None if change.figures is None else change.figures.split
             said += label_answers_text(change.label, name=change.class_name, split=split)
@@ -40,51 +44,66 @@ def change_text(change: ClassChange) -> str:
         lines += ["", wrap(_about_answers(change, scores_photos=answers.score == "photos"))]
         before = read_checkpoint(change.source).record.answers
         if before is not None and (before.sets is not None or before.sure is not None):
-            lines.append(wrap(
+            lines.append(wrap(_(
                 "Prediction sets, and the class or parent it is sure of, are left out: what they "
                 "promise was fitted on the classes before."
-            ))  # fmt: skip
+            )))  # fmt: skip
     return "\n".join(lines)
 
 
 def _title(change: ClassChange) -> str:
     name = shorten(change.class_name, 30)
     if not change.added:
-        return f"class '{name}' removed"
+        return _("class '{name}' removed").format(name=name)
     count = change.num_photos
-    source = counted(count, "photo") if count else "its prompts"
-    return f"class '{name}' added from {source}"
+    source = amount(count, "photo") if count else _("its prompts")
+    return _("class '{name}' added from {source}").format(name=name, source=source)
 
 
 def _figures(change: ClassChange, figures: ChangeFigures) -> list[str]:
     name = shorten(change.class_name, 20)
     lines = [
-        f"  {'':<28}{'before':>19}{'after':>19}{'photos':>8}",
-        _row("other classes, top-1, %", figures.before, figures.after, figures.num_others),
+        f"  {'':<28}{right(_('before'), 19)}{right(_('after'), 19)}{right(_('photos'), 8)}",
+        _row(_("other classes, top-1, %"), figures.before, figures.after, figures.num_others),
     ]
     if figures.num_new:
-        lines.append(_row("new class, recall, %", None, figures.recall, figures.num_new))
-        lines.append(_row("new class, precision, %", None, figures.precision, None))
+        lines.append(_row(_("new class, recall, %"), None, figures.recall, figures.num_new))
+        lines.append(_row(_("new class, precision, %"), None, figures.precision, None))
     if figures.known is not None:
-        lines.append(_row("new class, taken as known, %", None, figures.known, figures.num_new))
-    text = (
-        f"Measured on the {figures.split} split of {one_line(figures.data_dir)}. In brackets: "
-        "95 % intervals, of other photos like these."
-    )
+        lines.append(_row(_("new class, taken as known, %"), None, figures.known, figures.num_new))
+    texts = [
+        _("Measured on the {split} split of {folder}.").format(
+            split=figures.split, folder=one_line(figures.data_dir)
+        ),
+        _("In brackets: 95 % intervals, of other photos like these."),
+    ]
     if change.added:
-        text += f" Photos of other classes taken for '{name}': {figures.taken}."
+        texts.append(
+            _("Photos of other classes taken for '{name}': {count}.").format(
+                name=name, count=figures.taken
+            )
+        )
         if not figures.num_new:
-            but = " but those it was added from" if change.num_photos else ""
-            text += (
-                f" There are no photos of '{name}' in that split{but}, so how well it is told was "
-                "not measured."
-            )
+            texts.append(_unmeasured(change).format(name=name))
         if change.num_photos and figures.split == "val":
-            text += (
-                " Val photos of the other classes helped to place the new one, so their accuracy "
-                "leans to the good side; measure on --split test, too."
+            texts.append(
+                _(
+                    "Val photos of the other classes helped to place the new one, so their "
+                    "accuracy leans to the good side; measure on --split test, too."
+                )
             )
-    return [*lines, "", wrap(text)]
+    return [*lines, "", wrap(" ".join(texts))]
+
+
+def _unmeasured(change: ClassChange) -> str:
+    if change.num_photos:
+        return _(
+            "There are no photos of '{name}' in that split but those it was added from, so how "
+            "well it is told was not measured."
+        )
+    return _(
+        "There are no photos of '{name}' in that split, so how well it is told was not measured."
+    )
 
 
 def _row(title: str, before: Estimate | None, after: Estimate | None, count: int | None) -> str:
@@ -95,12 +114,19 @@ def _row(title: str, before: Estimate | None, after: Estimate | None, count: int
 
 def _about_answers(change: ClassChange, *, scores_photos: bool) -> str:
     text = (
-        "The scaling of probabilities and the threshold for 'none of these' are those fitted "
-        f"before this class was {'added' if change.added else 'removed'}."
+        _(
+            "The scaling of probabilities and the threshold for 'none of these' are those fitted "
+            "before this class was added."
+        )
+        if change.added
+        else _(
+            "The scaling of probabilities and the threshold for 'none of these' are those fitted "
+            "before this class was removed."
+        )
     )
     if change.added and change.num_photos == 0 and scores_photos:
-        text += (
-            " That threshold asks how near a photo is to those the classes were learned from, and "
+        text += " " + _(
+            "That threshold asks how near a photo is to those the classes were learned from, and "
             "of the new class there are none: its photos may be said to show none of the classes. "
             "Add it from a few photos (--images) where that matters."
         )

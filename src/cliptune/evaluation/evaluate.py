@@ -34,6 +34,7 @@ from cliptune.evaluation.zero_shot import measured_classifiers
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import check_choice
+from cliptune.language import translated as _
 from cliptune.model.answers import (
     Answers,
     Features,
@@ -165,12 +166,14 @@ def _predict(
         for classifier in measured_classifiers(loaded, baseline=baseline)
     ]
     started = time.perf_counter()
-    known = measuring.predict(classifiers, photos.samples, f"evaluating {photos.name}")
+    known = measuring.predict(
+        classifiers, photos.samples, _("evaluating {split}").format(split=photos.name)
+    )
     seconds = time.perf_counter() - started
     unknown, robustness = None, None
     if unknown_photos:
         samples = [Sample(path, 0) for path in unknown_photos]  # their labels mean nothing
-        unknown = measuring.predict(classifiers[:1], samples, "unknown")
+        unknown = measuring.predict(classifiers[:1], samples, _("unknown"))
     if corruptions:
         robustness = measure_robustness(classifiers, photos.samples, measuring)
     return _Predicted(

@@ -16,9 +16,10 @@ from cliptune.evaluation.statistics.conformal import coverage_range
 from cliptune.evaluation.statistics.intervals import Estimate, proportion
 from cliptune.evaluation.statistics.metrics import Labels
 from cliptune.evaluation.statistics.words import in_words, percent
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.model.answers import Answers, Floats
 from cliptune.model.conformal import SureClass
-from cliptune.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +171,15 @@ def families_in_words(found: Families) -> list[str]:
     """How often the parent was right, where mistakes went, and what it was sure of."""
     mistakes = found.within + found.across
     texts = [
-        f"At least the parent was right for {in_words(found.right, percent)} % of these photos: of "
-        f"{counted(mistakes, 'mistake')}, {found.within} stayed within the parent, {found.across} "
-        "went to another."
+        _(
+            "At least the parent was right for {share} % of these photos: of {mistakes}, {within} "
+            "stayed within the parent, {across} went to another."
+        ).format(
+            share=in_words(found.right, percent),
+            mistakes=amount(mistakes, "mistake"),
+            within=found.within,
+            across=found.across,
+        )
     ]
     if found.sure is not None:
         texts.append(sure_in_words(found.sure))
@@ -181,10 +188,17 @@ def families_in_words(found: Families) -> list[str]:
 
 def sure_in_words(found: SureFigures) -> str:
     """What was sure, how often that was right, and what was promised."""
-    return (
-        f"Sure of a class for {counted(found.as_class, 'photo')}, of a parent alone for "
-        f"{found.as_parent}, of neither for {found.as_none}; right for "
-        f"{in_words(found.right, percent)} %. Promised: {100 * found.sure.share:g} %, which limits "
-        f"fitted on {counted(found.sure.num_images, 'photo')} of val keep to within "
-        f"{percent(found.low)}–{percent(found.high)} %."
+    return _(
+        "Sure of a class for {photos}, of a parent alone for {parents}, of neither for {none}; "
+        "right for {right} %. Promised: {promised:g} %, which limits fitted on {val_photos} of val "
+        "keep to within {low}–{high} %."
+    ).format(
+        photos=amount(found.as_class, "photo"),
+        parents=found.as_parent,
+        none=found.as_none,
+        right=in_words(found.right, percent),
+        promised=100 * found.sure.share,
+        val_photos=amount(found.sure.num_images, "photo"),
+        low=percent(found.low),
+        high=percent(found.high),
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cliptune.evaluation.corruptions import CORRUPTIONS
 from cliptune.files import whole_file
@@ -243,6 +244,29 @@ def plot_robustness(
         figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
 
 
+def plot_photos(
+    photos_CHW: Sequence[NDArray[np.uint8]], captions: Sequence[str], path: Path, *, title: str
+) -> None:
+    """Photos (3, H, W), alike in size, in rows of four, with a caption of one or two lines each."""
+    across, edge = 4, 160  # pixels
+    rows = -(-len(photos_CHW) // across)
+    cell, top = (edge + 34, edge + 12), 26
+    sheet = Image.new("RGB", (across * cell[1] + 12, rows * cell[0] + top), "white")
+    places = [
+        (12 + i % across * cell[1], top + i // across * cell[0]) for i in range(len(captions))
+    ]
+    for photo_CHW, place in zip(photos_CHW, places, strict=True):
+        photo = Image.fromarray(np.ascontiguousarray(photo_CHW.transpose(1, 2, 0)))
+        sheet.paste(photo.resize((edge, edge)), place)
+    with _picture(path, sheet.width / DPI, sheet.height / DPI, panels=0) as (figure, _):
+        figure.figimage(np.asarray(sheet))
+        figure.text(12 / sheet.width, 1 - 7 / sheet.height, title, va="top", fontsize=5.2)
+        for caption, (left, above) in zip(captions, places, strict=True):
+            text = "\n".join(shorten(line, NAME_COLUMNS) for line in caption.split("\n"))
+            x, y = left / sheet.width, 1 - (above + edge + 3) / sheet.height
+            figure.text(x, y, text, va="top", fontsize=5.2, linespacing=1.1)
+
+
 @dataclass(frozen=True)
 class SearchedSetting:
     """A setting, and its value in each trial of a search."""
@@ -317,7 +341,7 @@ def _picture(
 ) -> Iterator[tuple[Any, Any]]:
     """A blank figure and its axes; what is drawn inside lands in `path`, whole or not at all.
 
-    `width` and `height` are in inches. `panels`: of each row.
+    `width` and `height` are in inches. `panels`: of each row; 0 for no axes.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -328,7 +352,7 @@ def _picture(
         # Without a Chinese font its characters are drawn as boxes; a warning for each says no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(rows, panels)
+        yield figure, figure.subplots(rows, panels) if panels else None
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             figure.savefig(partial, format="png", dpi=DPI)

@@ -5,13 +5,11 @@ Shape suffixes: N photos, C classes, D numbers of a feature.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +37,9 @@ from cliptune.evaluation.statistics.conformal import ClassSets
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.reliability import Bin, Reliability
 from cliptune.evaluation.statistics.words import in_words, number, percent, points
-from cliptune.html import picture, render
+from cliptune.html import as_script, picture, render
+from cliptune.language import marked
+from cliptune.language import translated as _
 from cliptune.model.answers import SCORE_NAMES
 from cliptune.text import one_line
 
@@ -50,13 +50,13 @@ _EDGE = 200  # pixels of a photo
 
 # One sentence for each row of the table of figures.
 MEANINGS = {
-    "accuracy": "Share of photos whose most probable class is the right one.",
-    "top5": "Share of photos whose right class is among the five most probable.",
-    "macro_f1": "Precision and recall in one figure, every class counting alike.",
-    "balanced_accuracy": "Mean recall of the classes, large and small counting alike.",
-    "log_loss": "How surprised the probabilities are by the truth, in nats; 0 is the best.",
-    "brier": "Squared error of the probabilities, from 0 (right and certain) to 2.",
-    "ece": "How far the stated probability lies from how often it is right, on average.",
+    "accuracy": marked("Share of photos whose most probable class is the right one."),
+    "top5": marked("Share of photos whose right class is among the five most probable."),
+    "macro_f1": marked("Precision and recall in one figure, every class counting alike."),
+    "balanced_accuracy": marked("Mean recall of the classes, large and small counting alike."),
+    "log_loss": marked("How surprised the probabilities are by the truth, in nats; 0 is the best."),
+    "brier": marked("Squared error of the probabilities, from 0 (right and certain) to 2."),
+    "ece": marked("How far the stated probability lies from how often it is right, on average."),
 }
 
 
@@ -144,20 +144,29 @@ def report_page(evaluation: Evaluation, extras: PageExtras | None = None) -> str
         estimate=in_words,
         number=number,
         threshold=threshold_in_words,
-        score_names=SCORE_NAMES,
-        matrix=_as_script({"names": names, "order": list(evaluation.class_order),
+        score_names={score: _(name) for score, name in SCORE_NAMES.items()},
+        matrix=as_script({"names": names, "order": list(evaluation.class_order),
                            "cells": _cells(evaluation.confusion_CC)} | _edges(evaluation)),
         classes=_class_rows(evaluation, names),
         sure_in_words=sure_in_words,
         set_rows=_set_rows(evaluation, names),
+        promise="" if evaluation.sets is None else evaluation.sets.promise,
+        conditions="" if evaluation.sets is None else evaluation.sets.conditions,
         diagrams=_diagrams(evaluation),
         mistakes=_mistakes(evaluation, names, extras),
         pairs=_pairs(evaluation, names),
+        unknowns_too_few=_unknowns_too_few(evaluation),
         extras=extras,
+        heat_method=_(extras.heat_method),
         curves=_png(extras.curves),
         robustness=_png(extras.robustness),
         versions=versions(),
     )  # fmt: skip
+
+
+def _unknowns_too_few(evaluation: Evaluation) -> list[str]:
+    found = evaluation.none_of_these
+    return [] if found is None else [_(why) for why in found.too_few_photos.values()]
 
 
 def _rows(evaluation: Evaluation) -> list[FigureRow]:
@@ -173,8 +182,8 @@ def _rows(evaluation: Evaluation) -> list[FigureRow]:
         difference = differences.get(name)
         rows.append(
             FigureRow(
-                title=title,
-                meaning=MEANINGS[name],
+                title=_(title),
+                meaning=_(MEANINGS[name]),
                 before=cell(evaluation.baseline_figures, name, form),
                 after=cell(evaluation.figures, name, form),
                 difference="" if difference is None else points(difference),
@@ -191,12 +200,6 @@ def _edges(evaluation: Evaluation) -> dict[str, list[int]]:
 def _cells(confusion_CC: NDArray[np.int64]) -> list[list[int]]:
     """[true class, predicted class, photos] of the cells that are not empty."""
     return [[int(i), int(j), int(confusion_CC[i, j])] for i, j in np.argwhere(confusion_CC)]
-
-
-def _as_script(values: Any) -> str:
-    """JSON that may stand inside a script element: nothing in it closes the element."""
-    text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[ClassRow]:
@@ -228,17 +231,20 @@ def _diagrams(evaluation: Evaluation) -> list[Diagram]:
     """Reliability before and after scaling; one where nothing was scaled."""
     after = evaluation.figures.reliability
     if evaluation.answers is None:
-        return [_diagram("As the model gives them", after)]
+        return [_diagram(_("As the model gives them"), after)]
     before = evaluation.before_scaling.reliability
-    return [_diagram("Before scaling", before), _diagram("After scaling, as predicted", after)]
+    return [
+        _diagram(_("Before scaling"), before),
+        _diagram(_("After scaling, as predicted"), after),
+    ]
 
 
 def _diagram(title: str, found: Reliability) -> Diagram:
     bins = [bin for bin in found.bins if bin.accuracy is not None]
     most = max(bin.count for bin in found.bins)
-    error = TOO_FEW
+    error = _(TOO_FEW)
     if found.ece_estimate is not None:
-        error = f"calibration error {in_words(found.ece_estimate, percent)} %"
+        error = _("calibration error {share} %").format(share=in_words(found.ece_estimate, percent))
     return Diagram(title=title, bins=bins, most=most, error=error)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cliptune._version import __version__
 from cliptune.evaluation.families import families_in_words
+from cliptune.evaluation.heading import heading, photos_and_groups, split_in_words
 from cliptune.evaluation.report import Evaluation
 from cliptune.evaluation.seen import seen_in_words, seen_unknown_in_words
 from cliptune.evaluation.sets import sets_in_words
@@ -21,11 +21,16 @@ from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.metrics import ConfusedPair
 from cliptune.evaluation.statistics.words import in_words, number, percent, points
 from cliptune.evaluation.unknowns import NoneOfThese
+from cliptune.language import amount, marked
+from cliptune.language import translated as _
 from cliptune.model.answers import SCORE_NAMES, Answers
-from cliptune.text import counted, fit, one_line, shorten, wrap
+from cliptune.text import fit, left, one_line, right, shorten, wrap
 
 FEW_PHOTOS = 1000  # below, the interval around 85 % reaches more than 2 points to either side
-TOO_FEW = "too few photos"  # in place of a figure
+# Words that figures hold in English, for JSON.
+_WORDS = (marked("separable"), marked("at the limit"), marked("constant"),
+          marked("exact binomial"), marked("chi-square"))  # fmt: skip
+TOO_FEW = marked("too few photos")  # in place of a figure
 
 
 def summary_text(evaluation: Evaluation) -> str:
@@ -38,26 +43,32 @@ def summary_text(evaluation: Evaluation) -> str:
             "macro_f1": paired.macro_f1_difference,
         }
     lines = [
-        f"{photos_in_words(tuned)} of the {evaluation.split} split, "
-        f"{counted(len(evaluation.class_names), 'class')}",
+        _("{photos} of the {split} split, {classes}").format(
+            photos=photos_in_words(tuned),
+            split=evaluation.split,
+            classes=amount(len(evaluation.class_names), "class"),
+        ),
         *map(wrap, seen_texts(evaluation)),
         "",
-        f"  {'':<17}{'zero-shot':>20}{'this model':>20}{'difference':>21}",
+        f"  {'':<17}{right(_('zero-shot'), 20)}{right(_('this model'), 20)}"
+        f"{right(_('difference'), 21)}",
     ]
     for title, name, form in ROWS:
         lines.append(_row(title, name, form, evaluation, differences.get(name)))
     lines += ["", wrap(intervals_in_words(tuned))]
     lines += [wrap(paragraph) for paragraph in _paragraphs(evaluation)]
     if evaluation.confused_pairs:
-        lines += ["", "Most confused:", *_pairs_in_words(evaluation, evaluation.confused_pairs[:5])]
+        lines += [
+            "",
+            _("Most confused:"),
+            *_pairs_in_words(evaluation, evaluation.confused_pairs[:5]),
+        ]
     return "\n".join(lines)
 
 
 def photos_in_words(figures: FullMetrics) -> str:
     """ "200 photos", "200 photos in 40 groups": what the figures rest on."""
-    photos = counted(figures.num_images, "photo")
-    groups = figures.num_groups
-    return photos if groups is None else f"{photos} in {counted(groups, 'independent group')}"
+    return photos_and_groups(figures.num_images, figures.num_groups)
 
 
 def seen_texts(evaluation: Evaluation) -> list[str]:
@@ -73,52 +84,58 @@ def report_text(evaluation: Evaluation) -> str:
     """`evaluation_report.txt`, at 80 columns but for paths."""
     shown = evaluation.display_names
     missing = [shown[name] for name in evaluation.missing_classes]
+    facts = {
+        _("checkpoint"): evaluation.checkpoint,
+        _("base model"): evaluation.base_model,
+        _("data"): split_in_words(evaluation.data_dir, evaluation.split),
+    }
     lines = [
-        "Evaluation",
-        "==========",
-        f"checkpoint  {one_line(evaluation.checkpoint)}",
-        f"base model  {one_line(evaluation.base_model)}",
-        f"data        {one_line(evaluation.data_dir)}, split {evaluation.split}",
-        f"cliptune    {__version__}",
-        "",
+        *heading(_("Evaluation"), facts),
         summary_text(evaluation),
         "",
-        *(["Zero-shot and this model saw the same photos."] if evaluation.baseline else []),
-        "A backbone pretrained on ImageNet has seen the photos of Stanford Dogs, which",
-        "come from there.",
+        *([_("Zero-shot and this model saw the same photos.")] if evaluation.baseline else []),
+        _(
+            "A backbone pretrained on ImageNet has seen the photos of Stanford Dogs, which\n"
+            "come from there."
+        ),
         "",
-        f"{'class':<25}{'precision':>10}{'recall':>8}{'95 % interval':>17}{'F1':>8}{'photos':>8}",
+        left(_("class"), 25)
+        + right(_("precision"), 10)
+        + right(_("recall"), 8)
+        + right(_("95 % interval"), 17)
+        + right("F1", 8)
+        + right(_("photos"), 8),
         "-" * 76,
     ]
     lines += [_class_row(shown[each.name], each) for each in evaluation.classes]
     lines.append("-" * 76)
-    lines.append(_class_row("macro avg", macro_average(evaluation.classes)))
-    lines.append(_class_row("weighted avg", weighted_average(evaluation.classes)))
+    lines.append(_class_row(_("macro avg"), macro_average(evaluation.classes)))
+    lines.append(_class_row(_("weighted avg"), weighted_average(evaluation.classes)))
     if evaluation.confused_pairs[5:]:
-        lines += ["", "More confused pairs:"]
+        lines += ["", _("More confused pairs:")]
         lines += _pairs_in_words(evaluation, evaluation.confused_pairs[5:])
     for title, names in (
-        ("Classes without a photo in this split", _short(missing)),
+        (_("Classes without a photo in this split:"), _short(missing)),
         (
-            "Folders left out, since the model does not know them",
+            _("Folders left out, since the model does not know them:"),
             _short(evaluation.ignored_classes),
         ),
-        ("Unreadable photos left out", map(one_line, evaluation.skipped_images)),
+        (_("Unreadable photos left out:"), map(one_line, evaluation.skipped_images)),
     ):
         if listed := list(names):
-            lines += ["", f"{title}:", *(f"  {name}" for name in listed)]
+            lines += ["", title, *(f"  {name}" for name in listed)]
     return "\n".join(lines) + "\n"
 
 
 # Title, name in `FullMetrics`, how its values are written.
 ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("top-1, %", "accuracy", percent),
-    ("top-5, %", "top5", percent),
-    ("macro-F1, %", "macro_f1", percent),
-    ("balanced acc., %", "balanced_accuracy", percent),
-    ("log loss", "log_loss", number),
-    ("Brier score", "brier", number),
-    ("calib. error, %", "ece", percent),
+    (marked("top-1, %"), "accuracy", percent),
+    (marked("top-5, %"), "top5", percent),
+    (marked("macro-F1, %"), "macro_f1", percent),
+    (marked("balanced acc., %"), "balanced_accuracy", percent),
+    (marked("log loss"), "log_loss", number),
+    (marked("Brier score"), "brier", number),
+    (marked("calib. error, %"), "ece", percent),
 )
 
 
@@ -132,7 +149,7 @@ def _row(
     both = evaluation.baseline_figures, evaluation.figures
     cells = [cell(figures, name, form) for figures in both]
     gain = "" if difference is None else points(difference)
-    return f"  {title:<17}{cells[0]:>20}{cells[1]:>20}{gain:>21}".rstrip()
+    return f"  {left(_(title), 17)}{right(cells[0], 20)}{right(cells[1], 20)}{gain:>21}".rstrip()
 
 
 def cell(figures: FullMetrics | None, name: str, form: Callable[[float], str]) -> str:
@@ -140,37 +157,45 @@ def cell(figures: FullMetrics | None, name: str, form: Callable[[float], str]) -
     estimate: Estimate | None = None if figures is None else getattr(figures, name)
     if estimate is not None:
         return in_words(estimate, form)
-    return TOO_FEW if figures is not None and name in figures.too_few_photos else "–"
+    return _(TOO_FEW) if figures is not None and name in figures.too_few_photos else "–"
 
 
 def intervals_in_words(figures: FullMetrics) -> str:
     """What the brackets are, and what so few photos do not tell."""
-    text = f"In brackets: 95 % intervals, of other {others_in_words(figures)}."
-    number, what = figures.num_images, "photos"
-    if figures.num_groups is not None:
-        number, what = figures.num_groups, "groups"
-    if number < FEW_PHOTOS:
-        text += f" With so few {what}, a difference of a few points may be chance."
+    grouped, units = figures.num_groups is not None, figures.num_groups or figures.num_images
+    text = _("In brackets: 95 % intervals, of other {others}.").format(
+        others=others_in_words(figures)
+    )
+    if units < FEW_PHOTOS:
+        text += " " + (
+            _("With so few groups, a difference of a few points may be chance.")
+            if grouped
+            else _("With so few photos, a difference of a few points may be chance.")
+        )
     return " ".join([text, *too_few_in_words(figures)])
 
 
 def others_in_words(figures: FullMetrics) -> str:
     """What would be others next time: photos, or groups with all their photos."""
     if figures.num_groups is None:
-        return "photos like these"
-    return "groups of photos like these (dataset.json says which belong together)"
+        return _("photos like these")
+    return _("groups of photos like these (dataset.json says which belong together)")
 
 
 def too_few_in_words(figures: FullMetrics) -> list[str]:
     """A sentence for each figure that so few photos do not tell."""
     unsure = figures.too_few_photos
-    what = "photos" if figures.num_groups is None else "groups"
+    thing = "photo" if figures.num_groups is None else "group"
     sentences = (
-        ("log_loss", f"The intervals of log loss and Brier score need {FOR_LOSSES} {what}."),
-        ("macro_f1", f"That of macro-F1 needs {IN_A_CLASS} {what} of each class on average."),
-        ("ece", f"The calibration error needs {FOR_ECE} {what}."),
+        ("log_loss", FOR_LOSSES, _("The intervals of log loss and Brier score need {photos}.")),
+        ("macro_f1", IN_A_CLASS, _("That of macro-F1 needs {photos} of each class on average.")),
+        ("ece", FOR_ECE, _("The calibration error needs {photos}.")),
     )
-    return [sentence for name, sentence in sentences if name in unsure]
+    return [
+        text.format(photos=amount(count, thing))
+        for name, count, text in sentences
+        if name in unsure
+    ]
 
 
 def _paragraphs(evaluation: Evaluation) -> list[str]:
@@ -179,25 +204,14 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
     paired, answers = evaluation.paired, evaluation.answers
     if paired is not None:
         texts.append(
-            f"Right only with this model: {counted(paired.only_a_right, 'photo')}; only zero-shot: "
-            f"{paired.only_b_right} ({mcnemar_in_words(paired)})."
+            _("Right only with this model: {ours}; only zero-shot: {theirs} ({test}).").format(
+                ours=amount(paired.only_a_right, "photo"),
+                theirs=paired.only_b_right,
+                test=mcnemar_in_words(paired),
+            )
         )
     if answers is not None:
-        before, after = evaluation.before_scaling.reliability.ece_estimate, evaluation.figures.ece
-        how = (
-            f"by a temperature of {answers.temperature:.2f}"
-            if answers.factors is None
-            else "by a factor for each class"
-        )
-        note = f" ({answers.note})" if answers.note else ""
-        change = ""
-        if before is not None and after is not None:
-            change = (
-                f": calibration error {percent(before.value)} % before, "
-                f"{percent(after.value)} % after"
-            )
-        texts.append(f"Probabilities were scaled {how} fitted on val{note}{change}.")
-        texts += prior_in_words(answers)
+        texts += [_scaling(evaluation, answers), *prior_in_words(answers)]
     if evaluation.none_of_these is not None:
         texts += _none_of_these(evaluation.none_of_these, answers)
     if evaluation.families is not None:
@@ -206,32 +220,60 @@ def _paragraphs(evaluation: Evaluation) -> list[str]:
         texts += sets_in_words(evaluation.sets)
     if (worse := evaluation.robustness) is not None:
         means = [percent(worse.mean(i)) for i in range(len(worse.untouched))]
-        beside = f" (zero-shot: {means[1]} %)" if len(means) > 1 else ""
+        beside = _(" (zero-shot: {mean} %)").format(mean=means[1]) if len(means) > 1 else ""
         texts.append(
-            f"On photos made worse in {counted(len(worse.corrupted), 'way')} and three strengths: "
-            f"{means[0]} % right on average{beside}."
+            _(
+                "On photos made worse in {ways} and three strengths: {mean} % right on average"
+                "{beside}."
+            ).format(ways=amount(len(worse.corrupted), "way"), mean=means[0], beside=beside)
         )
     return texts
+
+
+def _scaling(evaluation: Evaluation, answers: Answers) -> str:
+    """How probabilities were scaled, and what that did to the calibration error."""
+    before, after = evaluation.before_scaling.reliability.ece_estimate, evaluation.figures.ece
+    how = (
+        _("by a temperature of {temperature:.2f}").format(temperature=answers.temperature)
+        if answers.factors is None
+        else _("by a factor for each class")
+    )
+    change = ""
+    if before is not None and after is not None:
+        change = _(": calibration error {before} % before, {after} % after").format(
+            before=percent(before.value), after=percent(after.value)
+        )
+    return _("Probabilities were scaled {how} fitted on val{note}{change}.").format(
+        how=how,
+        note=_(" ({note})").format(note=_(answers.note)) if answers.note else "",
+        change=change,
+    )
 
 
 def prior_in_words(answers: Answers | None) -> list[str]:
     """A sentence, where another prior than training's was asked for."""
     if answers is None or answers.shifts is None:
         return []
-    return ["This model answers for classes as frequent as --prior says, not as in training."]
+    return [_("This model answers for classes as frequent as --prior says, not as in training.")]
 
 
 def _none_of_these(found: NoneOfThese, answers: Answers | None) -> list[str]:
     texts = [
-        f"Taken as known: {in_words(found.kept, percent)} % of these photos; "
-        f"{threshold_in_words(found, answers)}."
+        _("Taken as known: {share} % of these photos; {threshold}.").format(
+            share=in_words(found.kept, percent), threshold=threshold_in_words(found, answers)
+        )
     ]
     if found.false_accepts is not None and found.auroc is not None:
-        wrong = in_words(found.false_accepts, percent)
         texts.append(
-            f"Of {counted(found.num_unknown, 'photo')} of none of the classes, {wrong} % are "
-            f"taken as known (AUROC {in_words(found.auroc_of(found.score), number)}, by "
-            f"{SCORE_NAMES[found.score]})."
+            _(
+                "Of {photos} of none of the classes, {share} % are taken as known (AUROC {auroc}, "
+                "by {score})."
+            ).format(
+                photos=amount(found.num_unknown, "photo"),
+                share=in_words(found.false_accepts, percent),
+                auroc=in_words(found.auroc_of(found.score), number),
+                score=_(SCORE_NAMES[found.score]),
+            )
         )
     return texts
 
@@ -239,9 +281,9 @@ def _none_of_these(found: NoneOfThese, answers: Answers | None) -> list[str]:
 def threshold_in_words(found: NoneOfThese, answers: Answers | None) -> str:
     """What the threshold keeps of val: of few photos more than was asked for."""
     if answers is None:
-        return f"the threshold was to keep {percent(found.share)} % of val"
-    return (
-        f"the threshold keeps {percent(answers.kept)} % of the {answers.num_images} photos of val"
+        return _("the threshold was to keep {share} % of val").format(share=percent(found.share))
+    return _("the threshold keeps {share} % of the {count} photos of val").format(
+        share=percent(answers.kept), count=answers.num_images
     )
 
 
@@ -249,12 +291,16 @@ def mcnemar_in_words(paired: PairedComparison) -> str:
     """The test, or why there is none."""
     if paired.mcnemar_p is None:
         if paired.leaning_groups is not None:
-            groups = counted(paired.leaning_groups, "group")
-            return f"in {groups} that lean to either: too few to tell whether that is chance"
-        return f"fewer than {DISCORDANT} in all: too few photos to tell whether that is chance"
+            return _(
+                "in {groups} that lean to either: too few to tell whether that is chance"
+            ).format(groups=amount(paired.leaning_groups, "group"))
+        return _("fewer than {count} in all: too few photos to tell whether that is chance").format(
+            count=DISCORDANT
+        )
     p = paired.mcnemar_p
-    value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"McNemar's test, {paired.mcnemar_method}: {value}"
+    return _("McNemar's test, {method}: {value}").format(
+        method=_(paired.mcnemar_method), value="p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    )
 
 
 def _class_row(name: str, figures: ClassFigures | AverageFigures) -> str:
@@ -281,7 +327,11 @@ def _pairs_in_words(evaluation: Evaluation, pairs: Sequence[ConfusedPair]) -> li
             for name in (pair.true_class, pair.predicted_class)
         )
         photos = round(pair.count / pair.share)
-        lines.append(f"  {true} taken for {predicted}: {pair.count} of {photos}")
+        lines.append(
+            _("  {true} taken for {predicted}: {count} of {photos}").format(
+                true=true, predicted=predicted, count=pair.count, photos=photos
+            )
+        )
     return lines
 
 

@@ -13,6 +13,7 @@ from cliptune.data.loading import Batch, PhotoDataset
 from cliptune.errors import ImageError, listing
 from cliptune.evaluation.corruptions import CORRUPTIONS, STRENGTHS, Alteration
 from cliptune.evaluation.statistics.metrics import top_k_accuracy
+from cliptune.language import translated as _
 from cliptune.model.classifier import Classifier, Predictions, predict_logits
 from cliptune.model.measuring import Measuring
 from cliptune.text import counted
@@ -92,7 +93,7 @@ def measure_robustness(
     with tqdm(total=num_batches, unit="batch", leave=False, disable=measuring.hides_bars) as bar:
 
         def predict(alter: Alteration | None, what: str) -> Predictions:
-            bar.set_description(f"measuring {what}")
+            bar.set_description(_("measuring {what}").format(what=what))
             photos = PhotoDataset(samples, classifiers[0].preprocess, alter=alter)
             batches = _counted(measuring.batches(photos), bar)
             return predict_logits(classifiers, batches, measuring.device)

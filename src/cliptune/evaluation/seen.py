@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cliptune.data.digests import PhotoSums
+from cliptune.language import translated as _
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,32 +63,34 @@ def seen_in_words(seen: SeenPhotos | None, *, split: str = "") -> str:
     if seen.known_by is None:
         if split == "test":
             return ""
-        return (
-            f"Whether training learned from these photos of {split}, or chose by them, is not "
+        return _(
+            "Whether training learned from these photos of {split}, or chose by them, is not "
             "known: the checkpoint was made by an earlier version."
-        )
+        ).format(split=split)
     texts = []
     if seen.trained_on:
         texts.append(
-            f"{_part(seen.trained_on, seen)} trained on: "
-            + (
-                "these figures do not tell of new photos."
-                if seen.trained_on == seen.num_images
-                else "of new photos, figures without them tell more."
-            )
+            _("{photos} trained on: these figures do not tell of new photos.")
+            if seen.trained_on == seen.num_images
+            else _("{photos} trained on: of new photos, figures without them tell more.")
         )
+        texts[-1] = texts[-1].format(photos=_part(seen.trained_on, seen))
     if seen.chosen_by:
         texts.append(
-            f"{_part(seen.chosen_by, seen)} used to choose and calibrate the checkpoint: on new "
-            "photos its figures tend to be lower."
+            _(
+                "{photos} used to choose and calibrate the checkpoint: on new photos its figures "
+                "tend to be lower."
+            ).format(photos=_part(seen.chosen_by, seen))
         )
     if texts and seen.known_by == "split":
         texts.append(
-            "(So says the split's name: the checkpoint, of an earlier version, keeps no "
-            "sums of its photos.)"
+            _(
+                "(So says the split's name: the checkpoint, of an earlier version, keeps no sums "
+                "of its photos.)"
+            )
         )
     elif texts and max(seen.trained_on, seen.chosen_by) < seen.num_images:
-        texts.append("(Found by the files' content, whatever they are called.)")
+        texts.append(_("(Found by the files' content, whatever they are called.)"))
     return " ".join(texts)
 
 
@@ -96,14 +99,20 @@ def seen_unknown_in_words(seen: SeenPhotos | None) -> str:
     count = 0 if seen is None else seen.trained_on + seen.chosen_by
     if seen is None or not count:
         return ""
-    return (
-        f"{_part(count, seen)} trained on or validated on, as photos of its classes, and given "
-        "here as photos of none of them."
-    )
+    return _(
+        "{photos} trained on or validated on, as photos of its classes, and given here as photos "
+        "of none of them."
+    ).format(photos=_part(count, seen))
 
 
 def _part(count: int, seen: SeenPhotos) -> str:
     """ "All 12 photos were", "1 of 12 photos was"."""
     if count == seen.num_images:
-        return "The only photo was" if count == 1 else f"All {count} photos were"
-    return f"{count} of {seen.num_images} photos {'was' if count == 1 else 'were'}"
+        text = _("The only photo was") if count == 1 else _("All {count} photos were")
+    else:
+        text = (
+            _("{count} of {total} photos was")
+            if count == 1
+            else _("{count} of {total} photos were")
+        )
+    return text.format(count=count, total=seen.num_images)

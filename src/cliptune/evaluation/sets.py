@@ -16,16 +16,17 @@ from cliptune.evaluation.report_json import estimate_dict
 from cliptune.evaluation.statistics.conformal import SetFigures, coverage_range, set_figures
 from cliptune.evaluation.statistics.metrics import Labels
 from cliptune.evaluation.statistics.words import in_words, percent
+from cliptune.language import amount, marked
+from cliptune.language import translated as _
 from cliptune.model.answers import Answers, Floats
 from cliptune.model.conformal import PredictionSets
-from cliptune.text import counted
 
-CONDITIONS = (
+CONDITIONS = marked(
     "The promise holds for photos drawn like those of val, all classes taken together: not for "
     "each class by itself, nor for photos of another source or of none of the classes."
 )
 _NAMED = 5  # sizes, in words
-OF_ANOTHER_PRIOR = "Nor does it hold for classes as frequent as --prior says."
+OF_ANOTHER_PRIOR = marked("Nor does it hold for classes as frequent as --prior says.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +46,24 @@ class MeasuredSets:
     @property
     def promise(self) -> str:
         """What was promised, and how well so many photos of val keep it."""
-        return (
-            f"promised: {100 * self.sets.coverage:g} %, which sets fitted on "
-            f"{counted(self.sets.num_images, 'photo')} of val keep to within "
-            f"{percent(self.low)}–{percent(self.high)} %"
+        return _(
+            "promised: {share:g} %, which sets fitted on {photos} of val keep to within "
+            "{low}–{high} %"
+        ).format(
+            share=100 * self.sets.coverage,
+            photos=amount(self.sets.num_images, "photo"),
+            low=percent(self.low),
+            high=percent(self.high),
         )
 
     @property
     def conditions(self) -> str:
         """When the promise holds."""
-        return f"{CONDITIONS} {OF_ANOTHER_PRIOR}" if self.other_prior else CONDITIONS
+        return " ".join(map(_, self._conditions))
+
+    @property
+    def _conditions(self) -> list[str]:
+        return [CONDITIONS, OF_ANOTHER_PRIOR] if self.other_prior else [CONDITIONS]
 
     def labels(self, photo: int, probabilities_C: Floats, class_names: Sequence[str]) -> list[str]:
         """The set of one photo, the most probable class first."""
@@ -82,7 +91,7 @@ class MeasuredSets:
                 }
                 for name, each in zip(class_names, figures.classes, strict=True)
             },
-            "conditions": self.conditions,
+            "conditions": " ".join(self._conditions),
         }  # fmt: skip
 
 
@@ -103,12 +112,18 @@ def measured_sets(
 def sets_in_words(found: MeasuredSets) -> list[str]:
     """What the sets hold, how large they are, and when that holds."""
     figures = found.figures
-    sizes = [f"{counted(each.size, 'class')} {each.num_images}" for each in figures.sizes[:_NAMED]]
+    sizes = [f"{amount(each.size, 'class')} {each.num_images}" for each in figures.sizes[:_NAMED]]
     if larger := sum(each.num_images for each in figures.sizes[_NAMED:]):
-        sizes.append(f"more {larger}")
+        sizes.append(_("more {photos}").format(photos=larger))
     return [
-        f"Prediction sets hold the right class of {in_words(figures.coverage, percent)} % of these "
-        f"photos; {found.promise}. They have {figures.mean_size.value:.2f} classes on average; "
-        f"photos by size: {', '.join(sizes)}.",
+        _(
+            "Prediction sets hold the right class of {share} % of these photos; {promise}. They "
+            "have {mean:.2f} classes on average; photos by size: {sizes}."
+        ).format(
+            share=in_words(figures.coverage, percent),
+            promise=found.promise,
+            mean=figures.mean_size.value,
+            sizes=", ".join(sizes),
+        ),
         found.conditions,
     ]

@@ -17,6 +17,7 @@ from cliptune.evaluation.statistics.rejection import (
     false_accept_rate,
     false_accepts_at_share,
 )
+from cliptune.language import said
 from cliptune.model.answers import Answers, Floats, ScoreName
 
 
@@ -49,8 +50,10 @@ class NoneOfThese:
         if self.false_accepts_at_share is None or None not in self.false_accepts_at_share.values():
             return {}
         return {
-            "false_accepts_at_share": f"Which threshold keeps 95 % is told by {FOR_95_PERCENT} "
-            "photos of the classes or more."
+            "false_accepts_at_share": said(
+                "Which threshold keeps 95 % is told by {count} photos of the classes or more.",
+                count=FOR_95_PERCENT,
+            )
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cliptune.errors import UserError
 from cliptune.files import whole_file
 from cliptune.foreign_errors import resource_errors
 from cliptune.inference.prediction import Prediction
+from cliptune.language import translated as _
 from cliptune.storage import address_of, check_writable, whole_object
 from cliptune.text import columns, fit, no_formula, one_line
 
@@ -36,19 +37,23 @@ def bar_chart(prediction: Prediction, *, width: int = 80) -> str:
         lines.append(f"  {fit(score.name, longest)}  {100 * score.probability:5.1f} %  {bar}")
     if (sure := prediction.sure_share) is not None:
         of = prediction.sure_of
-        named = "no class or parent" if of is None else (
+        named = _("no class or parent") if of is None else (
             f"{one_line(of.name)} ({100 * of.probability:.1f} %)")  # fmt: skip
-        lines.append(f"  At {100 * sure:g} % sure of: {named}")
+        text = _("At {share:g} % sure of: {name}").format(share=100 * sure, name=named)
+        lines.append(f"  {text}")
     if prediction.prediction_set is not None and prediction.coverage is not None:
         names = ", ".join(one_line(score.name) for score in prediction.prediction_set)
-        start = f"  At {100 * prediction.coverage:g} % one of: "
-        lines += textwrap.wrap(start.strip() + " " + names, width, initial_indent="  ",
+        start = _("At {share:g} % one of:").format(share=100 * prediction.coverage)
+        lines += textwrap.wrap(f"{start} {names}", width, initial_indent="  ",
                                subsequent_indent="    ", break_long_words=False)  # fmt: skip
     if prediction.shown is not None:
         names = ", ".join(one_line(score.name) for score in prediction.shown)
-        lines.append(f"  Shown: {names or 'none of these; none reaches its threshold'}")
+        names = names or _("none of these; none reaches its threshold")
+        lines.append("  " + _("Shown: {names}").format(names=names))
     elif prediction.known is False:
-        lines.append("  Perhaps none of these: it resembles the photos learned from too little.")
+        lines.append(
+            "  " + _("Perhaps none of these: it resembles the photos learned from too little.")
+        )
     return "\n".join(lines)
 
 

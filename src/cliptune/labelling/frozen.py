@@ -22,6 +22,7 @@ from cliptune.data.folder import Sample
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.data.reading import Unreadable
 from cliptune.files import user_path
+from cliptune.language import translated as _
 from cliptune.model.backbone import Backbone, image_features, load_backbone
 from cliptune.model.checkpoint import RECORD, Checkpoint, resolve_checkpoint
 from cliptune.model.prompts import zero_shot_weights
@@ -57,7 +58,7 @@ class FrozenModel:
         )
         hidden = None if progress else True  # None: shown on a terminal only
         rows, places, unreadable = [], [], []
-        for batch in tqdm(batches, "looking", unit="batch", leave=False, disable=hidden):
+        for batch in tqdm(batches, _("looking"), unit="batch", leave=False, disable=hidden):
             unreadable += batch.unreadable
             if not len(batch):
                 continue

@@ -27,6 +27,8 @@ from cliptune.hints import check_choice
 from cliptune.html import picture, render
 from cliptune.labelling.opinions import standardised
 from cliptune.labelling.selection import METHODS, select, unsureness
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.model.answers import answered
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Classifier
@@ -77,15 +79,22 @@ class Selection:
     def text(self) -> str:
         """What was chosen of what, in a sentence."""
         beside = (
-            f"unlike {counted(self.num_known, 'photo')} it knows"
+            _("unlike {photos} it knows").format(photos=amount(self.num_known, "photo"))
             if self.num_known
-            else "the photos it learned from are not here, and were not compared with"
+            else _("the photos it learned from are not here, and were not compared with")
         )
-        left = f"; {self.num_left_out:,} known already, or copies" if self.num_left_out else ""
-        bad = f"; {len(self.unreadable):,} cannot be read" if self.unreadable else ""
-        return (
-            f"{counted(len(self.photos), 'photo')} of {self.num_pool:,} by {self.method}, "
-            f"{beside}{left}{bad}."
+        left = bad = ""
+        if self.num_left_out:
+            left = _("; {count:,} known already, or copies").format(count=self.num_left_out)
+        if self.unreadable:
+            bad = _("; {count:,} cannot be read").format(count=len(self.unreadable))
+        return _("{photos} of {pool:,} by {method}, {beside}{left}{bad}.").format(
+            photos=amount(len(self.photos), "photo"),
+            pool=self.num_pool,
+            method=self.method,
+            beside=beside,
+            left=left,
+            bad=bad,
         )
 
 
@@ -129,7 +138,7 @@ def select_photos(
     )  # fmt: skip
     classifier = measuring.loaded(found).tuned().to(measuring.device)
     samples = [Sample(path, 0) for path in (*fresh, *known)]
-    said = measuring.predict([classifier], samples, "looking")
+    said = measuring.predict([classifier], samples, _("looking"))
     places_N = said.indices
     new_N = places_N < len(fresh)
     chances_NC = _chances(found, classifier, said.logits[0][new_N], said.features[0][new_N])

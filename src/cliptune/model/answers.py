@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from cliptune.language import marked
 from cliptune.model.conformal import PredictionSets, SureClass
 
 Floats = NDArray[np.float64]
@@ -26,10 +27,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ScoreName = Literal["probability", "energy", "weights", "photos"]
 SCORE_NAMES: dict[ScoreName, str] = {
-    "probability": "highest probability, scaled",
-    "energy": "energy",
-    "weights": "cosine to the nearest class weight",
-    "photos": "cosine to the nearest class mean of photos",
+    "probability": marked("highest probability, scaled"),
+    "energy": marked("energy"),
+    "weights": marked("cosine to the nearest class weight"),
+    "photos": marked("cosine to the nearest class mean of photos"),
 }
 
 

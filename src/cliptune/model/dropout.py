@@ -64,6 +64,20 @@ class PhotoKeys:
         finally:
             self._keys, self._text_start = {}, None
 
+    def drawn_for(self, tower: str) -> bool:
+        """Whether the photos or prompts of `tower` are known: inside of `drawing_for`."""
+        return tower in self._keys or (tower == "text" and self._text_start is not None)
+
+    @contextmanager
+    def taken_from(self, tower: str, keys: torch.Tensor) -> Iterator[None]:
+        """While open, the keys of `tower` are what stands in `keys`, int64 (B,)."""
+        before = self._keys
+        self._keys = before | {tower: keys}
+        try:
+            yield
+        finally:
+            self._keys = before
+
     def of(self, tower: str, x: torch.Tensor) -> torch.Tensor:
         """int64 (B,): the keys of what is in `x` (B, ..., D), or (B·n, ..., D), B first.
 

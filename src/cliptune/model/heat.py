@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliptune.data.reading import read_image
+from cliptune.language import marked
 from cliptune.model.attention import evidence_maps
 from cliptune.model.classifier import Classifier
 
-HEAT_METHOD = "attention weighted by its gradient, Chefer et al., ICCV 2021"
+HEAT_METHOD = marked("attention weighted by its gradient, Chefer et al., ICCV 2021")
 
 # Evidence from 0 to 1 as colours whose lightness rises all the way, so that they are read without
 # telling hues apart, and in grey: points of matplotlib's "plasma" (Smith and van der Walt, 2015),

@@ -28,6 +28,7 @@ from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, ImageError, listing
 from cliptune.files import rename, sync, whole_file
 from cliptune.foreign_errors import system_reason
+from cliptune.language import translated
 from cliptune.locks import folder_locks
 from cliptune.preparing.sources.archive import PhotoStore
 from cliptune.preparing.splitting import Parts
@@ -157,7 +158,7 @@ def build(
     for folder in sorted({target.parent for target in plan.values()}):
         (work / folder).mkdir(parents=True)
     bar = tqdm(
-        store.read(plan), "linking photos" if link else "copying photos", len(plan),
+        store.read(plan), translated("linking photos" if link else "copying photos"), len(plan),
         unit="img", disable=None if progress else True,
     )  # fmt: skip
     if not resize:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cliptune.errors import DataError, named
+from cliptune.language import said
 from cliptune.preparing.breeds import choose_classes, find_classes
 from cliptune.preparing.splitting import num_to_share
 
@@ -53,8 +54,12 @@ def choose(
     for name, photos in classes.items():
         number = num_to_share(photos, splits)
         if name not in left_out and number < (wish.min_photos or 0):
-            kind = "for train" if splits else "in all"
-            left_out[name] = f"{number} {kind}, fewer than --min-photos {wish.min_photos}"
+            left_out[name] = said(
+                "{count} for train, fewer than --min-photos {limit}"
+                if splits
+                else "{count} in all, fewer than --min-photos {limit}",
+                count=number, limit=wish.min_photos,
+            )  # fmt: skip
     available = [name for name in classes if name not in left_out]
     if wish.classes is not None:
         asked = choose_classes(

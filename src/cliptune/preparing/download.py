@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from cliptune.errors import HubError
 from cliptune.foreign_errors import disk_errors
+from cliptune.language import translated as _
 
 TIMEOUT_S = 10
 # What helps on a full disk.
@@ -122,8 +123,8 @@ def _receive(
     """Append the response to `part`: (bytes there now, why it broke off or None)."""
     arrived = start
     bar = tqdm(
-        desc=f"downloading {part.stem}", total=total, initial=start, unit="B", unit_scale=True,
-        disable=None if progress else True,
+        desc=_("downloading {name}").format(name=part.stem), total=total, initial=start, unit="B",
+        unit_scale=True, disable=None if progress else True,
     )  # fmt: skip
     # A server that cannot serve ranges starts over, and so does the file.
     with bar, part.open("ab" if start else "wb") as file:

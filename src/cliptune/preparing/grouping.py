@@ -14,6 +14,7 @@ import numpy as np
 from cliptune.data.groups import take_groups
 from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing, named
+from cliptune.language import joined, said
 from cliptune.preparing.splitting import Parts, Shares, shuffled
 from cliptune.text import counted
 
@@ -160,11 +161,11 @@ def _refuse_lacking(
 def numbers_in_words(photos: Mapping[str, Photos], groups: Mapping[PurePosixPath, str]) -> str:
     """How many groups each split holds, given its photos."""
     numbers = {split: len({groups[photo] for photo in photos[split]}) for split in SPLITS}
-    return (
-        f"Groups: {sum(numbers.values()):,}, none of them in two splits: "
-        + ", ".join(f"{numbers[split]:,} in {split}" for split in SPLITS)
-        + "."
-    )
+    parts = [said("{count:,} in {split}", count=numbers[split], split=split) for split in SPLITS]
+    return said(
+        "Groups: {count:,}, none of them in two splits: {parts}.",
+        count=sum(numbers.values()), parts=joined(parts, ", "),
+    )  # fmt: skip
 
 
 def groups_in_words(
@@ -178,7 +179,10 @@ def groups_in_words(
     photos = {split: [p for parts in dealt.values() for p in parts[split]] for split in SPLITS}
     text = numbers_in_words(photos, groups)
     if shares.shots is not None:
-        return f"{text} --shots counts groups here: all photos of {shares.shots} a class."
+        return said(
+            "{numbers} --shots counts groups here: all photos of {count} a class.",
+            numbers=text, count=shares.shots,
+        )  # fmt: skip
     if given:
         return text
     val = (1 - shares.train_ratio) / 2 if shares.val_ratio is None else shares.val_ratio
@@ -192,10 +196,12 @@ def groups_in_words(
     }  # fmt: skip
     worst = max(off, key=off.__getitem__)
     own = {s: len(dealt[worst][s]) / sum(map(len, dealt[worst].values())) for s in SPLITS}
-    return (
-        f"{text} Of the photos, {_percents(found)} % are in train, val and test, where "
-        f"{_percents(asked)} were asked for; farthest off is {worst}, with {_percents(own)}."
-    )
+    return said(
+        "{numbers} Of the photos, {found} % are in train, val and test, where {asked} were asked "
+        "for; farthest off is {worst}, with {own}.",
+        numbers=text, found=_percents(found), asked=_percents(asked), worst=worst,
+        own=_percents(own),
+    )  # fmt: skip
 
 
 def _percents(shares: Mapping[str, float]) -> str:

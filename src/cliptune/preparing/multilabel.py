@@ -16,6 +16,8 @@ from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, named
 from cliptune.files import user_path
 from cliptune.foreign_errors import disk_errors
+from cliptune.language import amount
+from cliptune.language import translated as _
 from cliptune.locks import alone
 from cliptune.preparing.building import (
     build,
@@ -47,13 +49,16 @@ class MultilabelPrepared:
     def summary(self) -> str:
         """A few lines for people."""
         classes = {name for counts in self.counts.values() for name in counts}
-        shared = ", ".join(f"{number:,} {split}" for split, number in self.photos.items())
-        none = f"; {counted(self.without, 'photo')} without a label" if self.without else ""
-        return (
-            f"{self.output_dir}: {counted(sum(self.photos.values()), 'photo')} ({shared}), "
-            f"{counted(len(classes), 'class')}, any number to a photo{none}"
-            + (f"\n{wrap(self.note)}" if self.note else "")
+        text = _("{folder}: {photos} ({splits}), {classes}, any number to a photo").format(
+            folder=self.output_dir,
+            photos=amount(sum(self.photos.values()), "photo"),
+            splits=", ".join(f"{number:,} {split}" for split, number in self.photos.items()),
+            classes=amount(len(classes), "class"),
         )
+        if self.without:
+            photos = amount(self.without, "photo")
+            text += _("; {photos} without a label").format(photos=photos)
+        return text + (f"\n{wrap(_(self.note))}" if self.note else "")
 
 
 def prepare_multilabel(

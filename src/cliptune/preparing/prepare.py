@@ -18,6 +18,7 @@ from cliptune.data.splits import SPLITS
 from cliptune.errors import DataError, listing
 from cliptune.files import user_path
 from cliptune.foreign_errors import disk_errors
+from cliptune.language import counting, said
 from cliptune.locks import alone
 from cliptune.preparing.asked import Asked, asked_for, cleaned
 from cliptune.preparing.breeds import BREEDS, DEFAULT_NUM_BREEDS
@@ -56,7 +57,6 @@ from cliptune.preparing.sources.opening import (
 from cliptune.preparing.sources.stanford import archive_beside, fetch_archive
 from cliptune.preparing.splitting import Parts, Shares, share_out
 from cliptune.storage import address_of, folder_here, kept_file, kept_folder, local_folder
-from cliptune.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -215,13 +215,23 @@ def _make(
         class_names=tuple(taken),
         counts=manifest.counts,
         kind="made",
-        headline=f"{output_dir}: {counted(len(plan), 'photo')} of {counted(len(taken), 'class')}, "
-        f"{'linked to' if link else 'copied from'} {where}.",
+        headline=said(
+            "{folder}: {photos} of {classes}, linked to {source}."
+            if link
+            else "{folder}: {photos} of {classes}, copied from {source}.",
+            folder=output_dir,
+            photos=counting(len(plan), "photo"),
+            classes=counting(len(taken), "class"),
+            source=where,
+        ),
         notes=(
             *called_in_words(called),
             *notes_on(replace(source, layout=layout), choice, shares=asked.shares),
             *_of_groups(layout, dealt, asked.shares),
-            f"What is wrong with them, before training does:\n  {check_command(output_dir)}",
+            said(
+                "What is wrong with them, before training does:\n  {command}",
+                command=check_command(output_dir),
+            ),
         ),
     )
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing, named
 from cliptune.hints import did_you_mean, not_there
+from cliptune.language import counting, said
 from cliptune.preparing.sources.layouts import ClassLayout
 from cliptune.preparing.sources.lists import read_list
 from cliptune.text import counted, no_formula
@@ -125,9 +126,12 @@ def relabelled(
 def in_words(done: Mapping[str, str], changes: Relabelling) -> str:
     """A sentence for the user on what `relabelled` did."""
     dropped = sum(what.endswith(", dropped") for what in done.values())
-    return (
-        f"--relabel {changes.path}: {counted(len(done) - dropped, 'label')} changed, "
-        f"{counted(dropped, 'photo')} dropped, of {counted(len(changes.rows), 'row')}."
+    return said(
+        "--relabel {path}: {labels} changed, {photos} dropped, of {rows}.",
+        path=changes.path,
+        labels=counting(len(done) - dropped, "label"),
+        photos=counting(dropped, "photo"),
+        rows=counting(len(changes.rows), "row"),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from cliptune.data.naming import class_name_fault, clean_name, name_key
 from cliptune.errors import DataError, named
+from cliptune.language import Said, joined, said
 from cliptune.preparing.breeds import find_classes
 from cliptune.preparing.sources.layouts import ClassLayout
 
@@ -91,16 +92,22 @@ def with_names(layout: ClassLayout, called: Mapping[str, str]) -> ClassLayout:
     return replace(layout, classes={name: sorted(photos) for name, photos in classes.items()})
 
 
-def called_in_words(called: Mapping[str, str]) -> list[str]:
+def called_in_words(called: Mapping[str, str]) -> list[Said]:
     """What became of names, a sentence each for those renamed and those merged."""
     counts = Counter(called.values())
-    renamed = [f"{old} is {new}" for old, new in called.items() if counts[new] == 1]
-    joined: dict[str, list[str]] = defaultdict(list)
-    for old, new in called.items():
-        joined[new].append(old)
-    merged = [f"{' and '.join(olds)} are {new}" for new, olds in joined.items() if len(olds) > 1]
-    return [
-        f"{kind}: {'; '.join(texts)}."
-        for kind, texts in (("Renamed", renamed), ("Merged", merged))
-        if texts
+    renamed = [
+        said("{old} is {new}", old=old, new=new) for old, new in called.items() if counts[new] == 1
     ]
+    together: dict[str, list[str]] = defaultdict(list)
+    for old, new in called.items():
+        together[new].append(old)
+    merged = [
+        said("{old} are {new}", old=joined(olds, " and "), new=new)
+        for new, olds in together.items() if len(olds) > 1
+    ]  # fmt: skip
+    sentences = []
+    if renamed:
+        sentences.append(said("Renamed: {names}.", names=joined(renamed, "; ")))
+    if merged:
+        sentences.append(said("Merged: {names}.", names=joined(merged, "; ")))
+    return sentences

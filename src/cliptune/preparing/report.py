@@ -10,6 +10,8 @@ from typing import Literal
 from cliptune.data.counts import Counts, counts_table
 from cliptune.data.image_files import IMAGE_SUFFIXES
 from cliptune.data.splits import SPLITS
+from cliptune.language import counting, joined, said
+from cliptune.language import translated as _
 from cliptune.preparing.choosing import Choice
 from cliptune.preparing.download import STANFORD_DOGS
 from cliptune.preparing.sources.archive import PhotoStore
@@ -17,14 +19,15 @@ from cliptune.preparing.sources.layouts import ClassLayout
 from cliptune.preparing.sources.opening import Source
 from cliptune.preparing.sources.stanford import ARCHIVE_NAME
 from cliptune.preparing.splitting import Shares
-from cliptune.text import command, counted, wrap
+from cliptune.text import command, wrap
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult:
     """What `prepare` did. `notes` are paragraphs for the user, after the first line.
 
-    What follows a line break in a note is a command to copy: it is never broken.
+    What follows a line break in a note is a command to copy: it is never broken. Headline and notes
+    are English, and translated where they are shown.
     """
 
     output_dir: Path
@@ -37,9 +40,9 @@ class PrepareResult:
     def summary(self) -> str:
         """Plain text for a terminal of 80 columns."""
         table = [] if self.kind == "empty_tree" else [counts_table(self.counts)]
-        notes = [note.partition("\n") for note in self.notes]
+        notes = [_(note).partition("\n") for note in self.notes]
         shown = [f"{wrap(words)}{line_break}{line}" for words, line_break, line in notes]
-        return "\n\n".join([wrap(self.headline), *table, *shown])
+        return "\n\n".join([wrap(_(self.headline)), *table, *shown])
 
 
 def already_there(output_dir: Path, counts: Counts) -> PrepareResult:
@@ -50,10 +53,17 @@ def already_there(output_dir: Path, counts: Counts) -> PrepareResult:
         class_names=tuple(counts.get("train", {})),
         counts=counts,
         kind="already_there",
-        headline=f"{output_dir} already holds {counted(num_photos, 'photo')}; nothing was changed.",
+        headline=said(
+            "{folder} already holds {photos}; nothing was changed.",
+            folder=output_dir,
+            photos=counting(num_photos, "photo"),
+        ),
         notes=(
-            "To start afresh, choose another --output-dir or delete this folder first. "
-            f"To check it:\n  {check_command(output_dir)}",
+            said(
+                "To start afresh, choose another --output-dir or delete this folder first. "
+                "To check it:\n  {command}",
+                command=check_command(output_dir),
+            ),
         ),
     )
 
@@ -65,17 +75,30 @@ def empty_tree_made(output_dir: Path, breeds: Sequence[str], reason: str) -> Pre
         class_names=tuple(sorted(breeds)),
         counts={split: dict.fromkeys(sorted(breeds), 0) for split in SPLITS},
         kind="empty_tree",
-        headline=f"{output_dir}: made empty folders for {len(breeds)} classes, without photos.",
+        headline=said(
+            "{folder}: made empty folders for {count} classes, without photos.",
+            folder=output_dir,
+            count=len(breeds),
+        ),
         notes=(
-            f"There is no archive to take photos from: {reason}.",
-            f"What to do now, either: put photos into {output_dir}/train/<class>/ (about 100 a "
-            "class), and about 20 a class into val/<class>/ and test/<class>/; remove the classes "
-            f"you do not fill. Then check them:\n  {check_command(output_dir)}",
-            f"Or: fetch {STANFORD_DOGS.url} elsewhere, save it as "
-            f"{output_dir.parent / ARCHIVE_NAME}, and run this command again.",
-            "Or: give photos of your own with --source: a folder with one folder for each class, "
-            "a list (.csv), or other forms; 'cliptune prepare --help' names them.",
-            "The classes: " + ", ".join(sorted(breeds)) + ".",
+            said("There is no archive to take photos from: {reason}.", reason=reason),
+            said(
+                "What to do now, either: put photos into {folder}/train/<class>/ (about 100 a "
+                "class), and about 20 a class into val/<class>/ and test/<class>/; remove the "
+                "classes you do not fill. Then check them:\n  {command}",
+                folder=output_dir,
+                command=check_command(output_dir),
+            ),
+            said(
+                "Or: fetch {url} elsewhere, save it as {path}, and run this command again.",
+                url=STANFORD_DOGS.url,
+                path=output_dir.parent / ARCHIVE_NAME,
+            ),
+            said(
+                "Or: give photos of your own with --source: a folder with one folder for each "
+                "class, a list (.csv), or other forms; 'cliptune prepare --help' names them."
+            ),
+            said("The classes: {names}.", names=", ".join(sorted(breeds))),
         ),
     )
 
@@ -93,29 +116,56 @@ def notes_on(source: Source, choice: Choice, *, shares: Shares) -> tuple[str, ..
     num_left = len(layout.classes) - len(choice.taken) - len(choice.left_out)
     if layout.splits:
         lacking = [split for split in SPLITS if split not in set(layout.splits.values())]
-        taken = f" {' and '.join(lacking)} were taken from its train." if lacking else ""
-        notes.append(f"The splits are the source's own.{taken}")
+        notes.append(
+            said(
+                "The splits are the source's own. {splits} were taken from its train.",
+                splits=joined(lacking, " and "),
+            )
+            if lacking
+            else said("The splits are the source's own.")
+        )
     if shares.shots is not None and not layout.groups:
-        shots = counted(shares.shots, "photo")
-        notes.append(f"train/ holds {shots} a class (--shots); val/ and test/ all.")
+        notes.append(
+            said(
+                "train/ holds {photos} a class (--shots); val/ and test/ all.",
+                photos=counting(shares.shots, "photo"),
+            )
+        )
     notes += _left_out(choice)
     if num_left:
         notes.append(
-            f"{counted(num_left, 'more class')} left out; --num-classes or --classes takes them."
+            said(
+                "{classes} left out; --num-classes or --classes takes them.",
+                classes=counting(num_left, "more class"),
+            )
         )
     if layout.num_loose:
-        where = "class folder" if layout.kind in ("folders", "splits") else "list"
-        lie = "photo lies" if layout.num_loose == 1 else "photos lie"
-        notes.append(f"{layout.num_loose} {lie} in no {where}; left out.")
-    if store.num_others:
-        others = "file is" if store.num_others == 1 else "files are"
+        in_folders = layout.kind in ("folders", "splits")
         notes.append(
-            f"{store.num_others} {others} not {', '.join(sorted(IMAGE_SUFFIXES))}; left out."
+            said(
+                "{count} photo lies in no {where}; left out."
+                if layout.num_loose == 1
+                else "{count} photos lie in no {where}; left out.",
+                count=layout.num_loose,
+                where=said("class folder") if in_folders else said("list"),
+            )
+        )
+    if store.num_others:
+        notes.append(
+            said(
+                "{count} file is not {endings}; left out."
+                if store.num_others == 1
+                else "{count} files are not {endings}; left out.",
+                count=store.num_others,
+                endings=", ".join(sorted(IMAGE_SUFFIXES)),
+            )
         )
     if layout.is_stanford_dogs:
         notes.append(
-            "Stanford Dogs (Khosla et al., 2011) is for research, not for commerce. Its photos "
-            "come from ImageNet: a base model that learned from ImageNet has seen them."
+            said(
+                "Stanford Dogs (Khosla et al., 2011) is for research, not for commerce. Its photos "
+                "come from ImageNet: a base model that learned from ImageNet has seen them."
+            )
         )
     return tuple(notes)
 
@@ -124,5 +174,13 @@ def _left_out(choice: Choice) -> list[str]:
     """The classes that were left out on request, by name."""
     if not choice.left_out:
         return []
-    reasons = (f"{name} ({why})" for name, why in sorted(choice.left_out.items()))
-    return [f"{counted(len(choice.left_out), 'class')} left out: {'; '.join(reasons)}."]
+    reasons = [
+        said("{name} ({why})", name=name, why=why) for name, why in sorted(choice.left_out.items())
+    ]
+    return [
+        said(
+            "{classes} left out: {reasons}.",
+            classes=counting(len(choice.left_out), "class"),
+            reasons=joined(reasons, "; "),
+        )
+    ]

@@ -23,7 +23,7 @@ from cliptune.serving.keys import Keys
 from cliptune.serving.limits import Limits, Refused, not_now
 from cliptune.serving.metrics import Metrics
 from cliptune.serving.observed import Observed
-from cliptune.serving.page import SECURITY_HEADERS, page
+from cliptune.serving.page import SECURITY_HEADERS, language_for, page
 from cliptune.serving.schema import (
     AboutOut,
     PredictionOut,
@@ -81,8 +81,9 @@ def _add_open_paths(app: FastAPI, answering: Answering, limits: Limits, keys: Ke
     """What needs no key: no photo is answered for."""
 
     @app.get("/", response_class=HTMLResponse, summary="The page for people")
-    async def people() -> Response:
-        return HTMLResponse(page(), headers=SECURITY_HEADERS)
+    async def people(request: Request) -> Response:
+        shown = language_for(request.headers.get("Accept-Language", ""))
+        return HTMLResponse(page(shown), headers=SECURITY_HEADERS)
 
     @app.get("/health", response_model=State, summary="Whether the server runs")
     async def health() -> Response:

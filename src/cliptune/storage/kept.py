@@ -34,6 +34,7 @@ from cliptune.files import (
     user_path,
     whole_folder,
 )
+from cliptune.language import translated as _
 from cliptune.locks import one_at_a_time
 from cliptune.storage.addresses import address_of, joined, path_in, protocol_of
 from cliptune.storage.listing import listed
@@ -194,7 +195,7 @@ def _fetch_all(found: Sequence[Entry], address: str) -> list[Path]:
 
     log.info("%s: fetching %d files into %s", address, len(found), _root() / "folders")
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        bar = tqdm(pool.map(keep, found), "fetching", len(found), unit="file", leave=False,
+        bar = tqdm(pool.map(keep, found), _("fetching"), len(found), unit="file", leave=False,
                    disable=None)  # fmt: skip
         return list(bar)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from cliptune.files import sync
@@ -23,11 +24,15 @@ class EventFiles:
         self.ending = f".{hashlib.sha256(place).hexdigest()[:12]}"
 
     def sizes(self) -> dict[str, int]:
-        """Name and bytes of each file, flushed to the disk first."""
+        """Name and bytes of each file, flushed to the disk first.
+
+        A disk that fails under curves keeps no checkpoint from being saved.
+        """
         found = {}
         for path in self._files():
-            sync(path)
-            found[path.name] = path.stat().st_size
+            with suppress(OSError):
+                found[path.name] = path.stat().st_size
+                sync(path)
         return found
 
     def cut_back(self, sizes: dict[str, int]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cliptune.errors import MissingExtra
 from cliptune.evaluation.statistics.metrics import SplitMetrics
 from cliptune.evaluation.statistics.multilabel import MultilabelMetrics
+from cliptune.language import translated as _
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.training.run import Progress, Run
 
@@ -81,9 +82,11 @@ class TrainingBar:
         self, *, epoch: int, update: int, loss: float, accuracy: float, rate: float, lr: float
     ) -> None:
         """One update is done; `rate` in images per second, `accuracy` a fraction."""
-        self._bar.set_description_str(f"epoch {epoch}/{self.num_epochs}", refresh=False)
+        place = _("epoch {epoch}/{epochs}").format(epoch=epoch, epochs=self.num_epochs)
+        self._bar.set_description_str(place, refresh=False)
+        figures = _("loss {loss:.3f}, acc {accuracy:.1%}, {rate:.0f} img/s")
         self._bar.set_postfix_str(
-            f"loss {loss:.3f}, acc {accuracy:.1%}, {rate:.0f} img/s", refresh=False
+            figures.format(loss=loss, accuracy=accuracy, rate=rate), refresh=False
         )
         self._bar.update()
         if self._bar.disable and self.shown and update % self.every == 0:
@@ -132,13 +135,13 @@ def clock(seconds: float) -> str:
 
 def finite(value: float | None) -> float | None:
     """`value`, or None for what is not finite: JSON has no word for it."""
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and isfinite(value) else None
 
 
 def log_known(run: Run, values: Mapping[str, float | None]) -> None:
     """Tell the trackers of those values that are finite."""
-    known = {key: value for key, value in values.items() if finite(value) is not None}
-    run.accelerator.log(known, step=run.progress.update)
+    known = {key: value for key, value in values.items() if value is not None and isfinite(value)}
+    run.trackers.log(known, step=run.progress.update)
 
 
 def epoch_row(

@@ -28,6 +28,7 @@ from cliptune.training.events import EventFiles
 from cliptune.training.head.folds import FoldShifts
 from cliptune.training.multilabel import MultilabelLoss, Several
 from cliptune.training.optim import epochs_without_gain
+from cliptune.training.trackers.telling import Trackers
 from cliptune.training.uneven import UnevenLoss
 
 
@@ -68,6 +69,22 @@ class HeadLosses:
     indices_N: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class ValAnswers:
+    """What was answered of val's photos after an epoch, at some update.
+
+    (N,): `photos` are their places in val, `truth` and `answered` classes; `doubt` is how far, in
+    logits, the answer lies above the truth.
+    """
+
+    epoch: int
+    update: int
+    photos: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    answered: NDArray[np.int64]
+    doubt: NDArray[np.float32]
+
+
 @dataclass
 class Run:
     """Everything one training run works with."""
@@ -100,6 +117,8 @@ class Run:
     fold_shifts: FoldShifts | None = None  # of the fitted head, for photos it was fitted on
     head_losses: HeadLosses | None = None  # before anything else was learned
     progress: Progress = field(default_factory=Progress)
+    trackers: Trackers = field(default_factory=Trackers)  # none before training begins
+    best_answers: ValAnswers | None = None  # of val, after the best epoch of this process
     pieces: int = 1  # each micro-batch is cut into as many, once memory ran out
     # Of the clock that only goes forward: before, no picture of the curves but the last.
     next_picture: float = field(default_factory=lambda: time.monotonic() + 10)

@@ -15,7 +15,6 @@ from cliptune.config import (
     HardwareSettings,
     LoraSettings,
     ModelSettings,
-    OutputSettings,
     Settings,
 )
 from cliptune.data.classes_file import read_names
@@ -30,7 +29,7 @@ from cliptune.model.classifier import Classifier, FittedHead, Head, LinearHead, 
 from cliptune.model.conformal import photos_for
 from cliptune.model.device import precision_for, resolve_device
 from cliptune.model.dropout import PhotoKeys
-from cliptune.model.fast.encoder import fuse
+from cliptune.model.fast.encoder import fuse, record
 from cliptune.model.fast.kept_activations import FrozenStates
 from cliptune.model.image_tokens import drop_patches
 from cliptune.model.lora import add_adapters, trainable_share
@@ -83,7 +82,7 @@ def set_up(
             counted(len(val), "photo"), needed,
         )  # fmt: skip
     precision = of_the_first(choose_precision(settings.hardware, device, last))
-    accelerator = make_accelerator(settings.output, device, precision=precision)
+    accelerator = make_accelerator(device, precision=precision)
 
     torch.manual_seed(settings.seed)
     keys = PhotoKeys(seed=settings.seed)
@@ -116,6 +115,8 @@ def set_up(
     as_the_first_has([p.data for p in classifier.parameters() if p.requires_grad])
     if settings.hardware.fast and (plain := fuse(classifier.model)):
         log.debug("computed by transformers and PEFT, not fused: %s", ", ".join(plain))
+    if settings.hardware.cuda_graphs and accelerator.device.type == "cuda":
+        record(classifier.model, keys)
     batches, train_loader, val_loader = make_loaders(
         settings.data, train, val, backbone.preprocess,
         training=settings.training, seed=settings.seed, accelerator=accelerator,
@@ -188,22 +189,14 @@ def choose_precision(
     return before or precision_for(device, hardware.asked_precision).replace("float32", "no")
 
 
-def make_accelerator(output: OutputSettings, device: torch.device, *, precision: str) -> Any:
-    """An `Accelerator` for `device`, with trackers writing under `output.log_dir`.
-
-    `precision` is "bf16", "fp16" or "no".
-    """
+def make_accelerator(device: torch.device, *, precision: str) -> Any:
+    """An `Accelerator` for `device`; `precision` is "bf16", "fp16" or "no"."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     # Accelerate keeps one state for the process; a second run may want another device or format.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(
-        mixed_precision=precision,
-        cpu=device.type == "cpu",
-        log_with=list(output.trackers) or None,
-        project_dir=output.log_dir,
-    )
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
 
 def build_classifier(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from cliptune.config import OutputSettings, Settings
@@ -35,6 +35,12 @@ from cliptune.training.resume import (
 from cliptune.training.run import HeadLosses, Run
 from cliptune.training.saving import draw_curves
 from cliptune.training.several.sharing import is_first, of_the_first
+from cliptune.training.trackers.mlflow import MLflow
+from cliptune.training.trackers.telling import Scalar, Tracker, public_name
+from cliptune.training.trackers.tensorboard import TensorBoard
+from cliptune.training.trackers.told import FILE as TOLD_FILE
+from cliptune.training.trackers.told import Told
+from cliptune.training.trackers.wandb import WeightsAndBiases
 
 log = logging.getLogger(__name__)
 
@@ -126,26 +132,49 @@ def start_afresh(run: Run) -> None:
         delete_folder(checkpoint.path)
     recover(output_dir, "checkpoint-*")
     run.events.cut_back({})
+    (output_dir / TOLD_FILE).unlink(missing_ok=True)
 
 
-def start_trackers(run: Run) -> None:
-    """Open TensorBoard and the like, once it is sure that the run goes ahead."""
-    run.accelerator.init_trackers(
-        run.settings.output.output_dir.name,
-        init_kwargs={"tensorboard": {"filename_suffix": run.events.ending}},
-    )
-    if run.progress.update:
+def start_trackers(run: Run, *, resumed: bool) -> None:
+    """Open TensorBoard and the like, once it is sure that the run goes ahead.
+
+    `resumed`: it goes on from a checkpoint.
+    """
+    if not run.accelerator.is_main_process:
         return
-    settings = {
-        key: value if isinstance(value, int | float | str | bool) else str(value)
-        for key, value in flat_settings(run.settings.to_dict()).items()
-    }  # scalars, which is what TensorBoard's hyper-parameters can be
-    for tracker in run.accelerator.trackers:
-        if tracker.name == "tensorboard":  # its own way writes a second folder of events
-            if run.accelerator.is_main_process:
-                tracker.writer.add_text("settings", _as_table(settings))
-        else:
-            tracker.store_init_configuration(settings)
+    output = run.settings.output
+    told = Told(output.output_dir, resumed=resumed)
+    project, name = output.log_dir.name, output.output_dir.name
+    makers: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: TensorBoard(
+            run.events.folder, ending=run.events.ending,
+            shown=flat_settings(run.settings.to_dict()),
+        ),
+        "wandb": lambda: WeightsAndBiases(project, name, told=told),
+        "mlflow": lambda: MLflow(project, name, told=told),
+    }  # fmt: skip
+    run.trackers.start(
+        {name: makers[name] for name in output.trackers},
+        told_settings(run.settings),
+        resumed=resumed,
+    )
+
+
+def told_settings(settings: Settings) -> dict[str, Scalar]:
+    """Settings by dotted key, in values that all trackers take; without what is None.
+
+    Others may read them: folders of this machine are left out, and of a base model that is in one
+    only the last name is told.
+    """
+    values = settings.without_folders()
+    values["model"]["name"] = public_name(settings.model.name)
+    if isinstance(weights := values["training"]["class_weights"], dict):
+        values["training"]["class_weights"] = str(weights)  # class names are no keys
+    return {
+        key: value if isinstance(value, int | float | str) else str(value)
+        for key, value in flat_settings(values).items()
+        if value is not None
+    }
 
 
 def go_on_from(run: Run, last: Checkpoint) -> None:
@@ -227,9 +256,3 @@ def _check_classes_and_base_agree(run: Run, last: Checkpoint) -> None:
             f"now has: fingerprint {expected} expected, {found} found. Say where the right ones "
             "are with --base-model, or start a new run in another --output-dir."
         )
-
-
-def _as_table(settings: Mapping[str, object]) -> str:
-    """Settings as a table in Markdown, which TensorBoard shows."""
-    rows = [f"| `{key}` | `{value}` |" for key, value in settings.items()]
-    return "\n".join(["| setting | value |", "|---|---|", *rows])

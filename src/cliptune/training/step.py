@@ -14,6 +14,7 @@ import torch
 from cliptune.data.loading import Batch
 from cliptune.errors import ImageError, TrainingError, listing
 from cliptune.foreign_errors import is_out_of_memory
+from cliptune.model.fast.encoder import stop_recording
 from cliptune.model.fast.kept_activations import reused
 from cliptune.text import counted
 from cliptune.timing import section
@@ -54,6 +55,7 @@ def step(run: Run, group: Sequence[Batch]) -> tuple[float, int, int] | None:
             )  # fmt: skip
         # Outside of `except`: the error's traceback holds the tensors of the failed attempt.
         optimizer.zero_grad(set_to_none=True)
+        stop_recording(run.classifier.model)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     sum_gradients(run.trained)

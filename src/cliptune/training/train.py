@@ -36,6 +36,7 @@ from cliptune.training.saving import draw_curves, save
 from cliptune.training.setup import set_up
 from cliptune.training.several.joining import one_fate
 from cliptune.training.several.sharing import all_could_load
+from cliptune.training.showing import keep_answers, show_training_photos, tell_what_came_of_it
 from cliptune.training.start import (
     agreed_start,
     as_begun,
@@ -123,20 +124,18 @@ def train(
             starting_point(output_dir, resume=False, overwrite=overwrite)
             start_afresh(run)
         run.accelerator.wait_for_everyone()
-        start_trackers(run)
+        start_trackers(run, resumed=last is not None)
         trace = output_dir / "trace.json" if profile else None
-        try:
-            with stop_requests() as stop, measured(trace) as watch:
-                if last is None:
-                    begin(run, progress=progress)
-                stopped_early = run.has_val and fit(
-                    run, stop, progress=progress, after_epoch=after_epoch
-                )
-                if run.accelerator.is_main_process:
-                    draw_curves(run)
-        finally:
-            for tracker in run.accelerator.trackers:
-                tracker.finish()
+        with run.trackers.until_the_end(), stop_requests() as stop, measured(trace) as watch:
+            if last is None:
+                show_training_photos(run)
+                begin(run, progress=progress)
+            stopped_early = run.has_val and fit(
+                run, stop, progress=progress, after_epoch=after_epoch
+            )
+            if run.accelerator.is_main_process:
+                draw_curves(run)
+                tell_what_came_of_it(run)
 
     return _result(run, stopped_early=stopped_early, profile=watch.table() if watch else None)
 
@@ -232,6 +231,7 @@ def save_fitted_head(run: Run) -> None:
     metrics = validation.metrics
     row = epoch_row(run.progress, metrics, criterion=validation.criterion) | {"epoch": 0}
     run.progress.history.append(row)
+    keep_answers(run, validation.predictions)
     log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=True))
     log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
     save(run, "checkpoint-epoch-0", validation)
@@ -280,7 +280,7 @@ def _update(
         values = {"train/loss": loss, "train/accuracy": accuracy}
         values |= {"train/learning_rate": lr, "train/images_per_second": rate}
         with section("logging"):
-            run.accelerator.log(values, step=state.update)
+            log_known(run, values)
     step_done(photos)
 
 
@@ -318,14 +318,11 @@ def _finish_epoch(run: Run) -> None:
     state.epoch += 1
     state.epoch_updates = state.photos = state.correct = state.top5_correct = 0
     state.loss_sum = 0.0
-    log.info(
-        "%s",
-        epoch_line(
-            row,
-            num_epochs=run.settings.training.num_epochs,
-            is_best=best_epoch(state.history) is row,
-        ),
-    )
+    is_best = best_epoch(state.history) is row
+    if is_best:
+        keep_answers(run, validation.predictions)
+    num_epochs = run.settings.training.num_epochs
+    log.info("%s", epoch_line(row, num_epochs=num_epochs, is_best=is_best))
     log_known(
         run,
         {f"epoch/{key}": value for key, value in row.items() if key not in ("epoch", "update")}

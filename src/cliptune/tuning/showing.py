@@ -9,6 +9,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from cliptune.language import said
+from cliptune.language import translated as _
 from cliptune.training.reporting import clock
 from cliptune.tuning.tuning import Trial
 
@@ -19,7 +21,8 @@ class TrialsBar:
     """Progress over all trials, by the epochs of each."""
 
     def __init__(self, trials: int, done: int, *, shown: bool) -> None:
-        self.trials, self.done, self.best = trials, done, ""
+        self.trials, self.done = trials, done
+        self.best: str = ""
         self._bar = tqdm(
             total=trials,
             initial=done,
@@ -41,17 +44,21 @@ class TrialsBar:
 
     def advance(self, number: int, row: Mapping[str, float | None], *, share: float) -> None:
         """An epoch of the trial `number` is done, with these figures, and `share` of the trial."""
-        self._bar.set_description_str(f"trial {number}/{self.trials - 1}", refresh=False)
+        place = _("trial {number}/{last}").format(number=number, last=self.trials - 1)
+        self._bar.set_description_str(place, refresh=False)
         loss = "–" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
         if row.get("val_mean_ap") is not None:
             loss = f"mAP {row['val_mean_ap']:.1%}"
-        self._bar.set_postfix_str(f"epoch {row['epoch']:g}, val {loss}{self.best}", refresh=False)
+        figures = _("epoch {epoch:g}, val {figure}").format(epoch=row["epoch"], figure=loss)
+        self._bar.set_postfix_str(f"{figures}{_(self.best)}", refresh=False)
         self._bar.update(self.done + share - self._bar.n)
 
     def finish(self, trial: Trial, best: Trial | None) -> None:
         """A trial is over; `best` is the best so far."""
         if best is not None:
-            self.best = f"; best {_figure(best)}, trial {best.number}"
+            self.best = said(
+                "; best {figure}, trial {number}", figure=_figure(best), number=best.number
+            )
         self.done += 1
         self._bar.update(self.done - self._bar.n)
         figures = "" if trial.val_loss is None else f"  val loss {trial.val_loss:.3f}"

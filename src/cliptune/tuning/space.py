@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cliptune.config import Settings
+from cliptune.language import marked
 from cliptune.training.resume import flat_settings
 
 
@@ -26,14 +27,15 @@ class Searched:
     needs: str = ""  # a setting without which this one does nothing
 
 
+_AUGMENTATION = "data.augmentation.enabled"
 SPACE = (
-    Searched("lora.r", "rank", 2, 64, log=True),
-    Searched("training.learning_rate", "rate", 2e-5, 5e-3, log=True),
-    Searched("training.num_epochs", "epochs", 0.5, 2, of_default=True, log=True),
-    Searched("training.min_updates", "updates", 0.33, 3, of_default=True, log=True),
-    Searched("training.weight_decay", "decay", 1e-4, 1.0, log=True),
-    Searched("data.augmentation.crop_scale", "crop", 0.3, 1.0, needs="data.augmentation.enabled"),
-    Searched("data.augmentation.color", "color", 0.0, 0.4, needs="data.augmentation.enabled"),
+    Searched("lora.r", marked("rank"), 2, 64, log=True),
+    Searched("training.learning_rate", marked("rate"), 2e-5, 5e-3, log=True),
+    Searched("training.num_epochs", marked("epochs"), 0.5, 2, of_default=True, log=True),
+    Searched("training.min_updates", marked("updates"), 0.33, 3, of_default=True, log=True),
+    Searched("training.weight_decay", marked("decay"), 1e-4, 1.0, log=True),
+    Searched("data.augmentation.crop_scale", marked("crop"), 0.3, 1.0, needs=_AUGMENTATION),
+    Searched("data.augmentation.color", marked("color"), 0.0, 0.4, needs=_AUGMENTATION),
 )
 
 

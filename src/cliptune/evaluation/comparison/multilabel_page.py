@@ -23,6 +23,7 @@ from cliptune.evaluation.report_page import pictures_of
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import in_words, percent
 from cliptune.html import render
+from cliptune.language import translated as _
 from cliptune.text import one_line
 
 
@@ -109,11 +110,13 @@ def multilabel_comparison_page(comparison: MultilabelComparison, command: str | 
 def _rows(comparison: MultilabelComparison) -> list[FigureRow]:
     """The figures, with their differences drawn to one scale."""
     differences = comparison.differences
-    reach = reach_of([getattr(each.paired, name) for each in differences for _, name, _ in ROWS])
+    reach = reach_of(
+        [getattr(each.paired, name) for each in differences for _title, name, _meaning in ROWS]
+    )
     return [
         FigureRow(
-            title=title,
-            meaning=meaning,
+            title=_(title),
+            meaning=_(meaning),
             first=in_words(getattr(comparison.reference.figures, name), percent),
             others=[
                 Measured(

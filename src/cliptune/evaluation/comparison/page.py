@@ -27,6 +27,7 @@ from cliptune.evaluation.report_text import (
 from cliptune.evaluation.statistics.intervals import Estimate
 from cliptune.evaluation.statistics.words import percent, points
 from cliptune.html import render
+from cliptune.language import translated as _
 from cliptune.text import one_line
 
 CHANGED = 24  # photos in a gallery: of each pair of models, each way
@@ -139,7 +140,7 @@ def _rows(comparison: Comparison) -> list[FigureRow]:
     rows = []
     for title, name, form in ROWS:
         cells = [cell(model.figures, name, form) for model in comparison.models]
-        rows.append(FigureRow(title=title, meaning=MEANINGS[name], cells=cells))
+        rows.append(FigureRow(title=_(title), meaning=_(MEANINGS[name]), cells=cells))
     return rows
 
 

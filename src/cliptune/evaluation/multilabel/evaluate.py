@@ -32,6 +32,7 @@ from cliptune.evaluation.zero_shot import measured_classifiers
 from cliptune.files import user_path
 from cliptune.foreign_errors import memory_errors_in_words
 from cliptune.hints import check_choice
+from cliptune.language import translated as _
 from cliptune.model.checkpoint import Checkpoint, resolve_checkpoint
 from cliptune.model.classifier import Predictions
 from cliptune.model.device import resolve_device
@@ -90,7 +91,9 @@ def evaluate_multilabel(
             for classifier in measured_classifiers(loaded, baseline=baseline)
         ]
         started = time.perf_counter()
-        said = measuring.predict(classifiers, photos.samples, f"evaluating {photos.name}")
+        said = measuring.predict(
+            classifiers, photos.samples, _("evaluating {split}").format(split=photos.name)
+        )
         seconds = time.perf_counter() - started
     refuse_unreadable(said.unreadable, on_bad_image)
     if not len(said.indices):

@@ -24,6 +24,7 @@ from cliptune.evaluation.seen import seen_in_words
 from cliptune.evaluation.statistics.words import in_words, percent
 from cliptune.evaluation.writing import write_text
 from cliptune.html import picture, render
+from cliptune.language import translated as _
 from cliptune.text import no_formula
 
 MISTAKES = 24
@@ -72,7 +73,7 @@ def multilabel_page(evaluation: MultilabelEvaluation, *, command: str) -> str:
     figures = evaluation.figures
     rows = [
         (
-            title, meaning,
+            _(title), _(meaning),
             in_words(evaluation.baseline, percent)
             if name == "mean_ap" and evaluation.baseline is not None else "–",
             in_words(getattr(figures, name), percent),

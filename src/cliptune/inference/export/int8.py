@@ -37,6 +37,8 @@ from cliptune.inference.export.judging import (
     timed,
 )
 from cliptune.inference.export.quantise import Layer, Quantised, quantise
+from cliptune.language import Said, counting, said
+from cliptune.language import translated as _
 from cliptune.model.answers import Answers, class_means, scaled_logits
 from cliptune.model.checkpoint import Checkpoint
 from cliptune.model.classifier import Classifier, Predictions
@@ -45,7 +47,6 @@ from cliptune.model.exported.classifier import GRAPH, ExportedClassifier
 from cliptune.model.exported.graph import AnswerGraph, answer_head, write_onnx
 from cliptune.model.label_answers import AnyAnswers, LabelAnswers, answered_labels
 from cliptune.model.measuring import Measuring, labelled_photos
-from cliptune.text import counted
 
 MOST_CALIBRATING = 200  # photos; a quarter of them gave the same ranges to within the noise
 _TIMED_BATCH = 16
@@ -155,7 +156,7 @@ def write_int8(
         float32_bytes = sum(path.stat().st_size for path in Path(scratch).iterdir())
     coarse = ExportedClassifier(folder, classifier.head, classifier.preprocess)
     measuring = Measuring(device=torch.device("cpu"), num_workers=0, progress=progress)
-    said = measuring.predict([classifier, coarse], photos.judging, "judging int8")
+    said = measuring.predict([classifier, coarse], photos.judging, _("judging int8"))
     fitted = (
         _fitted_labels(said, photos, answers, seed=seed)
         if isinstance(answers, LabelAnswers)
@@ -233,19 +234,26 @@ def put_answers(folder: Path, classifier: Classifier, done: Int8, about: dict[st
     onnx.save(model, folder / GRAPH)
 
 
-def int8_text(done: Int8) -> str:
+def int8_text(done: Int8) -> Said:
     """What int8 costs and what it gains, in a few lines."""
-    speeds, of_both = done.speeds, (done.int8_bytes, done.float32_bytes)
-    lines = [
-        f"{len(done.quantised.layers)} layers in int8, calibrated on "
-        f"{counted(done.quantised.photos, 'photo')} of train; left in float32: "
-        f"{_named(done.quantised.left) or 'none'}",
-        done.judged.words(done.max_loss),
-        "size: {:.1f} MB, float32 {:.1f} MB".format(*(size / 1e6 for size in of_both)),
-        f"speed: {speeds.int8:.1f} images/s, float32 {speeds.float32:.1f}, in turns, "
-        f"{speeds.batch} at a time, on\n{speeds.processor}",
-    ]
-    return "\n".join(lines)
+    speeds = done.speeds
+    return said(
+        "{layers} layers in int8, calibrated on {photos} of train; left in float32: {left}\n"
+        "{judged}\n"
+        "size: {int8_size:.1f} MB, float32 {float32_size:.1f} MB\n"
+        "speed: {int8_speed:.1f} images/s, float32 {float32_speed:.1f}, in turns, {batch} at a "
+        "time, on\n{processor}",
+        layers=len(done.quantised.layers),
+        photos=counting(done.quantised.photos, "photo"),
+        left=_named(done.quantised.left) or said("none"),
+        judged=done.judged.words(done.max_loss),
+        int8_size=done.int8_bytes / 1e6,
+        float32_size=done.float32_bytes / 1e6,
+        int8_speed=speeds.int8,
+        float32_speed=speeds.float32,
+        batch=speeds.batch,
+        processor=speeds.processor,
+    )
 
 
 def _crops(samples: Sequence[Sample], preprocess: Preprocess) -> list[NDArray[np.uint8]]:

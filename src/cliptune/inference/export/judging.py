@@ -23,6 +23,7 @@ from cliptune.evaluation.statistics.grouped import Groups, difference_of, mcnema
 from cliptune.evaluation.statistics.intervals import Z95, Estimate
 from cliptune.evaluation.statistics.metrics import Labels
 from cliptune.evaluation.statistics.multilabel import mean_ap_gain, mean_average_precision
+from cliptune.language import Said, counting, said
 from cliptune.model.exported.runtime import session_of
 from cliptune.model.label_answers import AnsweredLabels
 from cliptune.text import counted
@@ -51,13 +52,20 @@ class Judged:
         """What the record of a checkpoint holds of val: that of float32 is no longer its own."""
         return {"val_accuracy": self.int8_accuracy, "val_images": self.photos}
 
-    def words(self, max_loss: float) -> str:
+    def words(self, max_loss: float) -> Said:
         """What it loses, in a few lines, where `max_loss` points are allowed."""
-        return (
-            f"accuracy on the {self.photos} photos of val: {self.int8_accuracy:.1%}, float32 "
-            f"{self.float32_accuracy:.1%}; {_lost(self.loss, max_loss)}; right in "
-            f"float32 alone {self.only_float32_right}, in int8 alone {self.only_int8_right}, "
-            f"p {self.p:.2g};\n{counted(self.other_labels, 'other label')}"
+        return said(
+            "accuracy on the {photos} photos of val: {int8:.1%}, float32 {float32:.1%}; {lost}; "
+            "right in float32 alone {only_float32}, in int8 alone {only_int8}, p {p:.2g};\n"
+            "{others}",
+            photos=self.photos,
+            int8=self.int8_accuracy,
+            float32=self.float32_accuracy,
+            lost=_lost(self.loss, max_loss),
+            only_float32=self.only_float32_right,
+            only_int8=self.only_int8_right,
+            p=self.p,
+            others=counting(self.other_labels, "other label"),
         )
 
     @property
@@ -112,14 +120,21 @@ class JudgedLabels:
             "val_images": self.photos,
         }  # fmt: skip
 
-    def words(self, max_loss: float) -> str:
+    def words(self, max_loss: float) -> Said:
         """As of `Judged`."""
-        return (
-            f"mAP of {self.classes} classes on the {self.photos} photos of val: "
-            f"{self.int8_mean_ap:.1%}, float32 {self.float32_mean_ap:.1%};\n"
-            f"{_lost(self.loss, max_loss)};\nall classes right in float32 alone "
-            f"{self.only_float32_right}, in int8 alone {self.only_int8_right}, p {self.p:.2g};\n"
-            f"{counted(self.other_shown, 'photo')} told other classes, by the thresholds of each"
+        return said(
+            "mAP of {classes} classes on the {photos} photos of val: {int8:.1%}, float32 "
+            "{float32:.1%};\n{lost};\nall classes right in float32 alone {only_float32}, in int8 "
+            "alone {only_int8}, p {p:.2g};\n{others} told other classes, by the thresholds of each",
+            classes=self.classes,
+            photos=self.photos,
+            int8=self.int8_mean_ap,
+            float32=self.float32_mean_ap,
+            lost=_lost(self.loss, max_loss),
+            only_float32=self.only_float32_right,
+            only_int8=self.only_int8_right,
+            p=self.p,
+            others=counting(self.other_shown, "photo"),
         )
 
     @property
@@ -146,10 +161,11 @@ class JudgedLabels:
 
 
 def _lost(loss: Estimate, max_loss: float) -> str:
-    return (
-        f"points lost: {loss.value:.1f}, by the 95 % interval\n"
-        f"{loss.low:.1f} to {loss.high:.1f} (allowed: {max_loss:g})"
-    )
+    return said(
+        "points lost: {value:.1f}, by the 95 % interval\n{low:.1f} to {high:.1f} (allowed: "
+        "{allowed:g})",
+        value=loss.value, low=loss.low, high=loss.high, allowed=max_loss,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from cliptune.data.reading import Unreadable
 from cliptune.errors import UserError
 from cliptune.inference.prediction import Prediction
 from cliptune.inference.predictor import Predictor
+from cliptune.language import Said, joined, said
+from cliptune.language import translated as _
 from cliptune.model.answers import Answers
 from cliptune.model.label_answers import LabelAnswers
 
@@ -41,17 +43,23 @@ class Verified:
     other_shown: int | None = None  # None of one label to a photo
 
     @property
-    def others(self) -> str:
+    def others(self) -> Said:
         """How many answers are other ones, in words."""
         if self.other_shown is not None:
-            return (
+            return said(
                 "each class's probability was compared, and each photo's set of classes that\n"
-                f"reach their thresholds: {self.other_shown} other sets"
+                "reach their thresholds: {count} other sets",
+                count=self.other_shown,
             )
-        words = f'{self.other_labels} other labels, {self.other_known} other "known"'
-        for count, what in ((self.other_sets, "sets"), (self.other_sure, '"sure of"')):
-            words += "" if count is None else f", {count} other {what}"
-        return words
+        parts = [
+            said("{count} other labels", count=self.other_labels),
+            said('{count} other "known"', count=self.other_known),
+        ]
+        if self.other_sets is not None:
+            parts.append(said("{count} other sets", count=self.other_sets))
+        if self.other_sure is not None:
+            parts.append(said('{count} other "sure of"', count=self.other_sure))
+        return joined(parts, ", ")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -102,7 +110,7 @@ def verify(
     found: list[_Difference] = []
     left_out: list[str] = []
     faults: list[str] = []
-    bar = tqdm(photos, "verifying", unit="img", leave=False, disable=None if progress else True)
+    bar = tqdm(photos, _("verifying"), unit="img", leave=False, disable=None if progress else True)
     for path, ours in zip(bar, predictor.stream(photos, top_k=every_class), strict=True):
         try:
             theirs = exported.predict(path, top_k=every_class)

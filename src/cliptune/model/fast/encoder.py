@@ -14,6 +14,7 @@ Shape suffixes: B batch, T tokens, D width, R rank.
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,9 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
 
-from cliptune.model.dropout import PhotoDropout, dropout_masks
+from cliptune.model.dropout import PhotoDropout, PhotoKeys, dropout_masks
 from cliptune.model.fast.products import AdaptedLinear, TableAttention
+from cliptune.model.fast.recorded import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class FusedEncoder(nn.Module):
         self.config = encoder.config
         self.layers = encoder.layers  # the same modules under the same names
         self.leaving = leaving
-        self._copies: dict[tuple[int, str], tuple[Any, torch.Tensor]] = {}
+        self.recorder: Recorder | None = None  # of training on a GPU
+        self._copies: dict[tuple[int, str, torch.dtype], tuple[Any, torch.Tensor]] = {}
 
     def forward(
         self,
@@ -93,16 +96,30 @@ class FusedEncoder(nn.Module):
         dtype = inputs_embeds.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
+
+        def layers(
+            x_BTD: torch.Tensor, mask: torch.Tensor | None, *, start: int, end: int
+        ) -> torch.Tensor:
+            for i in range(start, end):
+                leaving = self.leaving if i == len(self.layers) - 1 else slice(None)
+                x_BTD = self._layer(i, x_BTD, dtype, mask, is_causal, leaving)
+            return x_BTD
+
         start, x_BTD = 0, inputs_embeds
-        if states is not None and states.known is not None:
-            start, x_BTD = states.depth, states.known
         with torch.autocast(device, enabled=False):
-            for i in range(start, len(self.layers)):
-                if states is not None and i == states.depth and states.known is None:
-                    states.left = x_BTD.detach()
-                last = i == len(self.layers) - 1
-                leaving = self.leaving if last else slice(None)
-                x_BTD = self._layer(i, x_BTD, dtype, attention_mask, is_causal, leaving)
+            if states is not None and states.known is not None:
+                start, x_BTD = states.depth, states.known
+            elif states is not None:
+                x_BTD = layers(x_BTD, attention_mask, start=0, end=states.depth)
+                start, states.left = states.depth, x_BTD.detach()
+            upper = functools.partial(layers, start=start, end=len(self.layers))
+            if self.recorder is not None and self.training and torch.is_grad_enabled():
+                trained = [p for p in self.layers[start:].parameters() if p.requires_grad]
+                x_BTD = self.recorder.run(
+                    upper, x_BTD, attention_mask, trained=trained, kind=(start, dtype, is_causal)
+                )
+            else:
+                x_BTD = upper(x_BTD, attention_mask)
         return BaseModelOutput(last_hidden_state=x_BTD)
 
     def _layer(
@@ -181,11 +198,12 @@ class FusedEncoder(nn.Module):
         made_from = [
             (w.data_ptr(), w.device, 0 if w.is_inference() else w._version) for w in weights
         ]
-        known = self._copies.get((i, name))
-        if known is None or known[0] != made_from or known[1].dtype != dtype:
+        # One for each type: a recorded step goes on reading the one it was recorded with.
+        known = self._copies.get((i, name, dtype))
+        if known is None or known[0] != made_from:
             with torch.inference_mode(False), torch.no_grad():
                 known = made_from, torch.cat([w.detach() for w in weights]).to(dtype)
-            self._copies[i, name] = known
+            self._copies[i, name, dtype] = known
         return known[1]
 
 
@@ -212,6 +230,29 @@ def fuse(model: Any) -> list[str]:
             log.warning("%s: the fused encoder does not agree with transformers'; not used", name)
             plain.append(name)
     return plain
+
+
+def record(model: Any, keys: PhotoKeys) -> None:
+    """Let the fused towers of `model` replay their training steps as CUDA graphs (`recorded`).
+
+    `keys` are those that the model's dropouts draw by. To be called once the model is on its GPU.
+    """
+    for name, encoder in _fused(model):
+        encoder.recorder = Recorder(keys, tower="text" if name == "text_model" else "vision")
+
+
+def stop_recording(model: Any) -> None:
+    """Compute as ever from now on, and free the memory of what was recorded."""
+    for _, encoder in _fused(model):
+        if encoder.recorder is not None:
+            encoder.recorder.stop()
+
+
+def _fused(model: Any) -> list[tuple[str, FusedEncoder]]:
+    inner = model.base_model.model if hasattr(model, "peft_config") else model
+    towers = [(name, getattr(inner, name, None)) for name in ("vision_model", "text_model")]
+    encoders = [(name, getattr(tower, "encoder", None)) for name, tower in towers]
+    return [(name, each) for name, each in encoders if isinstance(each, FusedEncoder)]
 
 
 def _attend(

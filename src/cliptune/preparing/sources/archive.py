@@ -20,6 +20,7 @@ from typing import Protocol
 from cliptune.data.classes_file import CLASSES_FILE
 from cliptune.data.image_files import IMAGE_SUFFIXES, find_images
 from cliptune.errors import DataError
+from cliptune.language import said
 
 # Photos hardly compress: what unpacks to a hundred times its size holds something else.
 MAX_EXPANSION = 100
@@ -120,11 +121,16 @@ class _Apart:
         if not self._taken:
             return ()
         count, (name, path) = len(self._taken), self._taken[0]
-        files = "1 file name holds" if count == 1 else f"{count:,} file names hold"
         return (
-            f"{files} backslashes, as archives packed on Windows leave them; taken apart into "
-            f"folders: '{name}' is {path}.",
-        )
+            said(
+                "{count:,} file name holds backslashes, as archives packed on Windows leave them; "
+                "taken apart into folders: '{name}' is {path}."
+                if count == 1
+                else "{count:,} file names hold backslashes, as archives packed on Windows leave "
+                "them; taken apart into folders: '{name}' is {path}.",
+                count=count, name=name, path=path,
+            ),
+        )  # fmt: skip
 
 
 class TarPhotos:

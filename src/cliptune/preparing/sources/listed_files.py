@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from cliptune.language import said
 from cliptune.preparing.sources.archive import is_photo
 
 _MOST_FOLDERS = 1000  # to look through for photos that are not where a list says
@@ -71,11 +72,16 @@ class PhotoFolder:
             return ()
         written, name = self._renamed[0]
         count = len(self._renamed)
-        lines = "1 line names its photo" if count == 1 else f"{count:,} lines name their photos"
         return (
-            f"{lines} without ending, or with it in other letters: '{name}' is taken for "
-            f"'{written}'.",
-        )
+            said(
+                "{count:,} line names its photo without ending, or with it in other letters: "
+                "'{name}' is taken for '{written}'."
+                if count == 1
+                else "{count:,} lines name their photos without ending, or with it in other "
+                "letters: '{name}' is taken for '{written}'.",
+                count=count, name=name, written=written,
+            ),
+        )  # fmt: skip
 
     def hint(self) -> str:
         """Which folder the list's first missing photo is below, or nothing."""

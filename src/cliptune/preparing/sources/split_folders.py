@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from cliptune.data.splits import SPLIT_NAMES
 from cliptune.errors import DataError, named
+from cliptune.language import said
 
 # Words beside a split's name that say nothing: training_set, seg_train, train_images, train2017.
 _FILLERS = frozenset({
@@ -212,14 +213,19 @@ def given_alone(level: Level, folder: str, *, where: Path) -> str:
 def doubts(level: Level) -> tuple[str, ...]:
     """What to say of the class folders of `level` that may be none."""
     odd = _without_label(level.folders)
-    notes = [f"'{name}' is taken for a class (--exclude leaves it out)." for name in odd]
+    notes = [
+        said("'{name}' is taken for a class (--exclude leaves it out).", name=name) for name in odd
+    ]
     common = set.intersection(*(set(level.below(folder)) for folder in level.folders))
     if len(level.folders) > 1 and len(common) > 1:
         notes.append(
-            f"Each of the folders {named(sorted(level.folders), limit=4)} holds "
-            f"{named(sorted(common), limit=4)}; the outer ones are taken for the classes. If the "
-            "inner ones are, give one of the outer at a time as --source, or a list of path,label."
-        )
+            said(
+                "Each of the folders {outer} holds {inner}; the outer ones are taken for the "
+                "classes. If the inner ones are, give one of the outer at a time as --source, or a "
+                "list of path,label.",
+                outer=named(sorted(level.folders), limit=4), inner=named(sorted(common), limit=4),
+            )
+        )  # fmt: skip
     return tuple(notes)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cliptune.data.image_files import IMAGE_SUFFIXES
 from cliptune.data.naming import clean_name
 from cliptune.errors import DataError, listing, named
+from cliptune.language import said
 from cliptune.preparing.sources.archive import FilePhotos, is_photo
 from cliptune.preparing.sources.labels import label_text, take_splits
 from cliptune.preparing.sources.layouts import (
@@ -134,8 +135,11 @@ def table_photos(
     notes += folder.notes()
     if not splits and (folders := split_folders_of(files)):
         notes += (
-            f"The paths lead through {named([f'{name}/' for name in folders])}, but no column "
-            "tells splits, so they are dealt anew; a column 'split' would keep them.",
+            said(
+                "The paths lead through {folders}, but no column tells splits, so they are dealt "
+                "anew; a column 'split' would keep them.",
+                folders=named([f"{name}/" for name in folders]),
+            ),
         )
     return FilePhotos(files), ClassLayout(
         classes, "table", splits=splits, notes=notes, groups=belongs

@@ -17,6 +17,7 @@ from cliptune.data.folder import Sample
 from cliptune.data.groups import Groups
 from cliptune.data.loading import PhotoDataset, make_loader
 from cliptune.errors import ImageError, listing
+from cliptune.language import translated as _
 from cliptune.model.classifier import FittedHead, predict_logits
 from cliptune.text import counted
 from cliptune.timing import section
@@ -137,7 +138,7 @@ def _features(
     shown = progress and run.accelerator.is_main_process
     said = predict_logits(
         [run.classifier],
-        tqdm(loader, desc="head", unit="batch", leave=False, disable=None if shown else True),
+        tqdm(loader, desc=_("head"), unit="batch", leave=False, disable=None if shown else True),
         run.accelerator.device,
         autocast=run.accelerator.autocast,
     )
