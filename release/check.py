@@ -5,9 +5,9 @@
     python release/check.py --keep DIR                  leave sdist, wheel, bill of materials there
 
 Builds sdist and wheel, checks their metadata, and installs each in an environment of its own, in a
-folder far from this checkout: the wheel with the versions of constraints.txt, the sdist with the
-lowest that pyproject.toml admits. There the demo runs, and the tests that need no checkout. Last,
-the licences of all that was installed, and the bill of materials (CycloneDX).
+folder far from this checkout: the wheel with the versions of constraints.txt, the sdist and most
+extras with the lowest that pyproject.toml admits. There the demo runs, and the tests that need no
+checkout. Last, the licences of all that was installed, and the bill of materials (CycloneDX).
 """
 
 from __future__ import annotations
@@ -25,9 +25,18 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ["build", "cyclonedx-bom", "twine"]
-TEST_TOOLS = ["httpx", "hypothesis", "pandas", "pytest", "pytest-xdist", "statsmodels"]
+TEST_TOOLS = ["httpx", "hypothesis", "pandas", "psutil", "pytest", "pytest-xdist", "statsmodels"]
 # Rooms whose tests need nothing beside the package and these tools.
 TESTS = ["tests/data", "tests/model"]
+# By extra, what shows that its lowest versions do; the others need a bucket, a cluster, an account.
+EXTRAS = {
+    "export": "tests/inference/test_export.py",
+    "http": "tests/storage",
+    "hub": "tests/preparing/test_hub_labels.py",
+    "serve": "tests/serving/test_answers_over_http.py",
+    "sftp": "tests/storage",
+    "tune": "tests/tuning/test_tuning.py",
+}
 # Whoever redistributes cliptune's environment may do so under these, or under a choice among them.
 FREE = ("MIT", "BSD", "Apache", "ISC", "PSF", "Python Software Foundation", "Python-2.0", "MPL",
         "HPND", "Mozilla", "Zlib", "Unlicense", "CC0")  # fmt: skip
@@ -71,11 +80,17 @@ def built(scratch: Path, python: Path) -> list[Path]:
     return made
 
 
-def tried(scratch: Path, name: str, python: str, package: Path, constraints: Path) -> Path:
-    """What a newcomer does with `package`, and the tests that need no checkout; its Python."""
+def tried(
+    scratch: Path, name: str, python: str, package: Path, constraints: Path, *, extras: bool = False
+) -> Path:
+    """What a newcomer does with `package`, and the tests that need no checkout; its Python.
+
+    With `extras`, those of `EXTRAS` are installed and tested, too.
+    """
     started = time.monotonic()
+    wanted = f"{package}[{','.join(EXTRAS)}]" if extras else package
     here = environment(
-        scratch / f"env-{name}", python, package, *TEST_TOOLS, constraints=constraints
+        scratch / f"env-{name}", python, wanted, *TEST_TOOLS, constraints=constraints
     )
     empty = scratch / f"empty-{name}"
     empty.mkdir()
@@ -95,8 +110,9 @@ def tried(scratch: Path, name: str, python: str, package: Path, constraints: Pat
         "[pytest]\npythonpath = tests benchmarks benchmarks/torture\nmarkers =\n slow:\n scale:\n "
         "long:\n", encoding="utf-8", newline="\n",
     )  # fmt: skip
+    rooms = [*TESTS, *(dict.fromkeys(EXTRAS.values()) if extras else ())]
     tests = run(
-        here, "-m", "pytest", "-q", "-n", 2, "-m", "not slow and not scale", *TESTS, cwd=copied,
+        here, "-m", "pytest", "-q", "-n", 2, "-m", "not slow and not scale", *rooms, cwd=copied,
         OMP_NUM_THREADS="1",
     )  # fmt: skip
     print(
@@ -144,7 +160,7 @@ def main() -> None:
         if given.only != "lowest":
             here = tried(scratch, "tested", sys.executable, wheel, tested)
         if given.only != "tested":
-            here = tried(scratch, "lowest", sys.executable, sdist, lowest)
+            here = tried(scratch, "lowest", sys.executable, sdist, lowest, extras=True)
         for number, python in enumerate(given.python):
             tried(scratch, f"other-{number}", python, wheel, tested)
         assert here is not None

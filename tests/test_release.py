@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -15,10 +16,16 @@ import cliptune
 ROOT = Path(__file__).parents[1]
 
 
-def requirements() -> list[Requirement]:
-    """What pyproject.toml says that cliptune needs."""
+EXTRAS: dict[str, str] = runpy.run_path(str(ROOT / "release" / "check.py"))["EXTRAS"]
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """What pyproject.toml says that cliptune needs, and its `extras`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    lines = [*project["dependencies"]]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
 
 
 def test_every_dependency_is_pinned() -> None:
@@ -29,7 +36,7 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_the_lowest_versions_tested_are_those_that_are_admitted() -> None:
     admitted = {}
-    for asked in requirements():
+    for asked in requirements(*EXTRAS):
         if asked.marker is None:
             (least,) = [each.version for each in asked.specifier if each.operator == ">="]
             admitted[canonicalize_name(asked.name)] = least
@@ -41,6 +48,12 @@ def test_the_lowest_versions_tested_are_those_that_are_admitted() -> None:
     for name, least in admitted.items():
         if name != "torch":  # whatever build is there
             assert tested[name] == least or tested[name].startswith(f"{least}."), name
+
+
+def test_what_shows_that_an_extra_does_is_there() -> None:
+    assert EXTRAS
+    for tests in EXTRAS.values():
+        assert (ROOT / tests).exists()
 
 
 def test_what_workflows_call_is_there() -> None:
