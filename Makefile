@@ -16,7 +16,7 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not scale"
 
-# What takes long: servers that are killed, a whole demo, a sample of `make torture`.
+# What takes long: kills, a whole demo, the transcript of the documents, a sample of `make torture`.
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 

@@ -111,6 +111,7 @@ def ten_of(count: int) -> list[int]:
     return sorted({1 + round(i * (count - 1) / 9) for i in range(10)})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_prepare_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path: Path) -> None:
     photos = plant_clean(tmp_path / "photos", train=3, later=1)
@@ -128,6 +129,7 @@ def test_prepare_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path:
         list(pool.map(kill_and_finish, ten_of(int(undisturbed.stdout))))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_fix_killed_at_ten_moments_is_finished_by_the_same_command(tmp_path: Path) -> None:
     import shutil

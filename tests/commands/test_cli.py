@@ -64,6 +64,7 @@ def test_each_help_has_an_example_within_eighty_columns(command: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_the_road_from_training_to_predictions_in_commands(
     train_arguments: list[str], photos: Path, tmp_path: Path
 ) -> None:

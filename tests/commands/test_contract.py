@@ -70,6 +70,7 @@ def test_a_door_without_the_package_says_how_to_install_it(path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_every_command_of_the_contract_works_as_typed(
     clip_folder: Path, photos: Path, tmp_path: Path

@@ -25,6 +25,7 @@ def python(*words: object, cwd: Path, **environment: str) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_folder_of_init_holds_the_tutorials_scripts_and_they_start_there(
     tmp_path: Path,
 ) -> None:

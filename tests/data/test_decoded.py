@@ -94,6 +94,7 @@ def test_a_damaged_store_is_built_anew(photos: Path, tmp_path: Path) -> None:
     assert (keep(dataset(photos), tmp_path)[0] == expected).all()
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_store(photos: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path[:0] = sys.argv[3:]\n"

@@ -387,6 +387,7 @@ def test_a_run_does_not_go_on_from_a_changed_checkpoint(
         train(settings, resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_the_command_line_adds_beside_the_checkpoint_and_removes_again(
     world: Path, trained: Checkpoint
 ) -> None:

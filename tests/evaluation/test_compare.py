@@ -198,6 +198,7 @@ def test_models_of_different_base_models_see_the_same_photos(
         compare([pair[0], other], base_model=str(base), output_dir=None, **QUIET)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:

@@ -140,6 +140,7 @@ def unsure_run(clip_folder: Path, data: Path, tmp_path_factory: pytest.TempPathF
     return trained(tmp_path_factory.mktemp("families"), clip_folder, data, **changes)
 
 
+@pytest.mark.slow
 def test_what_is_sure_is_the_same_by_every_door(
     unsure_run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

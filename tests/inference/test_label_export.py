@@ -124,6 +124,7 @@ def test_its_program_answers_as_the_predictor_where_cliptune_is_not(
     assert {0, 1, 2} <= counts  # none of the classes is an answer, too
 
 
+@pytest.mark.slow
 def test_a_table_of_the_exported_folder_is_that_of_the_checkpoint(
     exported: Path, label_run: Path, halves: Path, tmp_path: Path
 ) -> None:

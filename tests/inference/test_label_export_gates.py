@@ -132,6 +132,7 @@ def test_what_int8_loses_is_scikit_learns_mean_average_precision() -> None:
     assert none.loss.high == least_end(300)
 
 
+@pytest.mark.slow
 def test_more_loss_than_borne_is_refused_in_points_of_map(
     label_run: Path, halves: Path, tmp_path: Path
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_trained_checkpoint_can_be_looked_into(
     assert maps.max() == 1
 
 
+@pytest.mark.slow
 def test_hiding_what_the_map_points_to_costs_most(small_clip: Path, dogs10: Path) -> None:
     """Patches in the photo's mean colour: those with most evidence lower the logit, the others do
     not. A map of chance would tell neither apart."""

@@ -72,6 +72,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         yield Shared(hub, home, home / "run", printed, list(hub.sent))
 
 
+@pytest.mark.slow
 def test_a_pushed_checkpoint_answers_elsewhere_to_the_bit(shared: Shared, tmp_path: Path) -> None:
     photo = shared.home / "photos_of_mine" / "val" / "blue" / "blue_0.png"
     code = (
@@ -139,6 +140,7 @@ def test_its_card_holds_what_the_hub_reads_and_the_figures_of_the_record(shared:
     assert "accuracy" in {result.metric_type for result in data.eval_results}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["fitted", "text", "linear"])
 def test_the_cards_code_for_plain_peft_runs_and_finds_the_same_classes(
     head: str, clip_folder: Path, photos: Path, tmp_path: Path
@@ -182,6 +184,7 @@ def test_a_second_push_takes_away_what_the_first_had_and_leaves_what_others_put_
     assert after.keys() == repository.files().keys() - {"photos.safetensors"}
 
 
+@pytest.mark.slow
 def test_each_refusal_of_the_hub_is_one_clear_message(shared: Shared, tmp_path: Path) -> None:
     wrong = shared.hub.environment(tmp_path, token="hf_wrong")
     said = cliptune("push", shared.run, "someone/new", env=wrong, code=2, cwd=tmp_path)
@@ -269,6 +272,7 @@ def test_what_was_pushed_can_be_pushed_on(shared: Shared, tmp_path: Path) -> Non
     assert json.loads(second["cliptune.json"])["base_model"]["name"] == "acme/tiny-clip"
 
 
+@pytest.mark.slow
 def test_an_exported_folder_is_pushed_with_its_graph_and_needs_no_base_model(
     tiny_run: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_revision_is_a_branch_or_a_commit_and_what_is_kept_is_not_fetched_agai
     assert [line for line in hub.lines if "/resolve/" in line] == []
 
 
+@pytest.mark.slow
 def test_where_the_hub_is_away_the_copy_fetched_last_counts_and_is_said(
     hub: Hub, best: Checkpoint, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_where_the_hub_is_away_the_copy_fetched_last_counts_and_is_said(
     assert fetched("hf:someone/dogs", env=gone)[0] == [path]
 
 
+@pytest.mark.slow
 def test_each_fault_is_one_clear_message(hub: Hub, best: Checkpoint, tmp_path: Path) -> None:
     hub.put("someone/dogs", best.path)
     hub.put("someone/secret", best.path, private=True)
@@ -127,6 +129,7 @@ def test_each_fault_is_one_clear_message(hub: Hub, best: Checkpoint, tmp_path: P
     assert wrong.startswith("CheckpointError: hf:someone/dogs: the hub refused (401). Log in")
 
 
+@pytest.mark.slow
 def test_a_kept_copy_that_was_damaged_is_fetched_anew_and_a_whole_commit_needs_no_hub(
     hub: Hub, best: Checkpoint, tmp_path: Path
 ) -> None:

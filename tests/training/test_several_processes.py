@@ -129,6 +129,7 @@ def overrides(overrides: Overrides, tmp_path: Path) -> Overrides:
     return overrides | {"data.data_dir": str(data), "hardware.device": "cpu"}
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(overrides: Overrides, tmp_path: Path) -> None:
     overrides |= UNEVEN
     one = train(load_settings(overrides=overrides), progress=False).output_dir

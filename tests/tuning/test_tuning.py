@@ -137,6 +137,7 @@ def losses(folder: Path) -> list[float]:
     return [t["val_loss"] for t in json.loads((folder / "tuning.json").read_text())["trials"]]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_to_what_an_undisturbed_one_finds(
     found: tuple[Tuning, Any], tmp_path: Path
 ) -> None:
