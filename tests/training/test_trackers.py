@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,10 +85,21 @@ def test_the_hparams_tab_has_each_setting_beside_what_the_best_epoch_reached(
         "best/epoch": result.best.record.epoch,
         "zero_shot/accuracy": result.baseline_accuracy,
     }.items():
-        (point,) = events.Scalars(key)
-        assert point.value == pytest.approx(expected)
+        assert events.Scalars(key)[-1].value == pytest.approx(expected)
     end = session(events, metadata.SESSION_END_INFO_TAG)
     assert end.status == api_pb2.STATUS_SUCCESS
+
+
+def test_a_run_killed_after_its_last_checkpoint_has_told_all_its_figures(told: Overrides) -> None:
+    result = train(load_settings(overrides=told), progress=False)
+    assert result.best is not None
+    assert result.last is not None
+    state = json.loads((result.last.path / "resume" / "state.json").read_text(encoding="utf-8"))
+    whole = events_of(told).Scalars("best/val_accuracy")
+    ((name, size),) = state["events"].items()
+    os.truncate(Path(told["output.log_dir"]) / "run" / name, size)
+    assert events_of(told).Scalars("best/val_accuracy") == whole
+    assert whole[-1].value == pytest.approx(result.best.val_accuracy)
 
 
 def test_the_hparams_tab_tells_a_run_that_failed_from_one_that_is_done(told: Overrides) -> None:

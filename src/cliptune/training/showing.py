@@ -21,7 +21,6 @@ from cliptune.evaluation.plots import best_epoch, plot_confusion_matrix, plot_ph
 from cliptune.model.checkpoint import best_of, list_checkpoints
 from cliptune.model.classifier import Predictions
 from cliptune.text import counted
-from cliptune.training.reporting import finite
 from cliptune.training.run import Run, ValAnswers
 from cliptune.training.trackers.telling import public_name
 
@@ -65,13 +64,12 @@ def show_training_photos(run: Run) -> None:
 
 
 def tell_what_came_of_it(run: Run) -> None:
-    """The best epoch's figures, the files of the run, and of val what was answered wrongly."""
+    """The files of the run, and of val what was answered wrongly."""
     if not run.trackers:
         return
     if run.best_answers is not None:
         _show_answers(run, run.best_answers)
-    figures = best_figures(run)
-    run.trackers.reached(figures, partial(_files_of, run), step=run.progress.update)
+    run.trackers.reached(partial(_files_of, run), step=run.progress.update)
 
 
 def _files_of(run: Run, folder: Path) -> list[Path]:
@@ -96,16 +94,19 @@ def _files_of(run: Run, folder: Path) -> list[Path]:
     return files
 
 
-def best_figures(run: Run) -> dict[str, float]:
-    """Those of the best epoch, and of zero-shot CLIP; what is not known is left out."""
-    found: dict[str, float | int | None] = {}
+def best_figures(run: Run) -> dict[str, float | None]:
+    """Those of the best epoch so far, and of zero-shot CLIP.
+
+    Told after each epoch, before its checkpoint: a kill after the last one loses none.
+    """
+    found: dict[str, float | None] = {}
     if run.progress.history:
         best = best_epoch(run.progress.history)
         keys = ("epoch", "val_accuracy", "val_loss", "val_mean_ap")
         found = {f"best/{key}": best.get(key) for key in keys}
     for key in ("accuracy", "mean_ap"):
         found[f"zero_shot/{key}"] = run.progress.baseline.get(key)
-    return {key: value for key, value in found.items() if finite(value) is not None}  # type: ignore[misc]
+    return found
 
 
 def _show_answers(run: Run, said: ValAnswers) -> None:

@@ -36,7 +36,12 @@ from cliptune.training.saving import draw_curves, save
 from cliptune.training.setup import set_up
 from cliptune.training.several.joining import one_fate
 from cliptune.training.several.sharing import all_could_load
-from cliptune.training.showing import keep_answers, show_training_photos, tell_what_came_of_it
+from cliptune.training.showing import (
+    best_figures,
+    keep_answers,
+    show_training_photos,
+    tell_what_came_of_it,
+)
 from cliptune.training.start import (
     agreed_start,
     as_begun,
@@ -233,7 +238,8 @@ def save_fitted_head(run: Run) -> None:
     run.progress.history.append(row)
     keep_answers(run, validation.predictions)
     log.info("%s", epoch_line(row, num_epochs=run.settings.training.num_epochs, is_best=True))
-    log_known(run, {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy})
+    values = {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}
+    log_known(run, values | best_figures(run))
     save(run, "checkpoint-epoch-0", validation)
 
 
@@ -326,7 +332,8 @@ def _finish_epoch(run: Run) -> None:
     log_known(
         run,
         {f"epoch/{key}": value for key, value in row.items() if key not in ("epoch", "update")}
-        | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy},
+        | {"val/loss": metrics.loss, "val/accuracy": metrics.accuracy}
+        | best_figures(run),
     )
     save(run, f"checkpoint-epoch-{state.epoch}", validation)
 

@@ -60,9 +60,8 @@ class MLflow:
         with Image.open(path) as image:
             self.client.log_image(self.run_id, image.convert("RGB"), f"{name}.png")
 
-    def reached(self, figures: Mapping[str, float], files: Sequence[Path], *, step: int) -> None:
-        """The figures as metrics, the files as artifacts."""
-        self._metrics(figures, step=step)
+    def reached(self, files: Sequence[Path], *, step: int) -> None:
+        """The files as artifacts."""
         for path in files:
             self.client.log_artifact(self.run_id, str(path))
 

@@ -35,8 +35,8 @@ class Tracker(Protocol):
     def picture(self, name: str, path: Path, *, step: int) -> None:
         """A PNG file, which is gone afterwards."""
 
-    def reached(self, figures: Mapping[str, float], files: Sequence[Path], *, step: int) -> None:
-        """The figures of a run that is done, and the files that say what came of it."""
+    def reached(self, files: Sequence[Path], *, step: int) -> None:
+        """The files that say what came of a run that is done."""
 
     def finish(self, outcome: Outcome) -> None:
         """Called once, after all others."""
@@ -88,12 +88,11 @@ class Trackers:
 
     def reached(
         self,
-        figures: Mapping[str, float],
         files: Callable[[Path], Sequence[Path]],
         *,
         step: int,
     ) -> None:
-        """The figures of a run that is done, and the files that say what came of it.
+        """The files that say what came of a run that is done.
 
         `files` names them; it may write them to the folder it is given.
         """
@@ -101,7 +100,7 @@ class Trackers:
         with tempfile.TemporaryDirectory(prefix="cliptune-") as folder:
             with self._surviving("files"):
                 found = files(Path(folder))
-            self._all(lambda tracker: tracker.reached(figures, found, step=step))
+            self._all(lambda tracker: tracker.reached(found, step=step))
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:

@@ -46,9 +46,8 @@ class TensorBoard:
         self.writer.add_image(name, pixels_HWC, global_step=step, dataformats="HWC")
         self.writer.flush()  # what a checkpoint notes of the file ends with a whole record
 
-    def reached(self, figures: Mapping[str, float], files: Sequence[Path], *, step: int) -> None:
-        """The figures beside the settings; files stay where they are."""
-        self.log(figures, step=step)
+    def reached(self, files: Sequence[Path], *, step: int) -> None:
+        """Files stay where they are."""
 
     def finish(self, outcome: Outcome) -> None:
         """Close; a run that was stopped is not over for the HParams tab."""

@@ -63,9 +63,8 @@ class WeightsAndBiases:
         with Image.open(path) as image:
             self.run.log({name: self.wandb.Image(image.convert("RGB"))}, commit=False)
 
-    def reached(self, figures: Mapping[str, float], files: Sequence[Path], *, step: int) -> None:
-        """The summary, and those of the files that are pictures."""
-        self.run.summary.update(dict(figures))
+    def reached(self, files: Sequence[Path], *, step: int) -> None:
+        """Those of the files that are pictures."""
         for path in files:
             if path.suffix == ".png":
                 self.picture(path.stem, path, step=step)
