@@ -123,6 +123,7 @@ def test_one_unreadable_photo_does_not_stop_a_folder_but_is_told(
         (["train", "--set", "lora.r"], "expected KEY=VALUE"),
         (["train", "--batch-size", "0"], "training.batch_size: found 0; expected 1 or more"),
         (["evaluate", "--checkpoint", "none"], "none: no such checkpoint"),
+        (["evaluate", "--checkpoint", "none/mine"], "'cliptune train' makes one"),
         (["evaluate", "--checkpoint", "none", "--split", "dev"], "one of train, val, test"),
         (["predict", "--checkpoint", "none"], "--image FILE"),
         (["predict", "--checkpoint", "none", "--image", "."], "this is a folder"),

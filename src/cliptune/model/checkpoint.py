@@ -305,8 +305,12 @@ def resolve_checkpoint(path: Path | str) -> Checkpoint:
     if path.is_file():
         raise CheckpointError(f"{path}: this is a file. Expected a checkpoint folder.")
     where = not_there(path, "no such checkpoint")
-    there = f" {_existing(path.parent)}" if path.parent.is_dir() else ""
-    raise CheckpointError(f"{path}: {where}{there}")
+    there = (
+        _existing(path.parent)
+        if path.parent.is_dir()
+        else "Expected a run's output folder, or a checkpoint in it: 'cliptune train' makes one."
+    )
+    raise CheckpointError(f"{path}: {where} {there}")
 
 
 def _kept(address: str) -> Path:
